@@ -1,0 +1,99 @@
+"""Writes the card of a trained model from what really happened. Knows nothing of training."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+
+TAGS = ["text-preference-optimization", "diffusers", "diffusers-training", "text-to-image"]
+PACKAGES = ("diffusers_tpo", "diffusers", "transformers", "accelerate", "datasets", "peft", "torch")
+SOURCES = {
+    "pretrained_model_name_or_path": "model",
+    "pretrained_vae_model_name_or_path": "model",
+    "dataset_name": "data set",
+    "train_data_dir": "data set",
+}
+NOT_EVALUATED = (
+    "Not evaluated: this run only trained. Render the same prompts and seeds with and without it before you trust it."
+)
+
+
+def public_name(name: str, what: str) -> str:
+    """A Hub id as it is; a local path becomes "a local `what`", so that a card never shows a user's folders."""
+    return (
+        f"a local {what}" if Path(name).exists() or name.count("/") > 1 or name.startswith((".", "/", "~")) else name
+    )
+
+
+def public_config(*groups: dict) -> dict[str, object]:
+    """Joins groups of arguments into one dictionary without unset values and without local paths."""
+    joined = {name: value for group in groups for name, value in group.items() if value not in (None, False, [])}
+    return {name: public_name(value, SOURCES[name]) if name in SOURCES else value for name, value in joined.items()}
+
+
+def usage(pipeline_class: str, base: str, repo: str, is_lora: bool) -> str:
+    lines = ["import torch", f"from diffusers import {pipeline_class}", ""]
+    if is_lora:
+        lines.append(f'pipe = {pipeline_class}.from_pretrained("{base}", torch_dtype=torch.float16).to("cuda")')
+        lines.append(f'pipe.load_lora_weights("{repo}")')
+    else:
+        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}", torch_dtype=torch.float16).to("cuda")')
+    lines.append('image = pipe("a red cube on top of a blue sphere").images[0]')
+    return "\n".join(lines)
+
+
+def write_model_card(
+    folder: Path,
+    repo: str,
+    base_model: str,
+    dataset: str,
+    pipeline_class: str,
+    is_lora: bool,
+    training: dict[str, object],
+    metrics: list[dict[str, float]],
+    window: int = 50,
+    evaluation: str = NOT_EVALUATED,
+) -> Path:
+    """Writes `README.md` into a model's folder.
+
+    Args:
+        repo: the Hub id that the model is or would be pushed to.
+        training: hyper-parameters by name, see [`public_config`].
+        metrics: one dictionary per logged step.
+    """
+    base, data = public_name(base_model, "model"), public_name(dataset, "data set")
+    is_public = base == base_model
+    card_data = ModelCardData(
+        base_model=base if is_public else None,
+        datasets=[data] if data == dataset else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=TAGS + (["lora", "template:diffusion-lora"] if is_lora else []),
+        license="other",
+        license_name="see-base-model",
+        license_link=f"https://huggingface.co/{base}" if is_public else None,
+    )
+    last = metrics[-window:]
+    names = sorted({name for row in last for name in row if name != "step"})
+    means = {name: [row[name] for row in last if name in row] for name in names}
+    card = ModelCard.from_template(
+        card_data,
+        template_path=str(Path(__file__).parent / "templates" / "model_card.md"),
+        title=repo.split("/")[-1],
+        what="A LoRA" if is_lora else "A full fine-tune",
+        base_model=base,
+        usage=usage(pipeline_class, base, repo, is_lora),
+        training=training,
+        metrics={name: f"{sum(values) / len(values):.4g}" for name, values in means.items()},
+        window=len(last),
+        evaluation=evaluation,
+        versions=", ".join(
+            [f"Python {platform.python_version()}"]
+            + [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+        ),
+    )
+    path = Path(folder) / "README.md"
+    card.save(path)
+    return path

@@ -1,0 +1,283 @@
+"""Loads and checks a text-preference data set and turns its rows into batches. Knows nothing of models."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from .errors import UserError
+from .noising import Draw
+
+
+PRINCIPLES = ("content", "attribute", "spatial", "contextual")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns; `label` marks unpaired data, `principles` and `row_id` may be missing."""
+
+    image: str = "image"
+    prompt: str = "prompt"
+    mismatched: str = "negative_prompts"
+    principles: str = "principles"
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One use of one image: pixels `(3, H, W)` in [-1, 1] and its prompts, matched and mismatched."""
+
+    draw: Draw
+    pixels: Tensor
+    prompts: list[str]
+    is_matched: list[bool]
+
+
+def load_rows(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    streaming: bool = False,
+    cache_dir: str | None = None,
+    token: str | None = None,
+):
+    """Loads a split from the Hub, an imagefolder or parquet folder, or a folder written by `save_to_disk`.
+
+    Raises:
+        UserError: if there is no such data set, configuration or split.
+    """
+    folder = Path(name)
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            loaded = datasets.load_from_disk(name)
+            loaded = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+            return loaded.to_iterable_dataset() if streaming else loaded
+        return datasets.load_dataset(
+            name, config, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir, token=token
+        )
+    except (FileNotFoundError, KeyError, ValueError, ConnectionError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"dataset_name {name!r} with split {split!r} cannot be loaded ({reason})") from error
+
+
+def check_columns(rows, columns: Columns, loss_type: str) -> bool:
+    """Checks that the columns a loss needs are there.
+
+    Returns:
+        True if the rows are unpaired: they carry a label instead of mismatched prompts.
+
+    Raises:
+        UserError: naming the missing column and those that exist.
+    """
+    present = list(rows.column_names or next(iter(rows)))
+    unpaired = loss_type == "tkto" and columns.label in present and columns.mismatched not in present
+    needed = {"image_column": columns.image, "caption_column": columns.prompt}
+    if loss_type != "sft" and not unpaired:
+        needed["negative_prompts_column"] = columns.mismatched
+    for flag, column in needed.items():
+        if column not in present:
+            raise UserError(f"{flag} {column!r} is not a column of the data set; it has {', '.join(present)}")
+    return unpaired
+
+
+def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bool) -> None:
+    """Checks the texts of one row.
+
+    Raises:
+        UserError: naming the row and what is wrong with it.
+    """
+    prompt = row[columns.prompt]
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise UserError(f"row {row_id}: column {columns.prompt!r} must hold a prompt, got {prompt!r}")
+    if unpaired:
+        if row[columns.label] not in (True, False):
+            raise UserError(
+                f"row {row_id}: column {columns.label!r} must be true or false, got {row[columns.label]!r}"
+            )
+        return
+    if loss_type == "sft":
+        return
+    mismatched = row[columns.mismatched]
+    if not isinstance(mismatched, list) or not mismatched:
+        raise UserError(
+            f"row {row_id}: column {columns.mismatched!r} must be a list of at least one prompt, got {mismatched!r}"
+        )
+    for text in mismatched:
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"row {row_id}: column {columns.mismatched!r} holds {text!r}, which is no prompt")
+        if text.strip() == prompt.strip():
+            raise UserError(f"row {row_id}: a mismatched prompt equals its prompt {prompt!r}; remove it")
+    principles = row.get(columns.principles)
+    if principles is not None and len(principles) != len(mismatched):
+        raise UserError(
+            f"row {row_id}: columns {columns.principles!r} and {columns.mismatched!r} must have the same length, "
+            f"got {len(principles)} and {len(mismatched)}"
+        )
+
+
+def decode_image(value, row_id) -> Image.Image:
+    """Opens an undecoded image cell (bytes, a path or a PIL image) upright and in RGB; transparency becomes white.
+
+    Raises:
+        UserError: naming the row, if the image cannot be read.
+    """
+    try:
+        if isinstance(value, dict):
+            value = Image.open(io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"])
+        image = ImageOps.exif_transpose(value)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image.convert("RGB")
+    except Exception as error:  # Pillow raises many kinds; each means that this row has no image
+        raise UserError(f"row {row_id}: its image cannot be read ({type(error).__name__}: {error})") from error
+
+
+def transform_image(image: Image.Image, draw: Draw, resolution: int, center_crop: bool, random_flip: bool) -> Tensor:
+    """Resizes the shorter side to `resolution`, crops a square and maybe mirrors it: `(3, H, W)` in [-1, 1]."""
+    scale = resolution / min(image.size)
+    image = image.resize([max(resolution, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
+    slack_x, slack_y = (side - resolution for side in image.size)
+    generator = draw.generator("crop")
+    left = slack_x // 2 if center_crop else int(torch.randint(slack_x + 1, (), generator=generator))
+    top = slack_y // 2 if center_crop else int(torch.randint(slack_y + 1, (), generator=generator))
+    image = image.crop((left, top, left + resolution, top + resolution))
+    if random_flip and torch.rand((), generator=draw.generator("flip")) < 0.5:
+        image = ImageOps.mirror(image)
+    return VaeImageProcessor(do_resize=False).preprocess(image)[0]
+
+
+def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:
+    """Draws `count` of a row's mismatched prompts that follow one of `principles`, again from the start if too few.
+
+    Raises:
+        UserError: if the row has none.
+    """
+    prompts, names = row[columns.mismatched], row.get(columns.principles)
+    allowed = [p for p, name in zip(prompts, names, strict=True) if name in principles] if names else list(prompts)
+    if not allowed:
+        raise UserError(f"row {draw.row}: no mismatched prompt follows {', '.join(principles)}; widen --principles")
+    order = torch.randperm(len(allowed), generator=draw.generator("mismatched")).tolist()
+    return [allowed[order[index % len(order)]] for index in range(count)]
+
+
+@dataclass
+class RowReader:
+    """Turns a raw data set row into a [`Row`]: the same for a map-style and a streamed data set."""
+
+    columns: Columns
+    loss_type: str
+    unpaired: bool
+    seed: int
+    resolution: int = 512
+    center_crop: bool = False
+    random_flip: bool = False
+    num_mismatched: int = 1
+    principles: tuple[str, ...] = PRINCIPLES
+    proportion_empty_prompts: float = 0.0
+
+    def read(self, row: dict, row_id: int, number: int) -> Row:
+        check_text(row, row_id, self.columns, self.loss_type, self.unpaired)
+        draw = Draw(self.seed, row_id, number)
+        image = decode_image(row[self.columns.image], row_id)
+        pixels = transform_image(image, draw, self.resolution, self.center_crop, self.random_flip)
+        prompt = row[self.columns.prompt]
+        if self.unpaired:
+            return Row(draw, pixels, [prompt], [bool(row[self.columns.label])])
+        if self.loss_type == "sft":
+            is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
+            return Row(draw, pixels, ["" if is_empty else prompt], [True])
+        mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
+        return Row(draw, pixels, [prompt, *mismatched], [True] + [False] * len(mismatched))
+
+
+class TextPreferenceDataset(torch.utils.data.Dataset):
+    """Map-style rows in an order that depends on the seed and the epoch alone."""
+
+    def __init__(self, rows: datasets.Dataset, reader: RowReader):
+        """Raises [`UserError`] for an empty data set or a row with wrong text."""
+        if len(rows) == 0:
+            raise UserError("dataset_name holds no rows in this split; choose another --dataset_split or data set")
+        texts = rows.select_columns([c for c in rows.column_names if c != reader.columns.image])
+        for index, row in enumerate(texts):
+            check_text(row, index, reader.columns, reader.loss_type, reader.unpaired)
+        self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
+        self.reader = reader
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffles anew; rows of this epoch draw their own noise, crop and mismatched prompts."""
+        self.epoch = epoch
+        self.order = torch.randperm(
+            len(self.rows), generator=Draw(self.reader.seed, "order", epoch).generator("shuffle")
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        row_id = int(self.order[index])
+        return self.reader.read(self.rows[row_id], row_id, self.epoch)
+
+
+class StreamedTextPreferences(torch.utils.data.IterableDataset):
+    """Streamed rows, shuffled within a buffer; a row is known by its place in the shuffled stream."""
+
+    def __init__(self, rows: datasets.IterableDataset, reader: RowReader, shuffle_buffer: int = 1000):
+        rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
+        self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer)
+        self.reader = reader
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.rows.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Row]:
+        index = -1
+        for index, row in enumerate(self.rows):
+            yield self.reader.read(row, index, self.epoch)
+        if index < 0:
+            raise UserError("dataset_name holds no rows in this split; choose another --dataset_split or data set")
+
+
+def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
+    """A [`TextPreferenceDataset`] or, for a streamed data set, [`StreamedTextPreferences`], of the first `max_samples` rows."""
+    if isinstance(rows, datasets.IterableDataset):
+        return StreamedTextPreferences(rows if max_samples is None else rows.take(max_samples), reader)
+    return TextPreferenceDataset(
+        rows if max_samples is None else rows.select(range(min(max_samples, len(rows)))), reader
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`B` images and the prompts of all rows, in blocks: prompt 1 of every image, then prompt 2 of every image, ..."""
+
+    pixels: Tensor
+    draws: list[Draw]
+    prompts: list[str]
+    is_matched: Tensor
+
+    @property
+    def prompts_per_image(self) -> int:
+        return len(self.prompts) // len(self.draws)
+
+
+def collate(rows: list[Row]) -> Batch:
+    """Joins rows with the same number of prompts into a [`Batch`]."""
+    return Batch(
+        pixels=torch.stack([row.pixels for row in rows]),
+        draws=[row.draw for row in rows],
+        prompts=[prompt for block in zip(*(row.prompts for row in rows), strict=True) for prompt in block],
+        is_matched=torch.tensor(
+            [flag for block in zip(*(row.is_matched for row in rows), strict=True) for flag in block]
+        ),
+    )

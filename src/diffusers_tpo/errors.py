@@ -1,0 +1,35 @@
+"""The error that a user can mend, and the one way in which programs report it."""
+
+import contextlib
+import sys
+
+
+class UserError(ValueError):
+    """A wrong input. Its message is one sentence that names the argument, what it got and what to do."""
+
+
+@contextlib.contextmanager
+def exit_on_user_error():
+    """Ends the program with exit code 2 and the sentence on standard error, without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        sentence = str(error).strip().splitlines()[-1]  # a data worker puts its traceback before the message
+        print(f"error: {sentence.removeprefix('diffusers_tpo.errors.UserError: ')}", file=sys.stderr)
+        sys.exit(2)
+
+
+def require(module: str, extra: str):
+    """Imports an optional package, or says which extra installs it.
+
+    Raises:
+        UserError: if the package is missing.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"the package {module!r} is missing; install it with: pip install 'diffusers_tpo[{extra}]'"
+        ) from error

@@ -1,0 +1,22 @@
+"""Stable Diffusion 1.x and 2.x: one text encoder and a UNet that predicts noise or velocity."""
+
+import torch
+from torch import Tensor
+
+
+class StableDiffusion:
+    denoiser = "unet"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+        embeddings, _ = pipe.encode_prompt(
+            prompts, device=pipe.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return {"encoder_hidden_states": embeddings}
+
+    def encode_images(self, pipe, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        return posterior.sample(generator=generators).float() * pipe.vae.config.scaling_factor
+
+    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        return denoiser(latents, timesteps, encoder_hidden_states=cond["encoder_hidden_states"]).sample

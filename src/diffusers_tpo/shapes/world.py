@@ -1,0 +1,82 @@
+"""The embedded world as a user meets it: its pipeline, its data sets, its exact evaluation. Knows nothing of training."""
+
+import random
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from tqdm.auto import tqdm
+
+from .images import render
+from .scenes import PRINCIPLES, Scene, mismatched_scene, sample_scene
+from .verify import verify
+
+
+PIPELINE = Path(__file__).parent / "pipeline"
+FACTS = ("aligned", *PRINCIPLES, "clean")
+
+
+def make_scenes(number: int, seed: int, held_out: bool = False) -> list[Scene]:
+    """Draws scenes of one split."""
+    rng = random.Random(f"scenes/{held_out}/{seed}")
+    return [sample_scene(rng, held_out) for _ in range(number)]
+
+
+def make_rows(scenes: list[Scene], seed: int) -> datasets.Dataset:
+    """A text-preference data set: the image and caption of every scene, and one mismatched caption per principle."""
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "prompt": datasets.Value("string"),
+            "negative_prompts": datasets.List(datasets.Value("string")),
+            "principles": datasets.List(datasets.Value("string")),
+            "editor": datasets.Value("string"),
+        }
+    )
+
+    def rows():
+        rng = random.Random(f"rows/{seed}")
+        for scene in scenes:
+            edits = {principle: mismatched_scene(rng, scene, principle) for principle in PRINCIPLES}
+            edits = {principle: edited for principle, edited in edits.items() if edited is not None}
+            yield {
+                "image": render(scene, rng),
+                "prompt": scene.caption(),
+                "negative_prompts": [edited.caption() for edited in edits.values()],
+                "principles": list(edits),
+                "editor": "shapes",
+            }
+
+    return datasets.Dataset.from_list(list(rows()), features=features)
+
+
+@torch.no_grad()
+def draw_images(
+    pipe: StableDiffusionPipeline,
+    scenes: list[Scene],
+    seed: int,
+    guidance_scale: float,
+    steps: int = 20,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> np.ndarray:
+    """Renders the captions of scenes with a model: uint8 `(N, 32, 32, 3)`. Image `i` has its own generator, so any two models
+    and guidance scales start from the same noise."""
+    images = []
+    for start in tqdm(range(0, len(scenes), batch_size), desc=f"guidance {guidance_scale:g}", disable=not progress):
+        part = scenes[start : start + batch_size]
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
+        prompts = [scene.caption() for scene in part]
+        output = pipe(
+            prompts, generator=generators, guidance_scale=guidance_scale, num_inference_steps=steps, output_type="np"
+        )
+        images.append((output.images * 255).round().astype(np.uint8))
+    return np.concatenate(images)
+
+
+def verify_images(images: np.ndarray, scenes: list[Scene]) -> dict[str, np.ndarray]:
+    """Exact facts of every image: boolean `(N,)` for each of [`FACTS`]."""
+    rows = [verify(image, scene) for image, scene in zip(images, scenes, strict=True)]
+    return {name: np.array([row[name] for row in rows]) for name in FACTS}

@@ -1,0 +1,258 @@
+"""Joins losses, noising, families and adapters into the training objective. Knows nothing of data, files or loops."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from accelerate.utils import gather_object, reduce
+from torch import Tensor, nn
+
+from .adapters import adapters_off
+from .errors import UserError
+from .families import Conditioning, Family, StableDiffusion
+from .losses import (
+    clip_mismatched,
+    denoising_error,
+    implicit_reward,
+    scale_gradient,
+    tdpo_loss,
+    tkto_loss,
+    winner_preserving_scale,
+)
+from .noising import Noised
+
+
+@dataclass
+class TPOConfig:
+    """The objective of Text Preference Optimization.
+
+    `tkto_baseline` is the reference point that rewards are judged against, over the rows of all processes:
+    *batch_mean* - the mean reward, at least 0; *class_mean* - the middle between the mean rewards of the matched and of
+    the mismatched rows; *shuffled* - the mean reward of every image with its neighbour's prompt, at least 0 (one more
+    forward pass; 0 where a process holds a single image).
+    """
+
+    loss_type: Literal["sft", "tdpo", "tkto"] = field(default="tdpo", metadata={"help": "Supervised, TDPO or TKTO."})
+    beta: float = field(default=5000.0, metadata={"help": "Pull to the reference; smaller models want less."})
+    mismatched_clip: float | None = field(
+        default=0.1,
+        metadata={"help": "Stop pushing a mismatched prompt at this relative rise of its error; none: never."},
+    )
+    anchor_weight: float = field(
+        default=0.05, metadata={"help": "Adds the matched error times this share of beta / 2 to the loss."}
+    )
+    winner_preserving_mu: float | None = field(
+        default=None,
+        metadata={"help": "Scale the mismatched gradient so that this share of the matched descent stays."},
+    )
+    tkto_baseline: Literal["batch_mean", "class_mean", "shuffled"] = field(
+        default="batch_mean", metadata={"help": "TKTO's reference point."}
+    )
+    matched_weight: float = field(default=1.0, metadata={"help": "TKTO's weight of matched rows."})
+    mismatched_weight: float = field(default=1.0, metadata={"help": "TKTO's weight of mismatched rows."})
+
+    def __post_init__(self):
+        if self.loss_type not in ("sft", "tdpo", "tkto"):
+            raise UserError(f"loss_type must be sft, tdpo or tkto, got {self.loss_type!r}")
+        if self.tkto_baseline not in ("batch_mean", "class_mean", "shuffled"):
+            raise UserError(f"tkto_baseline must be batch_mean, class_mean or shuffled, got {self.tkto_baseline!r}")
+        if not self.beta > 0:
+            raise UserError(
+                f"beta must be greater than 0, got {self.beta}: the paper uses 5000 for Stable Diffusion 1.5"
+            )
+        if self.mismatched_clip is not None and not self.mismatched_clip > 0:
+            raise UserError(f"mismatched_clip must be greater than 0 or none, got {self.mismatched_clip}")
+        if self.winner_preserving_mu is not None and not 0 <= self.winner_preserving_mu <= 1:
+            raise UserError(f"winner_preserving_mu must lie between 0 and 1, got {self.winner_preserving_mu}")
+        for name in ("anchor_weight", "matched_weight", "mismatched_weight"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+class TPOTrainer:
+    """Text Preference Optimization (https://huggingface.co/papers/2509.25771) for any diffusers training loop.
+
+    A mixin without `__init__`: set the three attributes on the class or the object, then call [`~TPOTrainer.tpo_loss`]
+    where the loop computes its mean squared error.
+
+    Attributes:
+        tpo: the objective.
+        family: how to call the denoiser.
+        reference: a frozen copy of the denoiser for full training; `None` takes the policy with its adapters off.
+    """
+
+    tpo: TPOConfig = TPOConfig()
+    family: Family = StableDiffusion()
+    reference: nn.Module | None = None
+
+    def denoising_error(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
+        """Mean squared error of each row, `(N,)`, float32."""
+        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
+        return denoising_error(prediction, noised.target)
+
+    @torch.no_grad()
+    def reference_error(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
+        """The same for the reference: adapters off, or the frozen copy on its own device and in its own dtype."""
+        if self.reference is None:
+            with adapters_off(denoiser) as bare:
+                return self.denoising_error(bare, noised, cond)
+        weight = next(self.reference.parameters())
+        place = {"device": weight.device, "dtype": weight.dtype}
+        prediction = self.family.predict(
+            self.reference,
+            noised.latents.to(**place),
+            noised.timesteps.to(weight.device),
+            {
+                name: value.to(**place) if value.is_floating_point() else value.to(weight.device)
+                for name, value in cond.items()
+            },
+        )
+        return denoising_error(prediction.to(noised.target.device), noised.target)
+
+    def tpo_loss(
+        self, denoiser: nn.Module, noised: Noised, cond: Conditioning, is_matched: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of one batch of rows.
+
+        For TDPO the rows are blocks `[matched; mismatched_1; ...; mismatched_K]` of the same `B` images, and rows of one
+        image share latents, noise and timestep: `noised.repeat(1 + K)`. TKTO takes rows in any mixture.
+
+        Args:
+            denoiser: the policy, wrapped or not.
+            noised: `N` rows.
+            cond: conditioning of `N` rows.
+            is_matched: `(N,)` boolean; `None` for supervised fine-tuning, where all rows are.
+
+        Returns:
+            The scalar loss and detached scalars of this process: see the metrics in the README.
+
+        Raises:
+            ValueError: if the rows are not in blocks as TDPO needs them.
+        """
+        if self.tpo.loss_type == "sft":
+            error = self.denoising_error(denoiser, noised, cond)
+            loss = (error if noised.weights is None else error * noised.weights).mean()
+            return loss, {"loss": loss.detach(), "error/matched": error.detach().mean()}
+
+        rows, images = len(is_matched), int(is_matched.sum())
+        if self.tpo.loss_type == "tdpo" and (
+            images == 0 or rows % images or rows == images or not is_matched[:images].all()
+        ):
+            raise ValueError(
+                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got {rows} rows of "
+                f"which {images} are matched"
+            )
+        ref_error = self.reference_error(
+            denoiser, noised, cond
+        )  # before the policy's pass: switching adapters off breaks its graph
+        baseline = self._shuffled_reward(denoiser, noised, cond, is_matched) if self._needs_shuffled() else None
+        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
+        error = denoising_error(prediction, noised.target)
+        reward = implicit_reward(error, ref_error)
+        metrics = reward_metrics(reward.detach(), error.detach(), is_matched, ref_error)
+
+        trained = reward
+        if self.tpo.winner_preserving_mu is not None and self.tpo.loss_type == "tdpo":
+            residual = (prediction - noised.target).detach().unflatten(0, (-1, images))
+            scale = torch.stack(
+                [winner_preserving_scale(residual[0], loser, self.tpo.winner_preserving_mu) for loser in residual[1:]]
+            )
+            trained = torch.cat([trained[:images], scale_gradient(trained[images:], scale.flatten())])
+            metrics["winner_preserving_scale"] = scale.mean()
+        if self.tpo.mismatched_clip is not None:
+            clipped = clip_mismatched(trained, ref_error, self.tpo.mismatched_clip)
+            trained = torch.where(is_matched, trained, clipped)
+            metrics["clipped_fraction"] = share(
+                (reward < -self.tpo.mismatched_clip * ref_error) & ~is_matched, ~is_matched
+            )
+
+        if self.tpo.loss_type == "tdpo":
+            trained = trained.unflatten(0, (-1, images))
+            loss = tdpo_loss(trained[0], trained[1:], self.tpo.beta).mean()
+        else:
+            baseline = self._baseline(reward.detach(), is_matched) if baseline is None else baseline
+            weights = self.tpo.matched_weight, self.tpo.mismatched_weight
+            loss = tkto_loss(trained, is_matched, baseline, self.tpo.beta, *weights).mean()
+            metrics["baseline"] = baseline
+        if self.tpo.anchor_weight and images:
+            anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * error[is_matched].mean()
+            metrics["anchor"] = anchor.detach()
+            metrics["preference_loss"] = loss.detach()
+            loss = loss + anchor
+        return loss, {"loss": loss.detach(), **metrics}
+
+    def _needs_shuffled(self) -> bool:
+        return self.tpo.loss_type == "tkto" and self.tpo.tkto_baseline == "shuffled"
+
+    def _baseline(self, reward: Tensor, is_matched: Tensor) -> Tensor:
+        """Reference point of TKTO from the rewards `(N,)` of all processes; a class that nobody has is left out."""
+        ones = torch.ones_like(reward)
+        sums = torch.stack([ones * is_matched, reward * is_matched, ones * ~is_matched, reward * ~is_matched]).sum(
+            dim=1
+        )
+        matched_count, matched_sum, mismatched_count, mismatched_sum = reduce(sums, "sum")
+        if self.tpo.tkto_baseline == "batch_mean":
+            return ((matched_sum + mismatched_sum) / (matched_count + mismatched_count)).clamp(min=0)
+        means = [s / n for s, n in ((matched_sum, matched_count), (mismatched_sum, mismatched_count)) if n > 0]
+        return torch.stack(means).mean()
+
+    @torch.no_grad()
+    def _shuffled_reward(self, denoiser: nn.Module, noised: Noised, cond: Conditioning, is_matched: Tensor) -> Tensor:
+        """Mean reward of the matched images with their neighbours' prompts: an estimate of the policy's KL divergence."""
+        rows = (
+            is_matched.nonzero().flatten()
+            if is_matched.any()
+            else torch.arange(len(is_matched), device=is_matched.device)
+        )
+        sums = torch.zeros(2, device=noised.latents.device)
+        if len(rows) > 1:
+            images = Noised(noised.latents[rows], noised.timesteps[rows], noised.target[rows])
+            other = {name: value[rows.roll(1)] for name, value in cond.items()}
+            reward = self.reference_error(denoiser, images, other) - self.denoising_error(denoiser, images, other)
+            sums = torch.stack([reward.sum(), torch.tensor(float(len(rows)), device=reward.device)])
+        total, count = reduce(sums, "sum")
+        return (total / count.clamp(min=1)).clamp(min=0)
+
+
+def share(chosen: Tensor, among: Tensor) -> Tensor:
+    """Share of `among` that is chosen; 0 where there is none."""
+    return chosen.sum() / among.sum().clamp(min=1)
+
+
+def reward_metrics(reward: Tensor, error: Tensor, is_matched: Tensor, ref_error: Tensor) -> dict[str, Tensor]:
+    """The metrics that need no configuration. A class that the batch lacks has no entry, so averages stay honest."""
+    metrics = {}
+    if is_matched.any():
+        metrics["error/matched"] = error[is_matched].mean()
+        metrics["reward/matched"] = reward[is_matched].mean()
+        metrics["reward/matched_relative"] = metrics["reward/matched"] / ref_error[is_matched].mean()
+    if not is_matched.all():
+        metrics["reward/mismatched"] = reward[~is_matched].mean()
+    images = int(is_matched.sum())
+    if images and len(reward) % images == 0 and len(reward) > images and is_matched[:images].all():
+        margin = reward[:images] - reward[images:].unflatten(0, (-1, images))
+        metrics["reward/margin"] = margin.mean()
+        metrics["reward/accuracy"] = (margin > 0).float().mean()
+    return metrics
+
+
+def mean_over_processes(rows: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Means of the metrics of several forward passes on all processes; a metric may be missing in some."""
+    gathered = gather_object([{name: value.item() for name, value in row.items()} for row in rows])
+    names = dict.fromkeys(name for row in gathered for name in row)
+    means = {name: [row[name] for row in gathered if name in row] for name in names}
+    return {name: sum(values) / len(values) for name, values in means.items()}
+
+
+@dataclass
+class CollapseAlarm:
+    """Goes off when the matched reward, as a share of the reference's error, stays below `-bound` for `patience` steps."""
+
+    bound: float
+    patience: int
+    steps_below: int = 0
+
+    def update(self, relative_reward: float) -> bool:
+        """Counts one step; True at the step on which the alarm goes off."""
+        self.steps_below = self.steps_below + 1 if relative_reward < -self.bound else 0
+        return self.steps_below == self.patience
