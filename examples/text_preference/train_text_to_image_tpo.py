@@ -180,7 +180,7 @@ def check_arguments(data: DataArguments, args: TrainingArguments, run: RunArgume
 
 def load_pipeline(model: ModelArguments, run: RunArguments) -> DiffusionPipeline:
     source = model.pretrained_model_name_or_path
-    options = {"cache_dir": run.cache_dir, "token": run.hub_token}
+    options = {"dtype": torch.float32, "cache_dir": run.cache_dir, "token": run.hub_token}
     try:
         pipe = DiffusionPipeline.from_pretrained(source, revision=model.revision, variant=model.variant, **options)
         if model.pretrained_vae_model_name_or_path:

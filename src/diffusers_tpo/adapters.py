@@ -31,8 +31,10 @@ def add_lora(
         alpha: scale of the update times `rank`; `None` takes `rank`, so the scale is one.
 
     Raises:
-        UserError: if no module of that name exists.
+        UserError: if no module of that name exists, or the rank is below 1.
     """
+    if rank < 1:
+        raise UserError(f"rank must be at least 1, got {rank}")
     denoiser.requires_grad_(False)
     config = LoraConfig(
         r=rank,

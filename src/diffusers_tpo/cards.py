@@ -1,4 +1,4 @@
-"""Writes the card of a trained model from what really happened. Knows nothing of training."""
+"""Writes the card of a trained model from what really happened. Knows nothing of models or losses."""
 
 import importlib.metadata
 import platform
@@ -36,10 +36,10 @@ def public_config(*groups: dict) -> dict[str, object]:
 def usage(pipeline_class: str, base: str, repo: str, is_lora: bool) -> str:
     lines = ["import torch", f"from diffusers import {pipeline_class}", ""]
     if is_lora:
-        lines.append(f'pipe = {pipeline_class}.from_pretrained("{base}", torch_dtype=torch.float16).to("cuda")')
+        lines.append(f'pipe = {pipeline_class}.from_pretrained("{base}", dtype=torch.float16).to("cuda")')
         lines.append(f'pipe.load_lora_weights("{repo}")')
     else:
-        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}", torch_dtype=torch.float16).to("cuda")')
+        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}", dtype=torch.float16).to("cuda")')
     lines.append('image = pipe("a red cube on top of a blue sphere").images[0]')
     return "\n".join(lines)
 
@@ -97,3 +97,17 @@ def write_model_card(
     path = Path(folder) / "README.md"
     card.save(path)
     return path
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns are also aligned as plain text."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    lines = [[str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def set_evaluation(folder: Path, text: str) -> None:
+    """Puts the figures of an evaluation into the card of a model that had none."""
+    path = Path(folder) / "README.md"
+    path.write_text(path.read_text().replace(NOT_EVALUATED, text))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
@@ -132,6 +133,8 @@ def decode_image(value, row_id) -> Image.Image:
         if isinstance(value, dict):
             value = Image.open(io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"])
         image = ImageOps.exif_transpose(value)
+        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip and not scale
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
             image = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -241,10 +244,12 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         self.rows.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Row]:
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         index = -1
         for index, row in enumerate(self.rows):
-            yield self.reader.read(row, index, self.epoch)
-        if index < 0:
+            yield self.reader.read(row, index * workers + number, self.epoch)
+        if index < 0 and number == 0:  # other workers may have no shard
             raise UserError("dataset_name holds no rows in this split; choose another --dataset_split or data set")
 
 

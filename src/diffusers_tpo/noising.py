@@ -53,6 +53,11 @@ def training_scheduler(scheduler, prediction_type: str | None = None) -> DDPMSch
     Raises:
         UserError: if the scheduler is not a discrete-time one that predicts noise or velocity.
     """
+    if "beta_schedule" not in scheduler.config:
+        raise UserError(
+            f"pretrained_model_name_or_path has a {type(scheduler).__name__}, which has no discrete noise schedule; "
+            "use a pipeline that predicts noise or velocity"
+        )
     changes = {} if prediction_type is None else {"prediction_type": prediction_type}
     trained = DDPMScheduler.from_config(scheduler.config, **changes)
     if trained.config.prediction_type not in ("epsilon", "v_prediction"):

@@ -255,4 +255,4 @@ class CollapseAlarm:
     def update(self, relative_reward: float) -> bool:
         """Counts one step; True at the step on which the alarm goes off."""
         self.steps_below = self.steps_below + 1 if relative_reward < -self.bound else 0
-        return self.steps_below == self.patience
+        return 0 < self.patience == self.steps_below

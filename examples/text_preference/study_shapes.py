@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""Compares base, continued supervised fine-tuning, TDPO and TKTO on the embedded shapes world, over guidance scales.
+
+    python examples/text_preference/study_shapes.py --output_dir outputs/study --arms main
+    python examples/text_preference/study_shapes.py --output_dir outputs/search --arms search --seeds 0 --num_prompts 512
+
+Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a stopped study goes on where it was.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from diffusers_tpo.cards import markdown_table
+from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.evaluation import mean_interval, paired_difference
+from diffusers_tpo.shapes.evaluate import judge, load_model
+from diffusers_tpo.shapes.scenes import PRINCIPLES
+from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
+
+
+SCALES = (1.0, 1.5, 2.5, 4.0)
+SCRIPT = Path(__file__).parent / "train_text_to_image_tpo.py"
+STEPS = 200
+TIME_RATIO = 2.4  # TPO step over SFT step of the same images, from benchmarks/step_time.py
+SHARED = (
+    "--resolution 32 --train_batch_size 16 --use_ema --ema_decay 0.98 --report_to none --checkpointing_steps 100000"
+)
+
+FULL, LORA = "--learning_rate 5e-5", "--use_lora --learning_rate 1e-3"
+TDPO, TKTO = "--loss_type tdpo --beta 500", "--loss_type tkto --beta 500"
+LONGER = f"--max_train_steps {round(STEPS * TIME_RATIO)}"
+ARMS = {
+    "main": {
+        "base": None,
+        "SFT, same rows, full": f"--loss_type sft {FULL}",
+        "SFT, same time, full": f"--loss_type sft {FULL} {LONGER}",
+        "TDPO, full": f"{TDPO} {FULL}",
+        "TKTO, full": f"{TKTO} {FULL}",
+        "SFT, same rows, LoRA": f"--loss_type sft {LORA}",
+        "SFT, same time, LoRA": f"--loss_type sft {LORA} {LONGER}",
+        "TDPO, LoRA": f"{TDPO} {LORA}",
+        "TKTO, LoRA": f"{TKTO} {LORA}",
+    },
+    "search": {
+        "base": None,
+        "SFT same time 5e-5": f"--loss_type sft {FULL} {LONGER}",
+        "TKTO 5e-5": f"{TKTO} {FULL}",
+        "TDPO 5e-5": f"{TDPO} {FULL}",
+    },
+}
+
+
+def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, np.ndarray]:
+    """Trains and judges one arm with one seed, or reads what an earlier call left."""
+    folder = args.output_dir / f"{name.replace(', ', '_').replace(' ', '-')}-{seed}"
+    file = folder / "judged.npz"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if flags is not None:
+            command = [sys.executable, str(SCRIPT), "--pretrained_model_name_or_path", str(PIPELINE), "--dataset_name"]
+            command += [str(args.output_dir / "data"), "--output_dir", str(folder), "--seed", str(seed)]
+            command += f"--max_train_steps {STEPS} {SHARED} {flags}".split()
+            with (folder / "train.log").open("w") as log:
+                subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+        pipe = load_model(None if flags is None else folder)
+        np.savez(file, **judge(pipe, scenes, tuple(args.guidance_scales), seed, progress=False))
+    return dict(np.load(file))
+
+
+def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
+    """Three tables: alignment over guidance, facts at each arm's own best guidance, paired differences to a rival."""
+
+    def stack(arm: str, name: str) -> np.ndarray:
+        return np.stack([seed[name] for seed in judged[arm]])
+
+    best = {arm: max(scales, key=lambda scale: stack(arm, f"{scale:g}/aligned").mean()) for arm in judged}
+    header = ["arm", *(f"guidance {scale:g}" for scale in scales), "best at"]
+    rows = [
+        [arm, *(mean_interval(stack(arm, f"{scale:g}/aligned")).percent() for scale in scales), f"{best[arm]:g}"]
+        for arm in judged
+    ]
+    text = "Wholly aligned images, percent:\n\n" + markdown_table(header, rows)
+
+    facts = [*PRINCIPLES, "clean"]
+    rows = []
+    for arm in judged:
+        values = [mean_interval(stack(arm, f"{best[arm]:g}/{fact}")).percent() for fact in facts]
+        margin, accuracy = mean_interval(stack(arm, "margin")), mean_interval(stack(arm, "implicit"))
+        rows.append([arm, *values, accuracy.percent(), margin.percent()])
+    header = ["arm", *facts, "implicit accuracy", "implicit margin"]
+    text += "\n\nEach arm at its own best guidance, percent:\n\n" + markdown_table(header, rows)
+
+    rows = []
+    for arm in judged:
+        kind = arm.split(", ")[-1]
+        other = next((name for name in judged if name.startswith(rival) and name.endswith(kind)), rival)
+        if other not in judged or arm == other:
+            continue
+        at_one = paired_difference(stack(arm, f"{scales[0]:g}/aligned"), stack(other, f"{scales[0]:g}/aligned"))
+        at_best = paired_difference(stack(arm, f"{best[arm]:g}/aligned"), stack(other, f"{best[other]:g}/aligned"))
+        rows.append([arm, other, at_one.percent(), at_best.percent()])
+    header = ["arm", "minus", f"at guidance {scales[0]:g}", "each at its own best"]
+    return text + "\n\nPaired differences in aligned images, points:\n\n" + markdown_table(header, rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--arms", choices=ARMS, default="main")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--num_prompts", type=int, default=1024)
+    parser.add_argument("--guidance_scales", type=float, nargs="+", default=list(SCALES))
+    parser.add_argument("--rival", default="SFT, same time", help="start of the arm that differences are taken to")
+    args = parser.parse_args()
+
+    (args.output_dir / "data").mkdir(parents=True, exist_ok=True)
+    make_rows(make_scenes(8192, 0), 0).to_parquet(args.output_dir / "data" / "train.parquet")
+    scenes = make_scenes(args.num_prompts, 0, held_out=True)
+    judged = {}
+    for seed in args.seeds:
+        for arm, flags in ARMS[args.arms].items():
+            judged.setdefault(arm, []).append(run_arm(arm, flags, args, seed, scenes))
+            print(f"{arm}, seed {seed}: aligned", end=" ")
+            print(*(f"{judged[arm][-1][f'{s:g}/aligned'].mean():.1%}" for s in args.guidance_scales), flush=True)
+    text = f"{len(scenes)} held-out prompts, seeds {args.seeds}; mean with 95 % interval over prompts.\n\n"
+    text += report(judged, args.guidance_scales, args.rival) + "\n"
+    (args.output_dir / "results.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

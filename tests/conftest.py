@@ -1,0 +1,92 @@
+"""Settings of every test: no network, few threads, deprecations in our own modules are errors."""
+
+import os
+
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import logging  # noqa: E402
+import runpy  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import datasets  # noqa: E402
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+from accelerate.state import AcceleratorState, GradientState, PartialState  # noqa: E402
+
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_text_to_image_tpo.py"
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    for category in ("FutureWarning", "DeprecationWarning"):
+        config.addinivalue_line("filterwarnings", rf"error::{category}:diffusers_tpo(\..*)?")
+
+
+def reset_accelerate() -> None:
+    """Lets the next `Accelerator` of this process start afresh."""
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+
+
+def as_flags(flags: dict) -> list[str]:
+    """`rank=4` becomes `--rank 4`, `use_lora=True` becomes `--use_lora`; `None` is left out."""
+    words = []
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+@pytest.fixture(scope="session")
+def pipe_dir(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny.make_pipe().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> str:
+    """Eight paired rows, as `save_to_disk` writes them."""
+    folder = tmp_path_factory.mktemp("data") / "paired"
+    tiny.make_dataset(8).save_to_disk(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def small_flags(pipe_dir, data_dir) -> dict:
+    """The flags that every run on the tiny pipeline needs."""
+    return {
+        "pretrained_model_name_or_path": pipe_dir,
+        "train_data_dir": data_dir,
+        "resolution": tiny.RESOLUTION,
+        "learning_rate": 1e-3,
+        "rank": 4,
+        "report_to": "none",
+    }
+
+
+@pytest.fixture
+def run_script(monkeypatch, small_flags):
+    """Runs the training script in this process, as `python train_text_to_image_tpo.py <flags>` would."""
+
+    def run(**flags):
+        reset_accelerate()
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *as_flags(small_flags | flags)])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        finally:
+            root.handlers, root.level = handlers, level
+            reset_accelerate()
+
+    return run

@@ -1,0 +1,362 @@
+"""Loading, checking and reading text-preference data sets."""
+
+import io
+import json
+
+import datasets
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from diffusers_tpo import Draw
+from diffusers_tpo.data import (
+    Columns,
+    RowReader,
+    as_torch_dataset,
+    check_columns,
+    collate,
+    decode_image,
+    load_rows,
+    transform_image,
+)
+from diffusers_tpo.errors import UserError
+
+
+def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
+    columns = settings.pop("columns", Columns())
+    unpaired = check_columns(rows, columns, loss_type)
+    return RowReader(columns, loss_type, unpaired, seed=0, **({"resolution": tiny.RESOLUTION} | settings))
+
+
+def dataset_of(rows, loss_type: str = "tdpo", max_samples: int | None = None, **settings):
+    return as_torch_dataset(rows, reader(rows, loss_type, **settings), max_samples)
+
+
+def as_bytes(image: Image.Image, format: str = "PNG", **options) -> dict:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+# Loading
+
+
+def parquet(folder, rows):
+    rows.to_parquet(folder / "train-00000-of-00001.parquet")
+
+
+def imagefolder(folder, rows):
+    lines = []
+    for index, row in enumerate(rows):
+        row.pop("image").save(folder / f"{index}.png")
+        lines.append(json.dumps({"file_name": f"{index}.png", **row}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def save_to_disk(folder, rows):
+    rows.save_to_disk(folder)
+
+
+def save_dict_to_disk(folder, rows):
+    datasets.DatasetDict({"train": rows}).save_to_disk(folder)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("write", [parquet, imagefolder, save_to_disk, save_dict_to_disk])
+def test_local_folders_load(tmp_path, write, streaming):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder, tiny.make_dataset(3))
+    rows = load_rows(str(folder), streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    read = list(dataset_of(rows, num_mismatched=2))
+    assert {row.prompts[0] for row in read} == {"cat 0", "cat 1", "cat 2"}
+    for row in read:
+        number = row.prompts[0][-1]
+        assert set(row.prompts[1:]) == {f"dog {number}", f"{number} red cats"}
+        expected = np.asarray(tiny.make_images(3)[int(number)]).transpose(2, 0, 1) / 127.5 - 1
+        assert np.abs(row.pixels.numpy() - expected).max() < 0.01
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set_that_does_not_exist_is_a_user_error(tmp_path, streaming):
+    with pytest.raises(UserError, match="dataset_name '.*nowhere' with split 'train' cannot be loaded"):
+        load_rows(str(tmp_path / "nowhere"), streaming=streaming)
+
+
+def test_a_split_that_does_not_exist_is_a_user_error(tmp_path):
+    save_dict_to_disk(tmp_path / "data", tiny.make_dataset(2))
+    with pytest.raises(UserError, match="with split 'test' cannot be loaded"):
+        load_rows(str(tmp_path / "data"), split="test")
+
+
+# Checking
+
+
+@pytest.mark.parametrize(
+    ("flag", "columns"),
+    [
+        ("image_column", Columns(image="picture")),
+        ("caption_column", Columns(prompt="text")),
+        ("negative_prompts_column", Columns(mismatched="wrong")),
+    ],
+)
+def test_an_unknown_column_is_a_user_error_that_lists_the_columns(flag, columns):
+    with pytest.raises(UserError, match=f"{flag} '.*' is not a column of the data set; it has image, prompt, neg"):
+        check_columns(tiny.make_dataset(2), columns, "tdpo")
+
+
+def test_which_columns_a_loss_needs():
+    paired, unpaired = tiny.make_dataset(2), tiny.make_dataset(2, negative_prompts=None, label=[True, False])
+    assert not check_columns(paired, Columns(), "tkto")
+    assert check_columns(unpaired, Columns(), "tkto")
+    assert not check_columns(tiny.make_dataset(2, negative_prompts=None), Columns(), "sft")
+    for loss_type, rows in (("tdpo", unpaired), ("tkto", tiny.make_dataset(2, negative_prompts=None))):
+        with pytest.raises(UserError, match="negative_prompts_column 'negative_prompts' is not a column"):
+            check_columns(rows, Columns(), loss_type)
+
+
+def test_columns_can_have_other_names():
+    rows = tiny.make_dataset(2).rename_columns({"image": "jpg", "prompt": "text", "negative_prompts": "wrong"})
+    read = dataset_of(rows, columns=Columns(image="jpg", prompt="text", mismatched="wrong"))[0]
+    assert read.prompts[0].startswith("cat") and len(read.prompts) == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_empty_data_set_is_a_user_error(streaming):
+    rows = tiny.make_dataset(2)
+    rows = rows.to_iterable_dataset().take(0) if streaming else rows.select([])
+    with pytest.raises(UserError, match="holds no rows in this split"):
+        list(dataset_of(rows))
+
+
+WRONG_TEXT = {
+    "no prompt": ({"prompt": ["cat", " "]}, "row 1: column 'prompt' must hold a prompt, got ' '"),
+    "null prompt": ({"prompt": ["cat", None]}, "row 1: column 'prompt' must hold a prompt, got None"),
+    "equal": ({"negative_prompts": [["a", "b"], ["a", " cat 1 "]]}, "row 1: a mismatched prompt equals its prompt"),
+    "lengths": ({"negative_prompts": [["a", "b"], ["a"]]}, "row 1: columns 'principles' and .* same length, got 2 and 1"),
+    "none": ({"negative_prompts": [["a", "b"], []]}, "row 1: column 'negative_prompts' must be a list of at least one"),
+    "null": ({"negative_prompts": [["a", "b"], None]}, "row 1: column 'negative_prompts' must be a list"),
+    "empty": ({"negative_prompts": [["a", "b"], ["", "a"]]}, "row 1: column 'negative_prompts' holds '', which is no"),
+    "text": ({"negative_prompts": ["a dog", "a car"]}, "row 0: column 'negative_prompts' must be a list"),
+}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("case", WRONG_TEXT)
+def test_wrong_text_is_a_user_error_that_names_the_row(case, streaming):
+    columns, message = WRONG_TEXT[case]
+    rows = tiny.make_dataset(2, **columns)
+    if streaming:  # a streamed row is known by its place, which the shuffling decides
+        rows, message = rows.to_iterable_dataset(), message.split(": ", 1)[1]
+    with pytest.raises(UserError, match=message):
+        list(dataset_of(rows))
+
+
+@pytest.mark.parametrize("label", [2, -1, None])
+def test_a_wrong_label_is_a_user_error_that_names_the_row(label):
+    rows = tiny.make_dataset(2, negative_prompts=None, label=[1, label])
+    with pytest.raises(UserError, match=f"row 1: column 'label' must be true or false, got {label}"):
+        dataset_of(rows, "tkto")
+
+
+def test_unpaired_rows_have_one_prompt_and_their_label():
+    rows = tiny.make_dataset(4, negative_prompts=None, label=[True, False, False, True])
+    read = {row.prompts[0]: row.is_matched for row in dataset_of(rows, "tkto")}
+    assert read == {"cat 0": [True], "cat 1": [False], "cat 2": [False], "cat 3": [True]}
+
+
+def broken_rows() -> datasets.Dataset:
+    cells = [as_bytes(image) for image in tiny.make_images(3)]
+    cells[1]["bytes"] = cells[1]["bytes"][:60]
+    return tiny.make_dataset(3, image=cells)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_a_user_error_that_names_the_row(workers):
+    with pytest.raises(UserError, match="row 1: its image cannot be read"):
+        list(DataLoader(dataset_of(broken_rows()), 1, collate_fn=collate, num_workers=workers))
+
+
+@pytest.mark.parametrize("value", [None, {"bytes": b"", "path": None}, {"bytes": None, "path": "/nowhere.png"}])
+def test_a_missing_image_is_a_user_error(value):
+    with pytest.raises(UserError, match="row 7: its image cannot be read"):
+        decode_image(value, 7)
+
+
+# Images
+
+
+def corner(value) -> tuple:
+    return decode_image(value, 0).getpixel((0, 0))
+
+
+def test_every_image_mode_becomes_rgb():
+    size = (4, 4)
+    palette = Image.new("RGB", size, (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE)
+    grey16 = Image.fromarray(np.full(size, 128 * 256 + 5, dtype=np.uint16))
+    assert corner(as_bytes(Image.new("L", size, 90))) == (90, 90, 90)
+    assert corner(as_bytes(Image.new("1", size, 1))) == (255, 255, 255)
+    assert corner(as_bytes(palette)) == (255, 0, 0)
+    assert corner(as_bytes(grey16)) == (128, 128, 128)  # scaled, not clipped to white
+    assert corner(as_bytes(Image.new("CMYK", size, (0, 0, 0, 255)), "TIFF")) == (0, 0, 0)
+    assert corner(Image.new("RGB", size, (1, 2, 3))) == (1, 2, 3)
+
+
+def test_transparency_becomes_white():
+    size = (4, 4)
+    assert corner(as_bytes(Image.new("RGBA", size, (255, 0, 0, 0)))) == (255, 255, 255)
+    assert corner(as_bytes(Image.new("RGBA", size, (255, 0, 0, 255)))) == (255, 0, 0)
+    assert corner(as_bytes(Image.new("LA", size, (0, 0)))) == (255, 255, 255)
+    palette = Image.new("RGB", size, (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert corner(as_bytes(palette, transparency=palette.getpixel((0, 0)))) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied():
+    """Orientation 6: the camera was turned, so the left edge of the stored image is the top of the picture."""
+    stored = Image.new("RGB", (32, 16), (0, 0, 255))
+    stored.paste((255, 0, 0), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = decode_image(as_bytes(stored, "JPEG", exif=exif, quality=100), 0)
+    assert upright.size == (16, 32)
+    assert upright.getpixel((8, 4))[0] > 200 and upright.getpixel((8, 28))[2] > 200
+
+
+def ramp(width: int, height: int) -> Image.Image:
+    """Red grows to the right, green downwards."""
+    y, x = np.mgrid[0:height, 0:width]
+    return Image.fromarray(np.stack([x * 4, y * 4, 0 * x], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(48, 16), (16, 48), (8, 8), (17, 16), (33, 50), (1, 30)])
+def test_any_size_becomes_a_square_in_minus_one_to_one(size):
+    pixels = transform_image(ramp(*size), Draw(0, 0), 16, center_crop=False, random_flip=True)
+    assert pixels.shape == (3, 16, 16) and pixels.dtype == torch.float32
+    assert pixels.min() >= -1 and pixels.max() <= 1
+
+
+def test_the_centre_crop_is_the_middle_and_random_crops_move():
+    image = ramp(48, 16)
+
+    def left(draw, center):
+        return round((transform_image(image, draw, 16, center, False)[0, 0, 0].item() + 1) * 127.5 / 4)
+
+    assert left(Draw(0, 0), True) == 16
+    lefts = [left(Draw(0, row), False) for row in range(200)]
+    assert min(lefts) <= 1 and max(lefts) >= 31 and abs(sum(lefts) / 200 - 16) < 3
+
+
+def test_the_flip_mirrors_half_of_the_images():
+    plain = transform_image(ramp(16, 16), Draw(0, 0), 16, False, False)
+    flips = [transform_image(ramp(16, 16), Draw(0, row), 16, False, True) for row in range(200)]
+    mirrored = [torch.equal(pixels, plain.flip(-1)) for pixels in flips]
+    assert all(m or torch.equal(pixels, plain) for m, pixels in zip(mirrored, flips, strict=True))
+    assert 70 < sum(mirrored) < 130
+
+
+# Rows and batches
+
+
+def pixels_by_prompt(dataset, **loader) -> dict:
+    batches = DataLoader(dataset, 2, collate_fn=collate, **loader)
+    return {p: x for batch in batches for p, x in zip(batch.prompts, batch.pixels, strict=False)}
+
+
+def test_crop_and_flip_depend_on_row_and_epoch_alone():
+    rows = tiny.make_dataset(6, image=[ramp(40, 24)] * 6)
+    dataset = dataset_of(rows, random_flip=True)
+    first = pixels_by_prompt(dataset)
+    for other in (
+        pixels_by_prompt(dataset, shuffle=True),
+        pixels_by_prompt(dataset, num_workers=2),
+        {row.prompts[0]: row.pixels for row in dataset},
+    ):
+        assert first.keys() == other.keys() and all(torch.equal(first[prompt], other[prompt]) for prompt in first)
+    dataset.set_epoch(1)
+    second = pixels_by_prompt(dataset)
+    assert not any(torch.equal(first[prompt], second[prompt]) for prompt in ("cat 0", "cat 1"))
+    assert len({x.numpy().tobytes() for x in first.values()}) > 3  # rows differ from one another
+    dataset.set_epoch(0)
+    again = pixels_by_prompt(dataset)
+    assert all(torch.equal(first[prompt], again[prompt]) for prompt in first)
+
+
+def test_every_epoch_has_another_order_of_all_rows():
+    dataset = dataset_of(tiny.make_dataset(8))
+    orders = []
+    for epoch in (0, 1, 0):
+        dataset.set_epoch(epoch)
+        orders.append([row.draw.row for row in dataset])
+        assert {row.draw.number for row in dataset} == {epoch}
+    assert orders[0] == orders[2] != orders[1]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+
+
+def test_more_mismatched_prompts_than_there_are_begin_again():
+    for row in dataset_of(tiny.make_dataset(4), num_mismatched=5):
+        first, second, *rest = row.prompts[1:]
+        assert first != second and rest == [first, second, first]
+
+
+def test_one_of_several_mismatched_prompts_is_drawn_anew_in_every_epoch():
+    dataset, seen = dataset_of(tiny.make_dataset(2)), set()
+    for epoch in range(12):
+        dataset.set_epoch(epoch)
+        seen |= {prompt for row in dataset for prompt in row.prompts[1:]}
+    assert seen == {"dog 0", "0 red cats", "dog 1", "1 red cats"}
+
+
+def test_principles_choose_among_the_mismatched_prompts():
+    rows = tiny.make_dataset(4)
+    assert all("red" in row.prompts[1] for row in dataset_of(rows, principles=("attribute", "spatial")))
+    with pytest.raises(UserError, match=r"row \d: no mismatched prompt follows spatial; widen --principles"):
+        list(dataset_of(rows, principles=("spatial",)))
+    without = tiny.make_dataset(4, principles=None)
+    assert len(list(dataset_of(without))) == 4
+
+
+def test_max_samples_takes_the_first_rows():
+    rows = tiny.make_dataset(6)
+    for source in (rows, rows.to_iterable_dataset()):
+        assert {row.prompts[0] for row in dataset_of(source, max_samples=2)} == {"cat 0", "cat 1"}
+    assert len(dataset_of(rows, max_samples=99)) == 6
+
+
+def test_sft_reads_the_matched_prompt_and_empties_some():
+    rows = tiny.make_dataset(2, negative_prompts=None, principles=None)
+    assert all(row.prompts[0].startswith("cat") and row.is_matched == [True] for row in dataset_of(rows, "sft"))
+    dataset, empty = dataset_of(rows, "sft", proportion_empty_prompts=0.5), 0
+    for epoch in range(100):
+        dataset.set_epoch(epoch)
+        empty += sum(row.prompts == [""] for row in dataset)
+    assert 70 < empty < 130
+
+
+def test_a_batch_lies_in_blocks():
+    dataset = dataset_of(tiny.make_dataset(3), num_mismatched=2)
+    rows = [dataset[index] for index in range(3)]
+    batch = collate(rows)
+    assert batch.pixels.shape == (3, 3, tiny.RESOLUTION, tiny.RESOLUTION)
+    assert batch.prompts == [row.prompts[k] for k in range(3) for row in rows]
+    assert batch.is_matched.tolist() == [True] * 3 + [False] * 6
+    assert batch.prompts_per_image == 3 and batch.draws == [row.draw for row in rows]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_reads_every_row_once_whatever_the_workers(tmp_path, workers):
+    """One file has one shard, so one of two workers has nothing to read."""
+    parquet(tmp_path, tiny.make_dataset(5))
+    rows = load_rows(str(tmp_path), streaming=True, cache_dir=str(tmp_path / "cache"))
+    batches = DataLoader(dataset_of(rows), 1, collate_fn=collate, num_workers=workers)
+    assert sorted(batch.prompts[0] for batch in batches) == [f"cat {i}" for i in range(5)]
+
+
+def test_streamed_rows_of_several_workers_draw_different_noise(tmp_path):
+    for shard in range(2):
+        tiny.make_dataset(2).to_parquet(tmp_path / f"train-{shard:05d}-of-00002.parquet")
+    rows = load_rows(str(tmp_path), streaming=True, cache_dir=str(tmp_path / "cache"))
+    draws = [row.draws[0] for row in DataLoader(dataset_of(rows), 1, collate_fn=collate, num_workers=2)]
+    assert len(draws) == 4 and len(set(draws)) == 4
