@@ -25,6 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_tex
 def pytest_configure(config):
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
     for category in ("FutureWarning", "DeprecationWarning"):
         config.addinivalue_line("filterwarnings", rf"error::{category}:diffusers_tpo(\..*)?")
 

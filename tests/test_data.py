@@ -136,8 +136,14 @@ WRONG_TEXT = {
     "no prompt": ({"prompt": ["cat", " "]}, "row 1: column 'prompt' must hold a prompt, got ' '"),
     "null prompt": ({"prompt": ["cat", None]}, "row 1: column 'prompt' must hold a prompt, got None"),
     "equal": ({"negative_prompts": [["a", "b"], ["a", " cat 1 "]]}, "row 1: a mismatched prompt equals its prompt"),
-    "lengths": ({"negative_prompts": [["a", "b"], ["a"]]}, "row 1: columns 'principles' and .* same length, got 2 and 1"),
-    "none": ({"negative_prompts": [["a", "b"], []]}, "row 1: column 'negative_prompts' must be a list of at least one"),
+    "lengths": (
+        {"negative_prompts": [["a", "b"], ["a"]]},
+        "row 1: columns 'principles' and .* same length, got 2 and 1",
+    ),
+    "none": (
+        {"negative_prompts": [["a", "b"], []]},
+        "row 1: column 'negative_prompts' must be a list of at least one",
+    ),
     "null": ({"negative_prompts": [["a", "b"], None]}, "row 1: column 'negative_prompts' must be a list"),
     "empty": ({"negative_prompts": [["a", "b"], ["", "a"]]}, "row 1: column 'negative_prompts' holds '', which is no"),
     "text": ({"negative_prompts": ["a dog", "a car"]}, "row 0: column 'negative_prompts' must be a list"),
@@ -275,11 +281,11 @@ def test_crop_and_flip_depend_on_row_and_epoch_alone():
         {row.prompts[0]: row.pixels for row in dataset},
     ):
         assert first.keys() == other.keys() and all(torch.equal(first[prompt], other[prompt]) for prompt in first)
-    dataset.set_epoch(1)
+    dataset.begin_epoch(1)
     second = pixels_by_prompt(dataset)
     assert not any(torch.equal(first[prompt], second[prompt]) for prompt in ("cat 0", "cat 1"))
     assert len({x.numpy().tobytes() for x in first.values()}) > 3  # rows differ from one another
-    dataset.set_epoch(0)
+    dataset.begin_epoch(0)
     again = pixels_by_prompt(dataset)
     assert all(torch.equal(first[prompt], again[prompt]) for prompt in first)
 
@@ -288,7 +294,7 @@ def test_every_epoch_has_another_order_of_all_rows():
     dataset = dataset_of(tiny.make_dataset(8))
     orders = []
     for epoch in (0, 1, 0):
-        dataset.set_epoch(epoch)
+        dataset.begin_epoch(epoch)
         orders.append([row.draw.row for row in dataset])
         assert {row.draw.number for row in dataset} == {epoch}
     assert orders[0] == orders[2] != orders[1]
@@ -304,7 +310,7 @@ def test_more_mismatched_prompts_than_there_are_begin_again():
 def test_one_of_several_mismatched_prompts_is_drawn_anew_in_every_epoch():
     dataset, seen = dataset_of(tiny.make_dataset(2)), set()
     for epoch in range(12):
-        dataset.set_epoch(epoch)
+        dataset.begin_epoch(epoch)
         seen |= {prompt for row in dataset for prompt in row.prompts[1:]}
     assert seen == {"dog 0", "0 red cats", "dog 1", "1 red cats"}
 
@@ -330,7 +336,7 @@ def test_sft_reads_the_matched_prompt_and_empties_some():
     assert all(row.prompts[0].startswith("cat") and row.is_matched == [True] for row in dataset_of(rows, "sft"))
     dataset, empty = dataset_of(rows, "sft", proportion_empty_prompts=0.5), 0
     for epoch in range(100):
-        dataset.set_epoch(epoch)
+        dataset.begin_epoch(epoch)
         empty += sum(row.prompts == [""] for row in dataset)
     assert 70 < empty < 130
 

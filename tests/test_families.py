@@ -79,7 +79,9 @@ def test_images_are_sampled_each_with_its_own_generator(pipe):
     assert_close(encode([2, 1, 0]), whole.flip(0), **tiny.FLOAT_TOLERANCE)
     posterior = pipe.vae.encode(pixels).latent_dist
     noise = (whole / pipe.vae.config.scaling_factor - posterior.mean) / posterior.std
-    expected = torch.stack([torch.randn(tiny.LATENT, generator=torch.Generator().manual_seed(row)) for row in range(3)])
+    expected = torch.stack(
+        [torch.randn(tiny.LATENT, generator=torch.Generator().manual_seed(row)) for row in range(3)]
+    )
     assert_close(noise, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -92,7 +94,9 @@ def test_an_unknown_pipeline_is_a_user_error():
         norm_num_groups=4,
         layers_per_block=1,
     )
-    with pytest.raises(UserError, match="is a DDPMPipeline, which has no family here; use one of StableDiffusionPipeline"):
+    with pytest.raises(
+        UserError, match="is a DDPMPipeline, which has no family here; use one of StableDiffusionPipeline"
+    ):
         family_of(DDPMPipeline(unet, DDPMScheduler()))
 
 

@@ -88,7 +88,9 @@ def test_min_snr_weights(latents, prediction_type):
     alpha = scheduler().alphas_cumprod[noised.timesteps]
     snr = alpha / (1 - alpha)
     capped = torch.minimum(snr, torch.tensor(5.0))
-    assert_close(noised.weights, capped / snr if prediction_type == "epsilon" else capped / (snr + 1), rtol=1e-4, atol=0)
+    assert_close(
+        noised.weights, capped / snr if prediction_type == "epsilon" else capped / (snr + 1), rtol=1e-4, atol=0
+    )
 
 
 def test_noise_offset_shifts_whole_channels(latents):

@@ -109,7 +109,10 @@ def test_tkto_takes_unpaired_rows_in_any_order():
 
 
 def rewards(pipe, trainer, noised, cond) -> torch.Tensor:
-    error, reference = trainer.denoising_error(pipe.unet, noised, cond), trainer.reference_error(pipe.unet, noised, cond)
+    error, reference = (
+        trainer.denoising_error(pipe.unet, noised, cond),
+        trainer.reference_error(pipe.unet, noised, cond),
+    )
     return (reference - error).detach()
 
 

@@ -189,7 +189,7 @@ def train_denoiser(pipe: StableDiffusionPipeline, latents, token_ids, steps, bat
             average.step(model.parameters())
         mean_loss = loss.item() if mean_loss is None else 0.99 * mean_loss + 0.01 * loss.item()
         progress.set_postfix(loss=f"{mean_loss:.4f}", refresh=False)
-        if step % 1000 == 0 or step == steps:
+        if step % 500 == 0 or step == steps:
             for average, model in zip(averages, (unet, text_encoder), strict=True):
                 average.store(model.parameters())
                 average.copy_to(model.parameters())

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -47,6 +47,7 @@ from diffusers_tpo.validation import averaged_weights, render_prompts, show_imag
 
 logger = get_logger(__name__)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 SHOWN = ("loss", "reward/matched", "reward/margin", "reward/accuracy")
 
 
@@ -109,7 +110,7 @@ class TrainingArguments:
     mixed_precision: Literal["no", "fp16", "bf16"] = flag("no", "Of the forward passes; trained weights stay float32.")
     learning_rate: float = flag(1e-5, "Peak learning rate.")
     scale_lr: bool = flag(False, "Multiply it by batch size, accumulation and processes.")
-    lr_scheduler: str = flag("constant_with_warmup", "Any schedule of diffusers.optimization.")
+    lr_scheduler: Literal[SCHEDULES] = flag("constant_with_warmup", "Schedule of the learning rate.")
     lr_warmup_steps: int = flag(0, "Optimizer steps of warm-up.")
     lr_num_cycles: int = flag(1, "Of cosine_with_restarts.")
     lr_power: float = flag(1.0, "Of polynomial.")
@@ -159,14 +160,23 @@ class RunArguments:
 def check_arguments(data: DataArguments, args: TrainingArguments, run: RunArguments):
     if (data.dataset_name is None) == (data.train_data_dir is None):
         raise UserError("give exactly one of dataset_name and train_data_dir")
-    if data.streaming and run.max_train_steps is None:
-        raise UserError("streaming needs max_train_steps, because the length of a stream is not known")
+    if data.streaming and (run.max_train_steps is None or run.dataloader_num_workers):
+        raise UserError(
+            "streaming needs max_train_steps, as a stream has no known length, and dataloader_num_workers 0"
+        )
+    trackers = [str(tracker) for tracker in LoggerType] + ["none"]
+    if run.report_to not in trackers:
+        raise UserError(f"report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")
     if not 0 <= args.min_timestep < args.max_timestep <= 1:
         raise UserError(
             f"min_timestep {args.min_timestep} must be below max_timestep {args.max_timestep}, both in 0 to 1"
         )
     counts = {"resolution": data.resolution, "num_mismatched": data.num_mismatched}
-    counts |= {"train_batch_size": args.train_batch_size, "checkpointing_steps": run.checkpointing_steps}
+    counts |= {
+        "train_batch_size": args.train_batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+    }
+    counts |= {"checkpointing_steps": run.checkpointing_steps, "validation_steps": run.validation_steps}
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
@@ -201,18 +211,11 @@ def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments)
     rows = load_rows(data.dataset_name or data.train_data_dir, **source, **options)
     names = (data.image_column, data.caption_column, data.negative_prompts_column, data.principles_column)
     columns = Columns(*names, label=data.label_column)
-    reader = RowReader(
-        columns=columns,
-        loss_type=loss_type,
-        unpaired=check_columns(rows, columns, loss_type),
-        seed=seed,
-        resolution=data.resolution,
-        center_crop=data.center_crop,
-        random_flip=data.random_flip,
-        num_mismatched=data.num_mismatched,
-        principles=tuple(data.principles),
-        proportion_empty_prompts=data.proportion_empty_prompts,
-    )
+    unpaired = check_columns(rows, columns, loss_type)
+    pixels = {"resolution": data.resolution, "center_crop": data.center_crop, "random_flip": data.random_flip}
+    prompts = {"num_mismatched": data.num_mismatched, "principles": tuple(data.principles)}
+    prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts}
+    reader = RowReader(columns, loss_type, unpaired, seed, **pixels, **prompts)
     return as_torch_dataset(rows, reader, data.max_train_samples)
 
 
@@ -265,7 +268,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     set_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = run.allow_tf32
     dataset = load_data(data, tpo.loss_type, args.seed, run)
-    config = public_config(asdict(model), asdict(data), asdict(tpo), asdict(args))
+    processes = {"num_processes": accelerator.num_processes}
+    config = public_config(asdict(model), asdict(data), asdict(tpo), asdict(args), processes)
 
     # The models: only the denoiser, or its LoRA, is trained, and the VAE stays float32, because half precision overflows.
     pipe = load_pipeline(model, run)
@@ -273,12 +277,12 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
     denoiser = getattr(pipe, family.denoiser)
     pipe.to(accelerator.device)
-    pipe.text_encoder.to(DTYPES[args.mixed_precision])
     trainer = TPOTrainer()
     trainer.tpo, trainer.family = tpo, family
     if model.use_lora:
         denoiser.to(DTYPES[args.mixed_precision])
-        layers = tuple(model.lora_layers.split(",")) if model.lora_layers else family.lora_targets
+        pipe.text_encoder.to(DTYPES[args.mixed_precision])  # a full pipeline is saved as it was loaded, in float32
+        layers = model.lora_layers.replace(" ", "").split(",") if model.lora_layers else family.lora_targets
         add_lora(denoiser, layers, model.rank, model.lora_alpha, model.lora_dropout, model.use_dora)
         register_lora_hooks(accelerator)
     else:
@@ -297,18 +301,12 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     if not data.streaming:
         if len(loader) == 0:
             raise UserError(
-                f"train_batch_size {args.train_batch_size} times processes exceeds the {len(dataset)} rows"
+                f"train_batch_size times processes exceeds the {len(dataset)} rows; lower train_batch_size"
             )
         steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
         run.max_train_steps = run.max_train_steps or run.num_train_epochs * steps_per_epoch
-    schedule = get_scheduler(
-        args.lr_scheduler,
-        optimizer.optimizer,
-        num_warmup_steps=args.lr_warmup_steps,
-        num_training_steps=run.max_train_steps,
-        num_cycles=args.lr_num_cycles,
-        power=args.lr_power,
-    )
+    shape = {"num_cycles": args.lr_num_cycles, "power": args.lr_power, "num_training_steps": run.max_train_steps}
+    schedule = get_scheduler(args.lr_scheduler, optimizer.optimizer, num_warmup_steps=args.lr_warmup_steps, **shape)
     accelerator.register_for_checkpointing(schedule, *([ema] if ema else []))
 
     # Where to begin.
@@ -329,7 +327,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     for epoch in itertools.count(state["epoch"]):
         if step >= run.max_train_steps:
             break
-        dataset.set_epoch(epoch)
+        dataset.begin_epoch(epoch)
         batches = state["batches"] if epoch == state["epoch"] else 0
         for batch in accelerator.skip_first_batches(loader, batches) if batches else loader:
             batches += 1
@@ -370,10 +368,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             collapsed = alarm.update(row.get("reward/matched_relative", 0.0))
             stop = collapsed and run.collapse_action == "stop"
             if collapsed:
-                logger.warning(
-                    f"Collapse: for {run.collapse_patience} steps the matched error lies over {run.collapse_bound:.0%} above "
-                    "the reference's; lower learning_rate or mismatched_clip, or raise anchor_weight"
-                )
+                logger.warning(alarm)
             if step % run.checkpointing_steps == 0 or stop:
                 position = {"step": step, "epoch": epoch, "batches": batches, "config": config}
                 save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit)

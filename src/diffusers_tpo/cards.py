@@ -29,7 +29,10 @@ def public_name(name: str, what: str) -> str:
 
 def public_config(*groups: dict) -> dict[str, object]:
     """Joins groups of arguments into one dictionary without unset values and without local paths."""
-    joined = {name: value for group in groups for name, value in group.items() if value not in (None, False, [])}
+    joined = {name: value for group in groups for name, value in group.items()}
+    joined = {
+        name: value for name, value in joined.items() if value is not None and value is not False and value != []
+    }
     return {name: public_name(value, SOURCES[name]) if name in SOURCES else value for name, value in joined.items()}
 
 

@@ -104,6 +104,10 @@ def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bo
             )
         return
     if loss_type == "sft":
+        if row.get(columns.label) is False:
+            raise UserError(
+                f"row {row_id}: column {columns.label!r} is false, and sft learns every row; remove this row"
+            )
         return
     mismatched = row[columns.mismatched]
     if not isinstance(mismatched, list) or not mismatched:
@@ -213,10 +217,13 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
             check_text(row, index, reader.columns, reader.loss_type, reader.unpaired)
         self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
         self.reader = reader
-        self.set_epoch(0)
+        self.begin_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffles anew; rows of this epoch draw their own noise, crop and mismatched prompts."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Shuffles anew; rows of this epoch draw their own noise, crop and mismatched prompts.
+
+        The name is not `set_epoch`, which accelerate's data loaders call on their own with a count that ignores resuming.
+        """
         self.epoch = epoch
         self.order = torch.randperm(
             len(self.rows), generator=Draw(self.reader.seed, "order", epoch).generator("shuffle")
@@ -237,9 +244,9 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
         self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer)
         self.reader = reader
-        self.set_epoch(0)
+        self.begin_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         self.epoch = epoch
         self.rows.set_epoch(epoch)
 

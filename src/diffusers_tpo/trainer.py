@@ -36,7 +36,7 @@ class TPOConfig:
     beta: float = field(default=5000.0, metadata={"help": "Pull to the reference; smaller models want less."})
     mismatched_clip: float | None = field(
         default=0.1,
-        metadata={"help": "Stop pushing a mismatched prompt at this relative rise of its error; none: never."},
+        metadata={"help": "Stop pushing a mismatched prompt at this relative rise of its error; inf: never."},
     )
     anchor_weight: float = field(
         default=0.05, metadata={"help": "Adds the matched error times this share of beta / 2 to the loss."}
@@ -61,9 +61,15 @@ class TPOConfig:
                 f"beta must be greater than 0, got {self.beta}: the paper uses 5000 for Stable Diffusion 1.5"
             )
         if self.mismatched_clip is not None and not self.mismatched_clip > 0:
-            raise UserError(f"mismatched_clip must be greater than 0 or none, got {self.mismatched_clip}")
+            raise UserError(
+                f"mismatched_clip must be greater than 0 (inf switches it off), got {self.mismatched_clip}"
+            )
         if self.winner_preserving_mu is not None and not 0 <= self.winner_preserving_mu <= 1:
             raise UserError(f"winner_preserving_mu must lie between 0 and 1, got {self.winner_preserving_mu}")
+        if self.winner_preserving_mu is not None and self.loss_type != "tdpo":
+            raise UserError(
+                f"winner_preserving_mu needs pairs and works with loss_type tdpo only, got {self.loss_type!r}"
+            )
         for name in ("anchor_weight", "matched_weight", "mismatched_weight"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -149,10 +155,10 @@ class TPOTrainer:
         prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
         error = denoising_error(prediction, noised.target)
         reward = implicit_reward(error, ref_error)
-        metrics = reward_metrics(reward.detach(), error.detach(), is_matched, ref_error)
+        metrics = reward_metrics(reward.detach(), error.detach(), is_matched, ref_error, noised.target)
 
         trained = reward
-        if self.tpo.winner_preserving_mu is not None and self.tpo.loss_type == "tdpo":
+        if self.tpo.winner_preserving_mu is not None:
             residual = (prediction - noised.target).detach().unflatten(0, (-1, images))
             scale = torch.stack(
                 [winner_preserving_scale(residual[0], loser, self.tpo.winner_preserving_mu) for loser in residual[1:]]
@@ -219,8 +225,13 @@ def share(chosen: Tensor, among: Tensor) -> Tensor:
     return chosen.sum() / among.sum().clamp(min=1)
 
 
-def reward_metrics(reward: Tensor, error: Tensor, is_matched: Tensor, ref_error: Tensor) -> dict[str, Tensor]:
-    """The metrics that need no configuration. A class that the batch lacks has no entry, so averages stay honest."""
+def reward_metrics(
+    reward: Tensor, error: Tensor, is_matched: Tensor, ref_error: Tensor, target: Tensor
+) -> dict[str, Tensor]:
+    """The metrics that need no configuration. A class that the batch lacks has no entry, so averages stay honest.
+
+    Margin and accuracy compare prompts of one image, which rows in blocks have if their `target` repeats.
+    """
     metrics = {}
     if is_matched.any():
         metrics["error/matched"] = error[is_matched].mean()
@@ -229,7 +240,8 @@ def reward_metrics(reward: Tensor, error: Tensor, is_matched: Tensor, ref_error:
     if not is_matched.all():
         metrics["reward/mismatched"] = reward[~is_matched].mean()
     images = int(is_matched.sum())
-    if images and len(reward) % images == 0 and len(reward) > images and is_matched[:images].all():
+    in_blocks = images and len(reward) % images == 0 and len(reward) > images and bool(is_matched[:images].all())
+    if in_blocks and torch.equal(target[:images], target[images : 2 * images]):
         margin = reward[:images] - reward[images:].unflatten(0, (-1, images))
         metrics["reward/margin"] = margin.mean()
         metrics["reward/accuracy"] = (margin > 0).float().mean()
@@ -253,6 +265,12 @@ class CollapseAlarm:
     steps_below: int = 0
 
     def update(self, relative_reward: float) -> bool:
-        """Counts one step; True at the step on which the alarm goes off."""
+        """Counts one step; True at the step on which the alarm goes off. A patience of 0 switches it off."""
         self.steps_below = self.steps_below + 1 if relative_reward < -self.bound else 0
         return 0 < self.patience == self.steps_below
+
+    def __str__(self) -> str:
+        return (
+            f"Collapse: for {self.patience} steps the matched error lies over {self.bound:.0%} above the reference's; lower "
+            "learning_rate or mismatched_clip, or raise anchor_weight"
+        )

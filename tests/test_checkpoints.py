@@ -1,0 +1,118 @@
+"""Checkpoints are there whole or not at all."""
+
+import json
+
+import pytest
+
+from diffusers_tpo.checkpoints import (
+    TrainingLog,
+    check_config,
+    clear_partial,
+    find_checkpoint,
+    list_checkpoints,
+    partial_folder,
+    publish,
+    read_state,
+)
+from diffusers_tpo.errors import UserError
+
+
+def write(output, step: int, limit: int | None = None, **config):
+    partial = partial_folder(output, step)
+    (partial / "deep").mkdir(parents=True)
+    (partial / "deep" / "weights").write_text(f"weights of {step}")
+    return publish(partial, {"step": step, "config": config}, limit)
+
+
+def names(output) -> list[str]:
+    return [path.name for path in list_checkpoints(output)]
+
+
+def test_publishing_gives_the_final_name_the_weights_and_the_state(tmp_path):
+    final = write(tmp_path, 7, rank=4)
+    assert final == tmp_path / "checkpoint-7" and names(tmp_path) == ["checkpoint-7"]
+    assert (final / "deep" / "weights").read_text() == "weights of 7"
+    assert read_state(final) == {"step": 7, "config": {"rank": 4}}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-7"]
+
+
+def test_checkpoints_are_ordered_by_step_and_not_by_name(tmp_path):
+    for step in (100, 9, 20):
+        write(tmp_path, step)
+    assert names(tmp_path) == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+    assert find_checkpoint(tmp_path, "latest").name == "checkpoint-100"
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(None, [1, 2, 3, 4]), (2, [3, 4]), (1, [4]), (0, [4])])
+def test_rotation_keeps_the_newest(tmp_path, limit, kept):
+    for step in range(1, 5):
+        write(tmp_path, step, limit)
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in kept]
+
+
+def test_writing_a_step_again_replaces_it_whole(tmp_path):
+    (write(tmp_path, 5) / "stale").touch()
+    assert not (write(tmp_path, 5, seed=1) / "stale").exists()
+    assert read_state(tmp_path / "checkpoint-5")["config"] == {"seed": 1}
+
+
+def test_what_a_killed_run_leaves_is_never_a_checkpoint_and_can_be_cleared(tmp_path):
+    write(tmp_path, 1)
+    partial = partial_folder(tmp_path, 2)
+    partial.mkdir()
+    (partial / "trainer_state.json").write_text('{"step": 2, "config": {}}')
+    (tmp_path / "checkpoint-3").mkdir()  # no state in it
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint-best" / "trainer_state.json").write_text("{}")
+    assert names(tmp_path) == ["checkpoint-1"]
+    clear_partial(tmp_path)
+    assert not partial.exists() and names(tmp_path) == ["checkpoint-1"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path):
+    write(tmp_path, 1)
+    partial = partial_folder(tmp_path, 2)
+    partial.mkdir()
+    with pytest.raises(TypeError):
+        publish(partial, {"step": 2, "config": object()}, limit=1)
+    assert names(tmp_path) == ["checkpoint-1"]
+
+
+def test_finding_by_name_or_latest(tmp_path):
+    assert find_checkpoint(tmp_path, "latest") is None
+    assert find_checkpoint(tmp_path / "nowhere", "latest") is None
+    write(tmp_path, 1), write(tmp_path, 2)
+    assert find_checkpoint(tmp_path, "checkpoint-1") == tmp_path / "checkpoint-1"
+    assert find_checkpoint(tmp_path, str(tmp_path / "checkpoint-2")) == tmp_path / "checkpoint-2"
+    with pytest.raises(UserError, match="'checkpoint-3' is not in output_dir, which has checkpoint-1, checkpoint-2"):
+        find_checkpoint(tmp_path, "checkpoint-3")
+    with pytest.raises(UserError, match="which has no checkpoint"):
+        find_checkpoint(tmp_path / "nowhere", "checkpoint-3")
+
+
+def test_every_difference_of_configuration_is_named(tmp_path):
+    checkpoint = write(tmp_path, 1, rank=4, beta=500.0, seed=1)
+    check_config(checkpoint, {"rank": 4, "beta": 500.0, "seed": 1})
+    with pytest.raises(UserError, match="rank was 4 and is 8; seed was 1 and is None; use_ema was None and is True"):
+        check_config(checkpoint, {"rank": 8, "beta": 500.0, "use_ema": True})
+
+
+def test_the_log_is_cut_back_to_the_step_from_which_a_run_goes_on(tmp_path):
+    path = tmp_path / "deep" / "log.jsonl"
+    log = TrainingLog(path, 0, is_main=True)
+    for step in (1, 2, 3):
+        log.append(step, {"loss": step / 10})
+    again = TrainingLog(path, 2, is_main=True)
+    assert again.rows == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.2}]
+    again.append(3, {"loss": 0.5})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
+    assert again.rows[-1] == {"step": 3, "loss": 0.5}
+
+
+def test_a_new_run_begins_a_new_log_and_other_processes_write_none(tmp_path):
+    path = tmp_path / "log.jsonl"
+    TrainingLog(path, 0, is_main=True).append(1, {"loss": 1.0})
+    other = TrainingLog(path, 1, is_main=False)
+    other.append(2, {"loss": 2.0})
+    assert [row["step"] for row in other.rows] == [1, 2] and len(path.read_text().splitlines()) == 1
+    assert TrainingLog(path, 0, is_main=True).rows == [] and path.read_text() == ""

@@ -1,0 +1,298 @@
+"""The training script, run as users run it on a tiny pipeline."""
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import SCRIPT, as_flags
+from datasets import load_from_disk
+from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DModel
+from PIL import Image
+from safetensors.torch import load_file
+
+
+LORA = "pytorch_lora_weights.safetensors"
+
+
+def read_log(output) -> list[dict]:
+    return [json.loads(line) for line in (Path(output) / "training_log.jsonl").read_text().splitlines()]
+
+
+def write_rows(folder, number: int = 4, **columns) -> str:
+    tiny.make_dataset(number, **columns).save_to_disk(folder)
+    return str(folder)
+
+
+def without_caches(environment) -> dict:
+    return {name: value for name, value in environment.items() if name != "ACCELERATE_USE_CPU"}
+
+
+def test_a_lora_run_through_accelerate_leaves_everything_that_it_should(tmp_path, small_flags):
+    output = tmp_path / "model"
+    flags = small_flags | {
+        "use_lora": True,
+        "loss_type": "tdpo",
+        "beta": 500,
+        "anchor_weight": 0,
+        "num_mismatched": 2,
+        "train_batch_size": 2,
+        "max_train_steps": 5,
+        "checkpointing_steps": 1,
+        "checkpoints_total_limit": 2,
+        "validation_prompt": ["cat", "red dog"],
+        "validation_steps": 3,
+        "num_validation_images": 2,
+        "gradient_checkpointing": True,
+        "report_to": "tensorboard",
+        "output_dir": output,
+    }
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    done = subprocess.run([*launch, str(SCRIPT), *as_flags(flags)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    log = read_log(output)
+    assert [row["step"] for row in log] == [1, 2, 3, 4, 5]
+    assert log[0]["loss"] == pytest.approx(math.log(2))
+    metrics = {"error/matched", "reward/matched", "reward/mismatched", "reward/margin", "reward/accuracy"}
+    assert metrics | {"lr", "loss", "clipped_fraction"} <= log[0].keys()
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-5"]
+    assert not list(output.glob(".partial*"))
+    checkpoint = output / "checkpoint-5"
+    base = Path(small_flags["pretrained_model_name_or_path"]) / "unet" / "diffusion_pytorch_model.safetensors"
+    assert max(path.stat().st_size for path in checkpoint.iterdir()) < base.stat().st_size / 2  # no denoiser in it
+    images = sorted(str(path.relative_to(output / "validation")) for path in output.rglob("*.png"))
+    assert images == [f"step-3/{prompt}-{image}.png" for prompt in (0, 1) for image in (0, 1)]
+    assert Image.open(output / "validation" / images[0]).size == (tiny.RESOLUTION, tiny.RESOLUTION)
+    assert list((output / "logs").rglob("events.out.tfevents*"))
+    card = (output / "README.md").read_text()
+    assert "text-preference-optimization" in card and str(tmp_path) not in card
+    assert not any(word in done.stderr for word in ("Traceback", "FutureWarning", "DeprecationWarning"))
+
+    pipe = StableDiffusionPipeline.from_pretrained(small_flags["pretrained_model_name_or_path"])
+    pipe.set_progress_bar_config(disable=True)
+
+    def render():
+        generator = torch.Generator().manual_seed(0)
+        return pipe("cat", num_inference_steps=2, generator=generator, output_type="np").images
+
+    before = render()
+    pipe.load_lora_weights(output)
+    assert np.abs(render() - before).max() > 0
+
+
+@pytest.mark.parametrize("stop", [3, 4], ids=["inside an epoch", "between epochs"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"use_lora": True, "loss_type": "tdpo", "lora_dropout": 0.1, "dataloader_num_workers": 1},
+        {"use_lora": True, "loss_type": "sft", "use_ema": True, "lr_scheduler": "cosine", "lr_warmup_steps": 2},
+        {"loss_type": "tkto", "gradient_accumulation_steps": 2},
+    ],
+    ids=["tdpo with dropout", "sft with ema", "full tkto with accumulation"],
+)
+def test_a_resumed_run_is_the_uninterrupted_run(run_script, tmp_path, flags, stop):
+    """Four batches an epoch; one run of six steps against one that lost everything after a checkpoint."""
+    flags = {"train_batch_size": 2, "max_train_steps": 6, "checkpointing_steps": stop, "beta": 500} | flags
+    if "gradient_accumulation_steps" in flags:
+        flags |= {"checkpointing_steps": stop - 2, "max_train_steps": 3}  # after step 1 of 2, or at the end of the epoch
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run_script(**flags, output_dir=whole)
+    resumed.mkdir()
+    shutil.copytree(whole / f"checkpoint-{flags['checkpointing_steps']}", resumed / f"checkpoint-{flags['checkpointing_steps']}")
+    shutil.copy(whole / "training_log.jsonl", resumed)
+    run_script(**flags, output_dir=resumed, resume_from_checkpoint="latest")
+
+    assert read_log(resumed) == read_log(whole)
+    weights = LORA if "use_lora" in flags else "unet/diffusion_pytorch_model.safetensors"
+    first, second = load_file(whole / weights), load_file(resumed / weights)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_latest_without_a_checkpoint_begins_at_the_start(run_script, tmp_path):
+    run_script(use_lora=True, max_train_steps=1, resume_from_checkpoint="latest", output_dir=tmp_path)
+    assert [row["step"] for row in read_log(tmp_path)] == [1]
+
+
+def test_a_full_tkto_run_leaves_a_pipeline(run_script, tmp_path, small_flags):
+    run_script(loss_type="tkto", beta=100, anchor_weight=0, max_train_steps=2, reference_dtype="bf16", output_dir=tmp_path)
+    log = read_log(tmp_path)
+    assert log[0]["loss"] == pytest.approx(0.5, abs=0.05) and "baseline" in log[0]
+    pipe = DiffusionPipeline.from_pretrained(tmp_path)
+    assert type(pipe) is StableDiffusionPipeline
+    base = DiffusionPipeline.from_pretrained(small_flags["pretrained_model_name_or_path"])
+    moved = [not torch.equal(p, q) for p, q in zip(pipe.unet.parameters(), base.unet.parameters(), strict=True)]
+    assert all(moved)
+    for name in ("vae", "text_encoder"):
+        ours, theirs = getattr(pipe, name).state_dict(), getattr(base, name).state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_full_tdpo_starts_at_exactly_log_2_in_mixed_precision(run_script, tmp_path):
+    run_script(loss_type="tdpo", anchor_weight=0, max_train_steps=1, mixed_precision="bf16", output_dir=tmp_path)
+    assert read_log(tmp_path)[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_unpaired_rows_and_streaming(run_script, tmp_path):
+    data = write_rows(tmp_path / "data", negative_prompts=None, principles=None, label=[True, False, True, False])
+    flags = {"train_data_dir": data, "use_lora": True, "loss_type": "tkto", "anchor_weight": 0, "train_batch_size": 2}
+    run_script(**flags, max_train_steps=3, streaming=True, output_dir=tmp_path / "model")
+    log = read_log(tmp_path / "model")
+    assert len(log) == 3 and log[0]["loss"] == pytest.approx(0.5)
+
+
+def test_sft_with_ema_saves_the_average(run_script, tmp_path):
+    flags = {"use_lora": True, "loss_type": "sft", "snr_gamma": 5, "max_train_steps": 4, "train_batch_size": 2}
+    run_script(**flags, output_dir=tmp_path / "plain")
+    run_script(**flags, use_ema=True, ema_decay=0.5, output_dir=tmp_path / "ema")
+    plain, average = load_file(tmp_path / "plain" / LORA), load_file(tmp_path / "ema" / LORA)
+    assert read_log(tmp_path / "plain") == read_log(tmp_path / "ema")
+    up = [name for name in plain if "lora_B" in name or "lora.up" in name]
+    assert up and all(average[name].norm() < plain[name].norm() for name in up)  # B grows from zero, its average lags
+
+
+def test_the_stabilisers_are_logged(run_script, tmp_path):
+    run_script(use_lora=True, winner_preserving_mu=0.5, max_train_steps=1, output_dir=tmp_path)
+    assert {"anchor", "preference_loss", "clipped_fraction", "winner_preserving_scale"} <= read_log(tmp_path)[0].keys()
+
+
+def test_a_collapse_stops_with_a_checkpoint_where_asked(run_script, tmp_path, capsys):
+    """At a huge learning rate the matched error soon lies far above the reference's."""
+    flags = {"use_lora": True, "learning_rate": 1.0, "beta": 1, "mismatched_clip": 1e6, "anchor_weight": 0}
+    flags |= {"collapse_bound": 0.05, "collapse_patience": 2, "max_train_steps": 30, "num_train_epochs": 30}
+    with pytest.raises(SystemExit, match="stopped by collapse_action at step") as stopped:
+        run_script(**flags, collapse_action="stop", output_dir=tmp_path)
+    step = read_log(tmp_path)[-1]["step"]
+    assert f"checkpoint-{step} holds the state" in str(stopped.value)
+    assert (tmp_path / f"checkpoint-{step}").is_dir()
+
+
+# Wrong input
+
+
+@pytest.fixture
+def refused(run_script, tmp_path, capsys):
+    """Runs the script with wrong input and returns the one sentence that the user sees."""
+
+    def run(**flags) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_script(**({"use_lora": True, "max_train_steps": 1, "output_dir": tmp_path / "model"} | flags))
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        sentences = [line for line in message.splitlines() if line.startswith("error: ")]
+        assert len(sentences) == 1 and message.rstrip().endswith(sentences[0])
+        return sentences[0]
+
+    return run
+
+
+def test_unknown_column(refused):
+    assert "caption_column 'text' is not a column of the data set; it has image, prompt" in refused(caption_column="text")
+
+
+def test_empty_data_set(refused, tmp_path):
+    tiny.make_dataset(1).select([]).save_to_disk(tmp_path / "data")
+    assert "holds no rows" in refused(train_data_dir=str(tmp_path / "data"))
+
+
+def test_missing_data_set(refused, tmp_path):
+    assert "cannot be loaded" in refused(train_data_dir=str(tmp_path / "nowhere"))
+
+
+def test_both_or_no_data_set(refused):
+    assert "exactly one of dataset_name and train_data_dir" in refused(dataset_name="a/b")
+    assert "exactly one of dataset_name and train_data_dir" in refused(train_data_dir=None)
+
+
+def test_fewer_rows_than_a_batch(refused):
+    assert "train_batch_size 64 times processes exceeds the 8 rows" in refused(train_batch_size=64)
+
+
+def test_mismatched_prompt_equal_to_its_prompt(refused, tmp_path):
+    data = write_rows(tmp_path / "data", 2, negative_prompts=[["a", "b"], ["c", "cat 1"]])
+    assert "row 1: a mismatched prompt equals its prompt 'cat 1'" in refused(train_data_dir=data)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_image(refused, tmp_path, workers):
+    data = write_rows(tmp_path / "data", 2, image=[{"bytes": b"no image", "path": None}] * 2)
+    message = refused(train_data_dir=data, train_batch_size=1, dataloader_num_workers=workers)
+    assert message.startswith("error: row ") and "its image cannot be read" in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("beta", 0), ("beta", -1), ("mismatched_clip", 0), ("anchor_weight", -1), ("winner_preserving_mu", 2)]
+    + [("train_batch_size", 0), ("num_mismatched", 0), ("resolution", 0), ("checkpointing_steps", 0), ("rank", 0)],
+)
+def test_numbers_out_of_range(refused, flag, value):
+    assert f"error: {flag} must " in refused(**{flag: value})
+
+
+def test_other_flags_that_make_no_sense(refused):
+    assert "min_timestep 0.5 must be below max_timestep 0.4" in refused(min_timestep=0.5, max_timestep=0.4)
+    assert "principles must be among content, " in refused(principles=["content", "style"])
+    assert "streaming needs max_train_steps" in refused(streaming=True, max_train_steps=None)
+    assert "lora_layers nothing name no layer" in refused(lora_layers="nothing")
+
+
+def test_no_pipeline(refused, tmp_path):
+    message = refused(pretrained_model_name_or_path=str(tmp_path / "nowhere"))
+    assert "pretrained_model_name_or_path" in message and "cannot be loaded" in message
+
+
+def test_a_pipeline_of_a_class_without_a_family(refused, tmp_path):
+    levels = {"block_out_channels": (8,), "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    unet = UNet2DModel(sample_size=8, norm_num_groups=4, layers_per_block=1, **levels)
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
+    message = refused(pretrained_model_name_or_path=str(tmp_path / "ddpm"))
+    assert "is a DDPMPipeline, which has no family here; use one of StableDiffusionPipeline" in message
+
+
+def test_a_pipeline_of_a_class_that_does_not_exist(refused, tmp_path, pipe_dir):
+    shutil.copytree(pipe_dir, tmp_path / "odd")
+    index = tmp_path / "odd" / "model_index.json"
+    index.write_text(index.read_text().replace('"StableDiffusionPipeline"', '"NoSuchPipeline"'))
+    assert "NoSuchPipeline" in refused(pretrained_model_name_or_path=str(tmp_path / "odd"))
+
+
+def test_resuming_another_configuration_or_a_missing_checkpoint(run_script, refused, tmp_path):
+    run_script(use_lora=True, beta=500, max_train_steps=1, checkpointing_steps=1, output_dir=tmp_path / "model")
+    message = refused(beta=400, rank=2, resume_from_checkpoint="latest", max_train_steps=2)
+    assert "checkpoint-1 was written by another configuration" in message
+    assert "beta was 500.0 and is 400.0" in message and "rank was 4 and is 2" in message
+    message = refused(beta=500, resume_from_checkpoint="checkpoint-9", max_train_steps=2)
+    assert "'checkpoint-9' is not in output_dir, which has checkpoint-1" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU could run it")
+def test_8_bit_adam_without_the_package_or_a_gpu(refused):
+    there = importlib.util.find_spec("bitsandbytes") is not None
+    expected = "use_8bit_adam needs a CUDA GPU" if there else "pip install 'diffusers_tpo[bnb]'"
+    assert expected in refused(use_8bit_adam=True)
+
+
+def test_a_real_process_ends_with_exit_code_2_and_one_sentence(small_flags, tmp_path):
+    flags = small_flags | {"beta": 0, "output_dir": tmp_path / "model"}
+    done = subprocess.run([sys.executable, str(SCRIPT), *as_flags(flags)], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("error: beta must be greater than 0, got 0.0")
+    assert "Traceback" not in done.stderr
+
+
+def test_no_rows_are_changed_on_disk(run_script, tmp_path):
+    data = write_rows(tmp_path / "data")
+    before = load_from_disk(data).to_dict()
+    run_script(use_lora=True, train_data_dir=data, max_train_steps=1, output_dir=tmp_path / "model")
+    assert load_from_disk(data).to_dict() == before
