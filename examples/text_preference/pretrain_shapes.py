@@ -213,7 +213,7 @@ def main():
     parser.add_argument("--num_scenes", type=int, default=80_000)
     parser.add_argument("--vae_steps", type=int, default=2_500)
     parser.add_argument("--decoder_steps", type=int, default=3_000)
-    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--steps", type=int, default=2_500)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=7e-4)
     parser.add_argument("--seed", type=int, default=0)

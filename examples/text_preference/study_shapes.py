@@ -47,9 +47,14 @@ ARMS = {
     },
     "search": {
         "base": None,
-        "SFT same time 5e-5": f"--loss_type sft {FULL} {LONGER}",
-        "TKTO 5e-5": f"{TKTO} {FULL}",
-        "TDPO 5e-5": f"{TDPO} {FULL}",
+        "SFT 5e-5": f"--loss_type sft --learning_rate 5e-5 {LONGER}",
+        "SFT 2e-4": f"--loss_type sft --learning_rate 2e-4 {LONGER}",
+        "TKTO 5e-5": f"{TKTO} --learning_rate 5e-5",
+        "TDPO 5e-5": f"{TDPO} --learning_rate 5e-5",
+        "TKTO 2e-4": f"{TKTO} --learning_rate 2e-4",
+        "TDPO beta 100": "--loss_type tdpo --beta 100 --learning_rate 5e-5",
+        "TKTO beta 100": "--loss_type tkto --beta 100 --learning_rate 5e-5",
+        "TDPO 5e-5 anchor 1": f"{TDPO} --learning_rate 5e-5 --anchor_weight 1",
     },
 }
 

@@ -195,7 +195,7 @@ def load_pipeline(model: ModelArguments, run: RunArguments) -> DiffusionPipeline
         pipe = DiffusionPipeline.from_pretrained(source, revision=model.revision, variant=model.variant, **options)
         if model.pretrained_vae_model_name_or_path:
             pipe.vae = AutoencoderKL.from_pretrained(model.pretrained_vae_model_name_or_path, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # the last where diffusers has no such pipeline class
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
     pipe.set_progress_bar_config(disable=True)
@@ -295,7 +295,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     ema = EMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
 
     workers = run.dataloader_num_workers
-    loader = DataLoader(dataset, args.train_batch_size, collate_fn=collate, num_workers=workers, drop_last=True)
+    options = {"collate_fn": collate, "num_workers": workers, "drop_last": True}
+    # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
+    loader = DataLoader(dataset, args.train_batch_size, generator=torch.Generator(), **options)
     optimizer = make_optimizer(trainable, args, accelerator.num_processes)
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     if not data.streaming:

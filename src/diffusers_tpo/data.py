@@ -17,6 +17,7 @@ from .noising import Draw
 
 
 PRINCIPLES = ("content", "attribute", "spatial", "contextual")
+EMPTY = "dataset_name holds no rows in this split; choose another --dataset_split or data set"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def load_rows(
         return datasets.load_dataset(
             name, config, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir, token=token
         )
+    except IndexError as error:  # from `load_from_disk`, where no row was saved
+        raise UserError(EMPTY) from error
     except (FileNotFoundError, KeyError, ValueError, ConnectionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"dataset_name {name!r} with split {split!r} cannot be loaded ({reason})") from error
@@ -211,7 +214,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
     def __init__(self, rows: datasets.Dataset, reader: RowReader):
         """Raises [`UserError`] for an empty data set or a row with wrong text."""
         if len(rows) == 0:
-            raise UserError("dataset_name holds no rows in this split; choose another --dataset_split or data set")
+            raise UserError(EMPTY)
         texts = rows.select_columns([c for c in rows.column_names if c != reader.columns.image])
         for index, row in enumerate(texts):
             check_text(row, index, reader.columns, reader.loss_type, reader.unpaired)
@@ -257,7 +260,7 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         for index, row in enumerate(self.rows):
             yield self.reader.read(row, index * workers + number, self.epoch)
         if index < 0 and number == 0:  # other workers may have no shard
-            raise UserError("dataset_name holds no rows in this split; choose another --dataset_split or data set")
+            raise UserError(EMPTY)
 
 
 def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):

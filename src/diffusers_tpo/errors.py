@@ -3,6 +3,8 @@
 import contextlib
 import sys
 
+from tqdm.auto import tqdm
+
 
 class UserError(ValueError):
     """A wrong input. Its message is one sentence that names the argument, what it got and what to do."""
@@ -15,7 +17,8 @@ def exit_on_user_error():
         yield
     except UserError as error:
         sentence = str(error).strip().splitlines()[-1]  # a data worker puts its traceback before the message
-        print(f"error: {sentence.removeprefix('diffusers_tpo.errors.UserError: ')}", file=sys.stderr)
+        sentence = sentence.removeprefix("diffusers_tpo.errors.UserError: ")
+        tqdm.write(f"error: {sentence}", file=sys.stderr)  # on its own line, whatever progress bar is open
         sys.exit(2)
 
 

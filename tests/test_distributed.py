@@ -1,0 +1,78 @@
+"""The number of processes and the accumulation steps change nothing but the place where rows are computed."""
+
+import json
+import math
+import socket
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+from conftest import SCRIPT, as_flags
+from safetensors.torch import load_file
+
+
+LORA = "pytorch_lora_weights.safetensors"
+STEPS = 4
+
+
+@pytest.fixture
+def launch(tmp_path_factory, small_flags, run_script):
+    """Runs the script on one or several CPU processes and returns its log and its LoRA."""
+
+    def run(processes: int, **flags) -> tuple[list[dict], dict]:
+        output = tmp_path_factory.mktemp("distributed")
+        flags |= {"use_lora": True, "beta": 500, "max_train_steps": STEPS, "output_dir": output}
+        if processes == 1:
+            run_script(**flags)
+        else:  # `accelerate launch --cpu` starts a single process whatever its --num_processes
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                place = {"nproc_per_node": processes, "master_addr": "127.0.0.1", "master_port": free.getsockname()[1]}
+            command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), str(SCRIPT)]
+            done = subprocess.run([*command, *as_flags(small_flags | flags)], capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stderr[-3000:]
+        log = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
+        return log, load_file(output / LORA)
+
+    return run
+
+
+def assert_same_run(run, other, but: tuple[str, ...] = ()):
+    """Every logged number and the final weights agree to float tolerance."""
+    (log, weights), (other_log, other_weights) = run, other
+    assert len(log) == len(other_log) == STEPS
+    for row, other_row in zip(log, other_log, strict=True):
+        names = row.keys() - set(but)
+        assert names == other_row.keys() - set(but)
+        for name in names:
+            assert row[name] == pytest.approx(other_row[name], rel=1e-3, abs=2e-5), (row["step"], name)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, other_weights[name], rtol=1e-2, atol=1e-4)
+
+
+def test_one_process_two_processes_and_accumulation_are_the_same_tdpo_run(launch):
+    flags = {"loss_type": "tdpo", "num_mismatched": 2}
+    whole = launch(1, **flags, train_batch_size=4)
+    assert whole[0][0]["preference_loss"] == pytest.approx(math.log(2))
+    assert whole[0][-1]["preference_loss"] < 0.99 * math.log(2)  # the runs that are compared do learn
+    two = launch(2, **flags, train_batch_size=2)
+    assert two[0][0]["preference_loss"] == pytest.approx(math.log(2))  # the reference inside the wrapper is the base
+    relative = ("reward/matched_relative",)  # a ratio of means
+    assert_same_run(whole, two, but=relative)
+    assert_same_run(whole, launch(1, **flags, train_batch_size=2, gradient_accumulation_steps=2), but=relative)
+
+
+@pytest.mark.parametrize("baseline", ["batch_mean", "class_mean"])
+def test_the_baseline_of_tkto_is_that_of_all_processes(launch, tmp_path_factory, baseline):
+    """Unpaired rows, so that the processes hold different shares of the classes."""
+    folder = tmp_path_factory.mktemp("data") / "unpaired"
+    labels = [True, False, False, True, True, True, False, True]
+    tiny.make_dataset(8, negative_prompts=None, principles=None, label=labels).save_to_disk(folder)
+    flags = {"loss_type": "tkto", "tkto_baseline": baseline, "anchor_weight": 0, "train_data_dir": str(folder)}
+    whole, two = (launch(processes, **flags, train_batch_size=4 // processes) for processes in (1, 2))
+    assert any(row["baseline"] != 0 for row in whole[0])
+    assert whole[0][0]["loss"] == two[0][0]["loss"] == pytest.approx(0.5)
+    by_class = ("reward/matched", "reward/matched_relative", "reward/mismatched", "error/matched", "clipped_fraction")
+    assert_same_run(whole, two, but=by_class)  # a process may lack a class
