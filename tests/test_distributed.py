@@ -31,8 +31,13 @@ def launch(tmp_path_factory, small_flags, run_script):
                 free.bind(("127.0.0.1", 0))
                 place = {"nproc_per_node": processes, "master_addr": "127.0.0.1", "master_port": free.getsockname()[1]}
             command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), str(SCRIPT)]
-            done = subprocess.run([*command, *as_flags(small_flags | flags)], capture_output=True, text=True, timeout=120)
-            assert done.returncode == 0, done.stderr[-3000:]
+            with (output / "output.txt").open("w") as file:
+                process = subprocess.Popen([*command, *as_flags(small_flags | flags)], stdout=file, stderr=file)
+            try:
+                code = process.wait(timeout=120)
+            finally:
+                process.terminate()  # and with it its workers, if it hangs
+            assert code == 0, (output / "output.txt").read_text()[-3000:]
         log = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
         return log, load_file(output / LORA)
 

@@ -7,8 +7,7 @@
     accelerate launch train_text_to_image_tpo.py \
         --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 \
         --dataset_name your-name/hpsd-tpo-negatives --use_lora --loss_type tdpo --mixed_precision fp16 \
-        --train_batch_size 4 --gradient_accumulation_steps 4 --learning_rate 1e-5 --max_train_steps 500 \
-        --validation_prompt "three trees inside a glass house" --output_dir sd15-tpo
+        --train_batch_size 4 --gradient_accumulation_steps 4 --max_train_steps 500 --output_dir sd15-tpo
 
 The README beside this file explains every group of flags.
 """
@@ -18,6 +17,7 @@ import itertools
 import logging
 import math
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -72,7 +72,7 @@ class ModelArguments:
     lora_dropout: float = flag(0.0, "Dropout before the LoRA; the reference never sees it.")
     lora_layers: str | None = flag(None, "Comma-separated ends of layer names; attention layers by default.")
     use_dora: bool = flag(False, "Weight-decomposed LoRA.")
-    reference_dtype: Literal["policy", "no", "fp16", "bf16"] = flag("policy", "Of the frozen copy in full training.")
+    reference_dtype: Literal["no", "fp16", "bf16"] = flag("no", "Of the frozen copy in full training; no is float32.")
     reference_device: str | None = flag(None, "Of the frozen copy in full training, such as cpu.")
 
 
@@ -226,16 +226,6 @@ def make_optimizer(parameters, args: TrainingArguments, processes: int):
     return AdamW(parameters, lr=args.learning_rate * scale, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
 
 
-def make_reference(denoiser, model: ModelArguments, accelerator: Accelerator):
-    """The frozen copy for full training. Prepared like the policy, it starts with exactly the policy's errors."""
-    reference = copy.deepcopy(denoiser)
-    if model.reference_dtype == "policy":
-        reference = accelerator.prepare_model(reference, evaluation_mode=True)
-    else:
-        reference.to(DTYPES[model.reference_dtype])
-    return reference.to(model.reference_device or accelerator.device)
-
-
 def save_final(
     pipe, family, model: ModelArguments, data: DataArguments, config: dict, run: RunArguments, history: list
 ):
@@ -268,8 +258,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     set_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = run.allow_tf32
     dataset = load_data(data, tpo.loss_type, args.seed, run)
-    processes = {"num_processes": accelerator.num_processes}
-    config = public_config(asdict(model), asdict(data), asdict(tpo), asdict(args), processes)
+    config = public_config(*map(asdict, (model, data, tpo, args)), {"num_processes": accelerator.num_processes})
 
     # The models: only the denoiser, or its LoRA, is trained, and the VAE stays float32, because half precision overflows.
     pipe = load_pipeline(model, run)
@@ -286,7 +275,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         add_lora(denoiser, layers, model.rank, model.lora_alpha, model.lora_dropout, model.use_dora)
         register_lora_hooks(accelerator)
     else:
-        trainer.reference = None if tpo.loss_type == "sft" else make_reference(denoiser, model, accelerator)
+        if tpo.loss_type != "sft":
+            place = {"device": model.reference_device or accelerator.device, "dtype": DTYPES[model.reference_dtype]}
+            trainer.reference = copy.deepcopy(denoiser).to(**place)
         denoiser.requires_grad_(True)
     if run.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
@@ -346,7 +337,10 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                     noise_offset=args.noise_offset,
                     snr_gamma=args.snr_gamma if tpo.loss_type == "sft" else None,
                 ).repeat(batch.prompts_per_image)
-                loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched.to(accelerator.device))
+                with (
+                    accelerator.autocast()
+                ):  # the frozen copy runs as the policy does, and starts with exactly its errors
+                    loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched.to(accelerator.device))
                 waiting.append(metrics)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
@@ -384,6 +378,10 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
             if step >= run.max_train_steps:
                 break
+        if batches == 0:
+            raise UserError(
+                "dataset_name streams fewer rows than train_batch_size times processes; lower train_batch_size"
+            )
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -392,6 +390,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             save_final(pipe, family, model, data, config, run, history.rows)
         logger.info(f"Saved to {output}")
     accelerator.end_training()
+    if accelerator.num_processes > 1:
+        time.sleep(0.5)  # gloo's threads need Python's lock once more, or a CPU run can hang here
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 import contextlib
 import sys
 
-from tqdm.auto import tqdm
-
 
 class UserError(ValueError):
     """A wrong input. Its message is one sentence that names the argument, what it got and what to do."""
@@ -18,7 +16,7 @@ def exit_on_user_error():
     except UserError as error:
         sentence = str(error).strip().splitlines()[-1]  # a data worker puts its traceback before the message
         sentence = sentence.removeprefix("diffusers_tpo.errors.UserError: ")
-        tqdm.write(f"error: {sentence}", file=sys.stderr)  # on its own line, whatever progress bar is open
+        print(f"\nerror: {sentence}", file=sys.stderr)  # a progress bar may have left its line open
         sys.exit(2)
 
 
