@@ -112,7 +112,7 @@ def main():
     )
 
     chosen = scenes[:8]
-    images = [draw_images(pipe, chosen, args.seed, SCALES[0], steps=12, progress=False) for pipe in pipes.values()]
+    images = [draw_images(pipe, chosen, args.seed, SCALES[0], steps=10, progress=False) for pipe in pipes.values()]
     aligned = [judged[name][f"{SCALES[0]:g}/aligned"][:8] for name in pipes]
     show_before_after(output / "before_after.png", *images, chosen, aligned)
     show_curves(output / "curves.png", output / "training_log.jsonl")

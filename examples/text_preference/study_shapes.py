@@ -30,20 +30,21 @@ SHARED = (
     "--resolution 32 --train_batch_size 16 --use_ema --ema_decay 0.98 --report_to none --checkpointing_steps 100000"
 )
 
-FULL, LORA = "--learning_rate 5e-5", "--use_lora --learning_rate 1e-3"
-TDPO, TKTO = "--loss_type tdpo --beta 500", "--loss_type tkto --beta 500"
+FULL, LORA = "--learning_rate 1e-4", "--use_lora --learning_rate 1e-3"
+PREFER = "--beta 500 --anchor_weight 0.5 --principles content attribute"
+TDPO, TKTO = f"--loss_type tdpo {PREFER}", f"--loss_type tkto {PREFER}"
 LONGER = f"--max_train_steps {round(STEPS * TIME_RATIO)}"
 ARMS = {
     "main": {
         "base": None,
-        "SFT, same rows, full": f"--loss_type sft {FULL}",
         "SFT, same time, full": f"--loss_type sft {FULL} {LONGER}",
         "TDPO, full": f"{TDPO} {FULL}",
         "TKTO, full": f"{TKTO} {FULL}",
-        "SFT, same rows, LoRA": f"--loss_type sft {LORA}",
         "SFT, same time, LoRA": f"--loss_type sft {LORA} {LONGER}",
         "TDPO, LoRA": f"{TDPO} {LORA}",
         "TKTO, LoRA": f"{TKTO} {LORA}",
+        "SFT, same rows, full": f"--loss_type sft {FULL}",
+        "SFT, same rows, LoRA": f"--loss_type sft {LORA}",
     },
     "search": {
         "base": None,
@@ -122,8 +123,10 @@ def main():
     parser.add_argument("--rival", default="SFT, same time", help="start of the arm that differences are taken to")
     args = parser.parse_args()
 
-    (args.output_dir / "data").mkdir(parents=True, exist_ok=True)
-    make_rows(make_scenes(8192, 0), 0).to_parquet(args.output_dir / "data" / "train.parquet")
+    data = args.output_dir / "data" / "train.parquet"
+    if not data.exists():
+        data.parent.mkdir(parents=True, exist_ok=True)
+        make_rows(make_scenes(8192, 0), 0).to_parquet(data)
     scenes = make_scenes(args.num_prompts, 0, held_out=True)
     judged = {}
     for seed in args.seeds:

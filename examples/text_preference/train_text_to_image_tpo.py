@@ -59,7 +59,7 @@ def flag(default, help: str):
 
 @dataclass
 class ModelArguments:
-    """What is trained."""
+    """The model."""
 
     pretrained_model_name_or_path: str = field(metadata={"help": "Hub id or folder of a diffusers pipeline."})
     revision: str | None = flag(None, "Revision of the pipeline on the Hub.")
@@ -226,9 +226,7 @@ def make_optimizer(parameters, args: TrainingArguments, processes: int):
     return AdamW(parameters, lr=args.learning_rate * scale, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
 
 
-def save_final(
-    pipe, family, model: ModelArguments, data: DataArguments, config: dict, run: RunArguments, history: list
-):
+def save_final(pipe, family, model: ModelArguments, data: DataArguments, config, run: RunArguments, history: list):
     """Writes the LoRA or the pipeline with its card, and pushes both where asked."""
     output = Path(run.output_dir)
     if model.use_lora:

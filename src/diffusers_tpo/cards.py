@@ -7,13 +7,20 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 
-TAGS = ["text-preference-optimization", "diffusers", "diffusers-training", "text-to-image"]
+TAGS = ["diffusers", "diffusers-training", "text-to-image"]
 PACKAGES = ("diffusers_tpo", "diffusers", "transformers", "accelerate", "datasets", "peft", "torch")
 SOURCES = {
     "pretrained_model_name_or_path": "model",
     "pretrained_vae_model_name_or_path": "model",
     "dataset_name": "data set",
     "train_data_dir": "data set",
+}
+METHODS = {
+    "sft": "supervised fine-tuning on images and their captions.",
+    "tdpo": "Text Preference Optimization with the TDPO loss ([paper](https://huggingface.co/papers/2509.25771)): it learned "
+    "to prefer a caption that fits its image over edited captions that do not. It saw no human preferences and no image pairs.",
+    "tkto": "Text Preference Optimization with the TKTO loss ([paper](https://huggingface.co/papers/2509.25771)): it learned "
+    "to tell captions that fit their image from captions that do not. It saw no human preferences and no image pairs.",
 }
 NOT_EVALUATED = (
     "Not evaluated: this run only trained. Render the same prompts and seeds with and without it before you trust it."
@@ -63,17 +70,17 @@ def write_model_card(
 
     Args:
         repo: the Hub id that the model is or would be pushed to.
-        training: hyper-parameters by name, see [`public_config`].
+        training: hyper-parameters by name, see [`public_config`]; `loss_type` is among them.
         metrics: one dictionary per logged step.
     """
     base, data = public_name(base_model, "model"), public_name(dataset, "data set")
-    is_public = base == base_model
+    is_public, is_preference = base == base_model, training["loss_type"] != "sft"
     card_data = ModelCardData(
         base_model=base if is_public else None,
         datasets=[data] if data == dataset else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=TAGS + (["lora", "template:diffusion-lora"] if is_lora else []),
+        tags=TAGS + ["text-preference-optimization"] * is_preference + ["lora"] * is_lora,
         license="other",
         license_name="see-base-model",
         license_link=f"https://huggingface.co/{base}" if is_public else None,
@@ -86,7 +93,9 @@ def write_model_card(
         template_path=str(Path(__file__).parent / "templates" / "model_card.md"),
         title=repo.split("/")[-1],
         what="A LoRA" if is_lora else "A full fine-tune",
-        base_model=base,
+        base_model=f"[{base}](https://huggingface.co/{base})" if is_public else base,
+        method=METHODS[training["loss_type"]],
+        is_preference=is_preference,
         usage=usage(pipeline_class, base, repo, is_lora),
         training=training,
         metrics={name: f"{sum(values) / len(values):.4g}" for name, values in means.items()},

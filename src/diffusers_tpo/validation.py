@@ -35,7 +35,7 @@ def render_prompts(pipe, prompts: list[str], images_per_prompt: int, guidance_sc
 
 
 def show_images(rendered: list[list], folder: Path, trackers: list, step: int) -> None:
-    """Writes rendered prompts as `<prompt>-<image>.png` and sends them to the trackers that take images."""
+    """Writes rendered prompts as `<prompt>-<image>.png` and sends them to TensorBoard and wandb."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, images in enumerate(rendered):
         for index, image in enumerate(images):
@@ -44,5 +44,5 @@ def show_images(rendered: list[list], folder: Path, trackers: list, step: int) -
             if tracker.name == "tensorboard":
                 pixels = np.stack([np.asarray(image) for image in images])
                 tracker.log_images({f"validation/{number}": pixels}, step=step, dataformats="NHWC")
-            elif tracker.name in ("wandb", "trackio"):
+            elif tracker.name == "wandb":
                 tracker.log_images({f"validation/{number}": images}, step=step)

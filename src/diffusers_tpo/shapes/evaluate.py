@@ -51,7 +51,7 @@ def judge(
     scenes: list[Scene],
     scales: tuple[float, ...],
     seed: int,
-    steps: int = 12,
+    steps: int = 10,
     progress=True,
 ) -> dict[str, np.ndarray]:
     """All facts of one model: `"<guidance>/<fact>"`, `(N,)` over the scenes, and its implicit preference on the first 256."""
