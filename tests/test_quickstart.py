@@ -19,9 +19,9 @@ def test_quickstart_leaves_what_it_promises(tmp_path):
     for picture in ("before_after.png", "curves.png"):
         assert min(Image.open(tmp_path / picture).size) > 200
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    aligned = metrics["metrics"]["2.5/aligned"]
+    aligned = metrics["metrics"]["1.5/aligned"]
     assert metrics["prompts"] == 8 and 0.25 <= aligned["before"] <= 1
     assert abs(aligned["after"] - aligned["before"] - aligned["difference"]["mean"]) < 1e-9
     card = (tmp_path / "README.md").read_text()
-    assert "Not evaluated" not in card and "| 2.5/aligned" in card and str(tmp_path) not in card
-    assert "| 2.5/aligned" in done.stdout and "before_after.png" in done.stdout
+    assert "Not evaluated" not in card and "| 1.5/aligned" in card and str(tmp_path) not in card
+    assert "| 1.5/aligned" in done.stdout and "before_after.png" in done.stdout

@@ -28,7 +28,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402 - after the backend is chosen
 
 
-SCALES = (1.0, 2.5)
+SCALES = (1.0, 1.5, 2.5)
 SCRIPT = Path(__file__).parent / "train_text_to_image_tpo.py"
 
 
@@ -37,8 +37,9 @@ def train(output: Path, steps: int, seed: int):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=1", "--mixed_precision=no"]
     command += ["--dynamo_backend=no", "--num_machines=1", "--num_cpu_threads_per_process=2", str(SCRIPT)]
     command += f"--pretrained_model_name_or_path {PIPELINE} --dataset_name {output / 'data'} --resolution 32".split()
-    command += f"--use_lora --loss_type tkto --beta 500 --train_batch_size 16 --max_train_steps {steps}".split()
-    command += f"--learning_rate 1e-3 --use_ema --ema_decay 0.98 --seed {seed} --output_dir {output}".split()
+    command += f"--use_lora --loss_type tkto --beta 500 --anchor_weight 0.5 --max_train_steps {steps}".split()
+    command += "--principles content attribute --train_batch_size 16 --learning_rate 1e-3 --use_ema".split()
+    command += f"--ema_decay 0.98 --seed {seed} --output_dir {output}".split()
     command += f"--checkpointing_steps {steps} --checkpoints_total_limit 1".split()
     print("$ " + shlex.join(["accelerate", "launch", *command[7:]]), flush=True)
     subprocess.run(command, check=True)
@@ -86,7 +87,7 @@ def show_curves(path: Path, log: Path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("quickstart"))
-    parser.add_argument("--max_train_steps", type=int, default=300)
+    parser.add_argument("--max_train_steps", type=int, default=200)
     parser.add_argument("--num_prompts", type=int, default=256, help="held-out prompts of the evaluation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -2,7 +2,8 @@
 """Compares base, continued supervised fine-tuning, TDPO and TKTO on the embedded shapes world, over guidance scales.
 
     python examples/text_preference/study_shapes.py --output_dir outputs/study --arms main
-    python examples/text_preference/study_shapes.py --output_dir outputs/search --arms search --seeds 0 --num_prompts 512
+    python examples/text_preference/study_shapes.py --output_dir outputs/search --arms search --seeds 0 --num_prompts 512 \
+        --guidance_scales 1 1.5 2 2.5 --rival "SFT, lr 5e-5"
 
 Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a stopped study goes on where it was.
 """
@@ -48,14 +49,18 @@ ARMS = {
     },
     "search": {
         "base": None,
-        "SFT 5e-5": f"--loss_type sft --learning_rate 5e-5 {LONGER}",
-        "SFT 2e-4": f"--loss_type sft --learning_rate 2e-4 {LONGER}",
-        "TKTO 5e-5": f"{TKTO} --learning_rate 5e-5",
-        "TDPO 5e-5": f"{TDPO} --learning_rate 5e-5",
-        "TKTO 2e-4": f"{TKTO} --learning_rate 2e-4",
-        "TDPO beta 100": "--loss_type tdpo --beta 100 --learning_rate 5e-5",
-        "TKTO beta 100": "--loss_type tkto --beta 100 --learning_rate 5e-5",
-        "TDPO 5e-5 anchor 1": f"{TDPO} --learning_rate 5e-5 --anchor_weight 1",
+        "SFT, lr 5e-5": f"--loss_type sft --learning_rate 5e-5 {LONGER}",
+        "SFT, lr 2e-4": f"--loss_type sft --learning_rate 2e-4 {LONGER}",
+        "TKTO, lr 5e-5": "--loss_type tkto --beta 500 --learning_rate 5e-5",
+        "TKTO, lr 2e-4": "--loss_type tkto --beta 500 --learning_rate 2e-4",
+        "TDPO, lr 5e-5": "--loss_type tdpo --beta 500 --learning_rate 5e-5",
+        "TDPO, lr 5e-5, beta 100": "--loss_type tdpo --beta 100 --learning_rate 5e-5",
+        "TKTO, lr 5e-5, content and attribute": "--loss_type tkto --beta 500 --learning_rate 5e-5 "
+        "--principles content attribute",
+        "TDPO, lr 1e-4, content and attribute, anchor 1": "--loss_type tdpo --beta 500 --learning_rate 1e-4 "
+        "--principles content attribute --anchor_weight 1",
+        "TKTO, lr 1e-4, content and attribute, anchor 0.5": "--loss_type tkto --beta 500 --learning_rate 1e-4 "
+        "--principles content attribute --anchor_weight 0.5",
     },
 }
 
@@ -66,7 +71,7 @@ def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, 
     file = folder / "judged.npz"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        if flags is not None:
+        if flags is not None and not (folder / "README.md").exists():  # the card is written last
             command = [sys.executable, str(SCRIPT), "--pretrained_model_name_or_path", str(PIPELINE), "--dataset_name"]
             command += [str(args.output_dir / "data"), "--output_dir", str(folder), "--seed", str(seed)]
             command += f"--max_train_steps {STEPS} {SHARED} {flags}".split()
