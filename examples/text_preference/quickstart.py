@@ -37,7 +37,7 @@ def train(output: Path, steps: int, seed: int):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=1", "--mixed_precision=no"]
     command += ["--dynamo_backend=no", "--num_machines=1", "--num_cpu_threads_per_process=2", str(SCRIPT)]
     command += f"--pretrained_model_name_or_path {PIPELINE} --dataset_name {output / 'data'} --resolution 32".split()
-    command += f"--use_lora --loss_type tkto --beta 500 --anchor_weight 0.5 --max_train_steps {steps}".split()
+    command += f"--use_lora --loss_type tdpo --beta 500 --anchor_weight 0.5 --max_train_steps {steps}".split()
     command += "--principles content attribute --train_batch_size 16 --learning_rate 1e-3 --use_ema".split()
     command += f"--ema_decay 0.98 --seed {seed} --output_dir {output}".split()
     command += f"--checkpointing_steps {steps} --checkpoints_total_limit 1".split()
@@ -133,7 +133,7 @@ def main():
         f"In {output}/: pytorch_lora_weights.safetensors, before_after.png, curves.png, metrics.json, README.md (the card)"
     )
     print(
-        "Next: the same command with --loss_type tdpo, or your own --dataset_name and --pretrained_model_name_or_path;"
+        "Next: the same command with --loss_type tkto, or your own --dataset_name and --pretrained_model_name_or_path;"
     )
     print("examples/text_preference/README.md explains every flag.")
 

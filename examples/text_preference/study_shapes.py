@@ -83,7 +83,7 @@ def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, 
 
 
 def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
-    """Three tables: alignment over guidance, facts at each arm's own best guidance, paired differences to a rival."""
+    """Three tables: alignment over guidance, facts at each arm's own best guidance, paired differences to base and rival."""
 
     def stack(arm: str, name: str) -> np.ndarray:
         return np.stack([seed[name] for seed in judged[arm]])
@@ -108,12 +108,16 @@ def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
     rows = []
     for arm in judged:
         kind = arm.split(", ")[-1]
-        other = next((name for name in judged if name.startswith(rival) and name.endswith(kind)), rival)
-        if other not in judged or arm == other:
-            continue
-        at_one = paired_difference(stack(arm, f"{scales[0]:g}/aligned"), stack(other, f"{scales[0]:g}/aligned"))
-        at_best = paired_difference(stack(arm, f"{best[arm]:g}/aligned"), stack(other, f"{best[other]:g}/aligned"))
-        rows.append([arm, other, at_one.percent(), at_best.percent()])
+        rivals = [name for name in judged if name.startswith(rival) and name.endswith(kind)] or [rival]
+        for other in ["base", *rivals]:
+            if other in judged and arm not in ("base", other):
+                at_one = paired_difference(
+                    stack(arm, f"{scales[0]:g}/aligned"), stack(other, f"{scales[0]:g}/aligned")
+                )
+                at_best = paired_difference(
+                    stack(arm, f"{best[arm]:g}/aligned"), stack(other, f"{best[other]:g}/aligned")
+                )
+                rows.append([arm, other, at_one.percent(), at_best.percent()])
     header = ["arm", "minus", f"at guidance {scales[0]:g}", "each at its own best"]
     return text + "\n\nPaired differences in aligned images, points:\n\n" + markdown_table(header, rows)
 
