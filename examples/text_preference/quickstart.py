@@ -66,9 +66,13 @@ def show_before_after(path: Path, before: np.ndarray, after: np.ndarray, scenes,
 
 
 def show_curves(path: Path, log: Path):
-    """The curves that matter: loss, both rewards, accuracy."""
+    """The curves that matter: preference loss (without the anchor), both rewards, accuracy."""
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    panels = {"loss": ["loss"], "reward": ["reward/matched", "reward/mismatched"], "accuracy": ["reward/accuracy"]}
+    panels = {
+        "preference loss": ["preference_loss"],
+        "reward": ["reward/matched", "reward/mismatched"],
+        "accuracy": ["reward/accuracy"],
+    }
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3))
     for axis, (title, names) in zip(axes, panels.items(), strict=True):
         for name in names:
