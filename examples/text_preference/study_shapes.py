@@ -59,8 +59,10 @@ ARMS = {
         "--principles content attribute",
         "TDPO, lr 1e-4, content and attribute, anchor 1": "--loss_type tdpo --beta 500 --learning_rate 1e-4 "
         "--principles content attribute --anchor_weight 1",
-        "TKTO, lr 1e-4, content and attribute, anchor 0.5": "--loss_type tkto --beta 500 --learning_rate 1e-4 "
-        "--principles content attribute --anchor_weight 0.5",
+        "TKTO, lr 1e-4, content and attribute, anchor 0.5": f"{TKTO} {FULL}",
+        "TKTO, LoRA, batch_mean": f"{TKTO} {LORA}",
+        "TKTO, LoRA, class_mean": f"{TKTO} {LORA} --tkto_baseline class_mean",
+        "TKTO, LoRA, shuffled": f"{TKTO} {LORA} --tkto_baseline shuffled",
     },
 }
 

@@ -140,52 +140,63 @@ class TPOTrainer:
             loss = (error if noised.weights is None else error * noised.weights).mean()
             return loss, {"loss": loss.detach(), "error/matched": error.detach().mean()}
 
-        rows, images = len(is_matched), int(is_matched.sum())
-        if self.tpo.loss_type == "tdpo" and (
-            images == 0 or rows % images or rows == images or not is_matched[:images].all()
-        ):
-            raise ValueError(
-                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got {rows} rows of "
-                f"which {images} are matched"
-            )
+        images = self._count_images(is_matched)
         ref_error = self.reference_error(
             denoiser, noised, cond
-        )  # before the policy's pass: switching adapters off breaks its graph
+        )  # first: switching adapters off breaks the policy's graph
         baseline = self._shuffled_reward(denoiser, noised, cond, is_matched) if self._needs_shuffled() else None
         prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
         error = denoising_error(prediction, noised.target)
         reward = implicit_reward(error, ref_error)
         metrics = reward_metrics(reward.detach(), error.detach(), is_matched, ref_error, noised.target)
 
-        trained = reward
-        if self.tpo.winner_preserving_mu is not None:
-            residual = (prediction - noised.target).detach().unflatten(0, (-1, images))
-            scale = torch.stack(
-                [winner_preserving_scale(residual[0], loser, self.tpo.winner_preserving_mu) for loser in residual[1:]]
-            )
-            trained = torch.cat([trained[:images], scale_gradient(trained[images:], scale.flatten())])
-            metrics["winner_preserving_scale"] = scale.mean()
-        if self.tpo.mismatched_clip is not None:
-            clipped = clip_mismatched(trained, ref_error, self.tpo.mismatched_clip)
-            trained = torch.where(is_matched, trained, clipped)
-            metrics["clipped_fraction"] = share(
-                (reward < -self.tpo.mismatched_clip * ref_error) & ~is_matched, ~is_matched
-            )
-
+        residual = (prediction - noised.target).detach()
+        stable, stabilisers = self._stabilise(reward, ref_error, residual, is_matched, images)
+        metrics |= stabilisers
         if self.tpo.loss_type == "tdpo":
-            trained = trained.unflatten(0, (-1, images))
-            loss = tdpo_loss(trained[0], trained[1:], self.tpo.beta).mean()
+            blocks = stable.unflatten(0, (-1, images))
+            loss = tdpo_loss(blocks[0], blocks[1:], self.tpo.beta).mean()
         else:
             baseline = self._baseline(reward.detach(), is_matched) if baseline is None else baseline
             weights = self.tpo.matched_weight, self.tpo.mismatched_weight
-            loss = tkto_loss(trained, is_matched, baseline, self.tpo.beta, *weights).mean()
+            loss = tkto_loss(stable, is_matched, baseline, self.tpo.beta, *weights).mean()
             metrics["baseline"] = baseline
+        metrics["preference_loss"] = loss.detach()
         if self.tpo.anchor_weight and images:
             anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * error[is_matched].mean()
             metrics["anchor"] = anchor.detach()
-            metrics["preference_loss"] = loss.detach()
             loss = loss + anchor
         return loss, {"loss": loss.detach(), **metrics}
+
+    def _count_images(self, is_matched: Tensor) -> int:
+        """The number of matched rows; raises `ValueError` if TDPO's rows are not in blocks."""
+        rows, images = len(is_matched), int(is_matched.sum())
+        in_blocks = images > 0 and rows % images == 0 and rows > images and bool(is_matched[:images].all())
+        if self.tpo.loss_type == "tdpo" and not in_blocks:
+            raise ValueError(
+                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got {rows} rows of "
+                f"which {images} are matched"
+            )
+        return images
+
+    def _stabilise(
+        self, reward: Tensor, ref_error: Tensor, residual: Tensor, is_matched: Tensor, images: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rewards `(N,)` with a tamed gradient of the mismatched rows, and what that did."""
+        metrics, stable = {}, reward
+        if self.tpo.winner_preserving_mu is not None:
+            winner, *losers = residual.unflatten(0, (-1, images))
+            scale = torch.stack(
+                [winner_preserving_scale(winner, loser, self.tpo.winner_preserving_mu) for loser in losers]
+            )
+            stable = torch.cat([stable[:images], scale_gradient(stable[images:], scale.flatten())])
+            metrics["winner_preserving_scale"] = scale.mean()
+        if self.tpo.mismatched_clip is not None:
+            clipped = clip_mismatched(stable, ref_error, self.tpo.mismatched_clip)
+            stable = torch.where(is_matched, stable, clipped)
+            is_clipped = reward.detach() < -self.tpo.mismatched_clip * ref_error
+            metrics["clipped_fraction"] = share(is_clipped & ~is_matched, ~is_matched)
+        return stable, metrics
 
     def _needs_shuffled(self) -> bool:
         return self.tpo.loss_type == "tkto" and self.tpo.tkto_baseline == "shuffled"
