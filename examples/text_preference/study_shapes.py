@@ -63,6 +63,11 @@ ARMS = {
         "TKTO, LoRA, batch_mean": f"{TKTO} {LORA}",
         "TKTO, LoRA, class_mean": f"{TKTO} {LORA} --tkto_baseline class_mean",
         "TKTO, LoRA, shuffled": f"{TKTO} {LORA} --tkto_baseline shuffled",
+        "TDPO, LoRA": f"{TDPO} {LORA}",
+        "TDPO, LoRA, 3 mismatched": f"{TDPO} {LORA} --num_mismatched 3",
+        "TDPO, LoRA, winner-preserving 0.1": f"{TDPO} {LORA} --winner_preserving_mu 0.1",
+        "TDPO, LoRA, timesteps 0.3 to 1": f"{TDPO} {LORA} --min_timestep 0.3",
+        "TDPO, LoRA, unclipped": f"{TDPO} {LORA} --mismatched_clip inf",
     },
 }
 
