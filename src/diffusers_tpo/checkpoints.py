@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from .errors import UserError
+from .files import differences, sync
 
 
 STATE = "trainer_state.json"
@@ -45,25 +46,12 @@ def check_config(checkpoint: Path, config: dict) -> None:
     Raises:
         UserError: naming every difference.
     """
-    saved = read_state(checkpoint)["config"]
-    differences = [
-        f"{name} was {saved.get(name)!r} and is {config.get(name)!r}"
-        for name in sorted(saved.keys() | config.keys())
-        if saved.get(name) != config.get(name)
-    ]
-    if differences:
+    changed = differences(read_state(checkpoint)["config"], config)
+    if changed:
         raise UserError(
-            f"resume_from_checkpoint {checkpoint.name} was written by another configuration: {'; '.join(differences)}; "
+            f"resume_from_checkpoint {checkpoint.name} was written by another configuration: {changed}; "
             "use the same flags or another output_dir"
         )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def publish(partial: Path, state: dict, limit: int | None = None) -> Path:
@@ -76,13 +64,13 @@ def publish(partial: Path, state: dict, limit: int | None = None) -> Path:
     """
     (partial / STATE).write_text(json.dumps(state, indent=2, sort_keys=True))
     for path in sorted(partial.rglob("*")):
-        _sync(path)
-    _sync(partial)
+        sync(path)
+    sync(partial)
     final = partial.parent / partial.name.removeprefix(".partial-")
     if final.exists():
         shutil.rmtree(final)
     os.replace(partial, final)
-    _sync(final.parent)
+    sync(final.parent)
     if limit is not None:
         for old in list_checkpoints(final.parent)[: -max(limit, 1)]:
             shutil.rmtree(old)

@@ -8,22 +8,32 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from .errors import UserError
 
 
-IGNORED = ["checkpoint-*", ".partial-*", "logs/*", "validation/*"]
+MODEL_IGNORED = ("checkpoint-*", ".partial-*", "logs/*", "validation/*")
+DATASET_IGNORED = ("work/*", ".partial-*", "preview.html")
 
 
-def push_folder(folder: Path, repo: str, token: str | None) -> str:
-    """Uploads a folder without checkpoints and logs, and returns the repository's URL.
+def push_folder(folder: Path, repo: str, token: str | None, repo_type: str = "model", private: bool = False) -> str:
+    """Uploads a folder without what only its making needed, and returns the repository's URL.
+
+    Args:
+        repo_type: "model" or "dataset".
+        private: only if the repository is new.
 
     Raises:
         UserError: if the Hub refuses; the folder stays as it is, and the sentence holds the command that pushes it.
     """
+    ignored = DATASET_IGNORED if repo_type == "dataset" else MODEL_IGNORED
     try:
-        url = create_repo(repo, exist_ok=True, token=token)
-        upload_folder(repo_id=url.repo_id, folder_path=folder, token=token, ignore_patterns=IGNORED)
+        url = create_repo(repo, exist_ok=True, token=token, repo_type=repo_type, private=private)
+        upload_folder(
+            repo_id=url.repo_id, repo_type=repo_type, folder_path=folder, token=token, ignore_patterns=list(ignored)
+        )
         return str(url)
     except (HfHubHTTPError, LocalTokenNotFoundError, ConnectionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        exclude = " ".join(f"'{pattern}'" for pattern in IGNORED)
+        exclude = " ".join(f"'{pattern}'" for pattern in ignored)
+        kind = "" if repo_type == "model" else f" --repo-type {repo_type}"
         raise UserError(
-            f"push_to_hub failed ({reason}), and nothing is lost: push it with hf upload {repo} {folder} --exclude {exclude}"
+            f"push_to_hub failed ({reason}), and nothing is lost: push it with hf upload {repo} {folder}{kind} "
+            f"--exclude {exclude}"
         ) from error

@@ -1,0 +1,36 @@
+"""Writes files whole or not at all, and says how two configurations differ. Knows nothing of what is in them."""
+
+import os
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_file(partial: Path, final: Path) -> None:
+    """Gives a fully written file its final name, in the place of an older one."""
+    sync(partial)
+    os.replace(partial, final)
+    sync(final.parent)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file so that a reader finds the old or the new text, never a part."""
+    partial = path.with_name(f".partial-{path.name}")
+    partial.write_text(text, encoding="utf-8")
+    publish_file(partial, path)
+
+
+def differences(saved: dict, config: dict) -> str:
+    """What differs between two configurations, one clause for each name; empty if nothing does."""
+    return "; ".join(
+        f"{name} was {saved.get(name)!r} and is {config.get(name)!r}"
+        for name in sorted(saved.keys() | config.keys())
+        if saved.get(name) != config.get(name)
+    )
