@@ -14,19 +14,20 @@ ALLOWED = {
     "noising": {"errors"},
     "families": {"errors"},
     "adapters": {"errors"},
-    "checkpoints": {"errors"},
+    "files": set(),
+    "checkpoints": {"errors", "files"},
     "hub": {"errors"},
-    "data": {"errors", "noising"},
+    "data": {"errors", "negatives", "noising"},
     "validation": {"errors"},
     "cards": {"errors"},
-    "shapes": {"errors", "evaluation", "families", "noising"},
-    "negatives": {"errors"},
+    "shapes": {"errors", "evaluation", "families", "negatives", "noising"},
+    "negatives": {"cards", "errors", "evaluation", "files"},
     "cache": {"errors", "families", "noising"},
     "evaluation": {"errors", "families", "noising", "losses"},
     "trainer": {"errors", "losses", "noising", "families", "adapters"},
     "__init__": {"noising", "trainer"},
 }
-HEAVY = {"openai", "bitsandbytes", "datatrove", "diffsynth", "matplotlib", "sklearn", "wandb", "trackio"}
+HEAVY = {"openai", "bitsandbytes", "inflect", "lemminflect", "nltk", "rich", "sentence_transformers", "diffsynth", "matplotlib", "sklearn", "wandb", "trackio"}
 
 
 def imports(parts: tuple[str, ...], tree: ast.AST) -> set[str]:

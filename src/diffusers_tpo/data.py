@@ -13,10 +13,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import UserError
+from .negatives.principles import PRINCIPLES
 from .noising import Draw
 
 
-PRINCIPLES = ("content", "attribute", "spatial", "contextual")
 EMPTY = "dataset_name holds no rows in this split; choose another --dataset_split or data set"
 
 
@@ -190,7 +190,7 @@ class RowReader:
     center_crop: bool = False
     random_flip: bool = False
     num_mismatched: int = 1
-    principles: tuple[str, ...] = PRINCIPLES
+    principles: tuple[str, ...] = tuple(PRINCIPLES)
     proportion_empty_prompts: float = 0.0
 
     def read(self, row: dict, row_id: int, number: int) -> Row:

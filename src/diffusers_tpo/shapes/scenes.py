@@ -8,6 +8,8 @@ import hashlib
 import random
 from dataclasses import dataclass, replace
 
+from ..negatives.principles import PRINCIPLES
+
 
 COLOURS = {
     "red": (225, 40, 40),
@@ -28,7 +30,6 @@ BACKGROUNDS = {
     "in the sand": (216, 184, 136),
 }
 NUMBERS = {1: "a", 2: "two", 3: "three"}
-PRINCIPLES = ("content", "attribute", "spatial", "contextual")
 HELD_OUT_SHARE = 0.1
 
 

@@ -52,6 +52,15 @@ def make_rows(scenes: list[Scene], seed: int) -> datasets.Dataset:
     return datasets.Dataset.from_list(list(rows()), features=features)
 
 
+def make_captions(number: int, seed: int) -> datasets.Dataset:
+    """Images and captions of the training split, without mismatched captions: columns `image` and `prompt`."""
+    rng = random.Random(f"images/{seed}")
+    scenes = make_scenes(number, seed)
+    features = datasets.Features({"image": datasets.Image(), "prompt": datasets.Value("string")})
+    rows = [{"image": render(scene, rng), "prompt": scene.caption()} for scene in scenes]
+    return datasets.Dataset.from_list(rows, features=features)
+
+
 @torch.no_grad()
 def draw_images(
     pipe: StableDiffusionPipeline,

@@ -1,0 +1,1 @@
+"""How mismatched prompts come to be: principles, editors, checks, resumable building, audit. Knows nothing of training."""

@@ -1,0 +1,119 @@
+"""Reads what a language model answered, however badly, into candidate captions. Nothing here is trusted or checked."""
+
+import json
+import re
+
+from .principles import PRINCIPLES, Wanted
+
+
+# some chat templates write the opening tag themselves, and some answers end before the closing one
+THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
+BULLET = re.compile(r"\A(?:[-*•]|\(?\d{1,3}[.):])\s+")
+LABEL = re.compile(
+    rf"\A\**(?:(?:the|edited|new|modified)\s+)*(?:caption|prompt|edit|answer|{'|'.join(PRINCIPLES)})\s*\d*\**:\**\s*",
+    re.IGNORECASE,
+)
+QUOTED = re.compile(r'"([^"\n]{3,})"|“([^“”\n]{3,})”')
+QUOTES = {'"': '"', "“": "”", "'": "'", "`": "`", "«": "»"}
+TEXT_KEYS = ("caption", "edited_caption", "prompt", "text", "edit")
+EDITS_KEYS = ("edits", "captions", "negative_prompts")
+NOTHING = ("null", "none", "n/a")  # `None`, as some models write it
+LONGEST_ANSWER = 100_000  # characters; a server gone mad must not stop the run
+
+
+def _objects(text: str):
+    """Every JSON value that starts at a bracket of the text, outermost first."""
+    decoder, position, tries = json.JSONDecoder(), 0, 0
+    while tries < 50 and (match := re.compile(r"[{\[]").search(text, position)):
+        tries += 1
+        try:
+            value, position = decoder.raw_decode(text, match.start())
+            yield value
+        except (ValueError, RecursionError):
+            position = match.start() + 1
+
+
+def _caption(item) -> str | None | bool:
+    """The caption in one element of an answer, `None` where the model says there is none, `False` if it is no element."""
+    if item is None or isinstance(item, str):
+        return item
+    if isinstance(item, dict):
+        for key in TEXT_KEYS:
+            if key in item:
+                return item[key] if item[key] is None or isinstance(item[key], str) else False
+    return False
+
+
+def _from_json(value, wanted: tuple[Wanted, ...]) -> list[str | None] | None:
+    """Captions in the order asked for, or `None` if the value is no answer."""
+    asked = [w.principle for w in wanted]
+    value = _edits(value, asked)
+    captions = [_caption(item) for item in value]
+    if len(captions) != len(wanted) or False in captions:
+        return None
+    named = [item.get("principle") if isinstance(item, dict) else None for item in value]
+    if named == asked or any(name not in list(PRINCIPLES) for name in named):
+        return captions
+    if sorted(named) != sorted(asked):
+        return None  # edits of other principles than asked for
+    order = sorted(range(len(asked)), key=asked.__getitem__)
+    places = dict(zip(order, sorted(range(len(named)), key=named.__getitem__), strict=True))
+    return [captions[places[number]] for number in range(len(asked))]
+
+
+def _edits(value, asked: list[str]) -> list:
+    """The list of edits inside a JSON value, however it is wrapped."""
+    while isinstance(value, dict):
+        if all(principle in value for principle in asked):
+            return [value[principle] for principle in asked]
+        inner = next((value[key] for key in EDITS_KEYS if key in value), None)
+        if inner is None and len(value) == 1 and isinstance(only := next(iter(value.values())), (dict, list)):
+            inner = only
+        if inner is None:
+            break
+        value = inner
+    return value if isinstance(value, list) else [value]
+
+
+def _unquoted(line: str) -> str:
+    line = BULLET.sub("", line).strip()
+    line = LABEL.sub("", line).strip("*").strip()
+    if len(line) > 1 and QUOTES.get(line[0]) == line[-1]:
+        return line[1:-1].strip()
+    return line
+
+
+def _from_prose(text: str, wanted: tuple[Wanted, ...]) -> list[str | None] | None:
+    """Captions from lines of text: quoted ones if there are as many as wanted, else as many lines as wanted."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("```")]
+    content = [line for line in lines if not line.endswith(":")]
+    quoted = QUOTED.findall(text)
+    if len(content) == len(wanted):
+        if len(wanted) == 1 and len(quoted) == 1 and content[0][-1] in '."”':  # Here it is: "a caption".
+            return ["".join(quoted[0]).strip()]
+        return [_unquoted(line) for line in content]
+    if len(quoted) == len(wanted):
+        return ["".join(pair).strip() for pair in quoted]
+    return None
+
+
+def read_answer(text: str, wanted: tuple[Wanted, ...]) -> list[str | None] | None:
+    """Finds the edited captions in a model's answer: JSON, JSON inside prose or a code fence, or plain lines.
+
+    Args:
+        text: anything.
+        wanted: what was asked for.
+
+    Returns:
+        One candidate for each wanted edit, `None` where the model found nothing to edit; or `None` if the answer cannot
+        be understood. Candidates still have to pass [`check_edit`].
+    """
+    text = THOUGHT.sub("", text[:LONGEST_ANSWER]).strip()
+    values = list(_objects(text))
+    captions = next(filter(None, (_from_json(value, wanted) for value in [*values, values])), None)
+    if captions is None and text and text[0] not in "{[" and '"edits"' not in text:  # broken JSON is no prose
+        captions = _from_prose(text, wanted)
+    if captions is None:
+        return None
+    captions = [caption.strip() if caption is not None else None for caption in captions]
+    return [None if caption is not None and caption.casefold() in NOTHING else caption for caption in captions]

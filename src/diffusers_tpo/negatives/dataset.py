@@ -1,0 +1,210 @@
+"""Reads captions and writes shards of mismatched prompts with the `datasets` library, and joins them to images by key."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, Features, Image, IterableDataset, List, Value
+from datasets.table import embed_table_storage
+from pyarrow.parquet import ParquetFile
+
+from ..errors import UserError
+from ..files import publish_file
+from .rows import Result
+
+
+TEXT_FEATURES = {
+    "key": Value("string"),
+    "prompt": Value("string"),
+    "negative_prompts": List(Value("string")),
+    "principles": List(Value("string")),
+    "num_edits": List(Value("int32")),
+    "editor": Value("string"),
+}
+FILE_LOADERS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+WRITE_BATCH = 100  # rows with images that are in memory at once
+
+
+def load_captions_file(path: str) -> Dataset:
+    """Reads a file of captions: text with one caption a line, CSV, JSON lines or parquet; text has the column `text`.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be read.
+    """
+    loader = FILE_LOADERS.get(Path(path).suffix)
+    if loader is None or not Path(path).is_file():
+        raise UserError(f"captions_file {path!r} must be an existing file that ends in {', '.join(FILE_LOADERS)}")
+    try:
+        return datasets.load_dataset(loader, data_files=path, split="train")
+    except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"captions_file {path!r} cannot be read ({reason})") from error
+
+
+@dataclass(frozen=True)
+class Source:
+    """Captions, and images if there are any; neither is ever changed.
+
+    Args:
+        rows: with a column of captions.
+        caption_column: its name.
+        image_column: its name, or `None`.
+        key_column: what names a row, unchanged, in the result; the row's number if `None`.
+
+    Raises:
+        UserError: naming a column that is missing or holds the wrong type.
+    """
+
+    rows: Dataset
+    caption_column: str
+    image_column: str | None = None
+    key_column: str | None = None
+
+    def __post_init__(self):
+        columns = {"caption_column": self.caption_column, "image_column": self.image_column}
+        for flag, column in (columns | {"key_column": self.key_column}).items():
+            if column is not None and column not in self.rows.column_names:
+                there = ", ".join(self.rows.column_names)
+                raise UserError(f"{flag} {column!r} is not a column of the data set; it has {there}")
+        feature = self.rows.features[self.caption_column]
+        if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string"):
+            raise UserError(f"caption_column {self.caption_column!r} must hold strings, it holds {feature}")
+        if len(self.rows) == 0:
+            raise UserError("the data set of captions holds no rows; give one that does")
+
+    def captions(self, start: int, stop: int) -> list[str]:
+        return [
+            caption or ""
+            for caption in self.rows.select_columns([self.caption_column])[start:stop][self.caption_column]
+        ]
+
+    def key(self, row: int) -> str:
+        return (
+            str(row)
+            if self.key_column is None
+            else str(self.rows.select_columns([self.key_column])[row][self.key_column])
+        )
+
+    def keys(self, numbers: list[int]) -> list[str]:
+        if self.key_column is None:
+            return list(map(str, numbers))
+        return list(map(str, self.rows.select_columns([self.key_column]).select(numbers)[self.key_column]))
+
+    def images(self, numbers: list[int]) -> Dataset:
+        """The images of some rows as they are stored, not decoded."""
+        return stored_images(self.rows.select(numbers), self.image_column)
+
+    def sample(self, size: int) -> list[str]:
+        """Captions at even distances."""
+        step = max(1, len(self.rows) // size)
+        rows = self.rows.select_columns([self.caption_column]).select(range(0, len(self.rows), step)[:size])
+        return [caption or "" for caption in rows[self.caption_column]]
+
+    def fingerprint(self) -> str:
+        """Names the captions by their number and a thousand of them: enough to notice another data set."""
+        text = "\n".join([str(len(self.rows)), *self.sample(1000)])
+        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def stored_images(rows: Dataset, column: str) -> Dataset:
+    """Only the images of some rows, as they are stored, not decoded, in a column `image`."""
+    rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
+    return rows if column == "image" else rows.rename_column(column, "image")
+
+
+def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> None:
+    """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}.arrow")
+    rows = Dataset.from_dict(texts, features=Features(TEXT_FEATURES))
+    if images is not None and not len(rows):  # `map` would lose the column of no images
+        rows = Dataset.from_dict({"image": [], **texts}, features=Features({"image": Image(), **TEXT_FEATURES}))
+    elif images is not None:
+        images = images.with_format("arrow").map(
+            embed_table_storage,
+            batched=True,
+            batch_size=WRITE_BATCH,
+            features=Features({"image": Image(decode=False)}),
+            cache_file_name=str(embedded),
+            load_from_cache_file=False,
+        )
+        rows = datasets.concatenate_datasets([images.with_format(None).cast_column("image", Image()), rows], axis=1)
+    rows.to_parquet(partial, batch_size=WRITE_BATCH if images is not None else None)
+    del rows, images  # the latter maps the file that goes
+    embedded.unlink(missing_ok=True)
+    publish_file(partial, path)
+
+
+def write_shard(path: Path, source: Source, results: list[Result], editor: str) -> None:
+    """Writes the results that have mismatched prompts."""
+    numbers = [result.row for result in results]
+    prompts = source.rows.select_columns([source.caption_column]).select(numbers)[source.caption_column]
+    texts = {
+        "key": source.keys(numbers),
+        "prompt": list(prompts),
+        "negative_prompts": [result.negative_prompts for result in results],
+        "principles": [result.principles for result in results],
+        "num_edits": [result.num_edits for result in results],
+        "editor": [editor] * len(results),
+    }
+    write_rows(path, texts, source.images(numbers) if source.image_column else None)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    return sorted((Path(folder) / "data").glob("train-*.parquet"))
+
+
+def stream_built(folder: Path) -> IterableDataset:
+    """The finished rows with their images, read from the shards as they are asked for."""
+    files = list(map(str, shard_files(folder)))
+    return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+
+
+def iterate_rows(folder: Path) -> Iterator[dict]:
+    """The texts of all finished rows, one after the other, in flat memory."""
+    for path in shard_files(folder):
+        for batch in ParquetFile(path).iter_batches(1000, columns=list(TEXT_FEATURES)):
+            yield from batch.to_pylist()
+
+
+def join_images(
+    negatives: Dataset, images: Dataset, image_column: str, key_column: str, folder: Path, rows_per_shard: int
+) -> tuple[int, int]:
+    """Writes the rows of a caption-only set of mismatched prompts together with their images.
+
+    Args:
+        negatives: with the columns that [`build`] writes.
+        images: with a column that names its rows as the column `key` of `negatives` does.
+        folder: receives `data/train-*.parquet`.
+
+    Returns:
+        How many rows were written, and how many were left out since no image has their key.
+
+    Raises:
+        UserError: if a column is missing, two images have one key, or no key fits.
+    """
+    for rows, column, flag in ((negatives, "key", "dataset_name"), (images, key_column, "key_column")):
+        if column not in rows.column_names:
+            raise UserError(f"{flag} has no column {column!r}; it has {', '.join(rows.column_names)}")
+    if image_column not in images.column_names:
+        raise UserError(f"image_column {image_column!r} is not a column of join_images; it has {images.column_names}")
+    places: dict[str, int] = {}
+    for place, key in enumerate(images.select_columns([key_column])[key_column]):
+        if places.setdefault(str(key), place) != place:
+            raise UserError(f"key_column {key_column!r} must name each image once, and {key!r} names two; remove one")
+    keys = negatives.select_columns(["key"])["key"]
+    found = [number for number, key in enumerate(keys) if key in places]
+    if not found:
+        raise UserError(
+            f"no key of dataset_name is in key_column {key_column!r} of join_images; see whether both name rows alike"
+        )
+    shards = -(-len(found) // rows_per_shard)
+    for shard in range(shards):
+        part = negatives.select(found[shard * rows_per_shard : (shard + 1) * rows_per_shard])
+        texts = {name: list(part[name]) for name in TEXT_FEATURES}
+        chosen = images.select([places[key] for key in texts["key"]])
+        path = Path(folder) / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet"
+        write_rows(path, texts, stored_images(chosen, image_column))
+    return len(found), len(negatives) - len(found)

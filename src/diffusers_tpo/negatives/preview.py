@@ -1,0 +1,136 @@
+"""Shows captions beside their mismatched prompts with what changed, on a page and in the terminal. Judges nothing."""
+
+import base64
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+from PIL import Image, ImageOps
+
+from ..errors import require
+from .checks import CONTROL
+from .words import TOKEN, changes
+
+
+THUMBNAIL = 256  # pixels of the longer side
+STYLES = {"content": "magenta", "attribute": "yellow", "spatial": "cyan", "contextual": "green"}
+Span = tuple[int, int]
+
+
+class Segment(NamedTuple):
+    """A piece of a text, and whether it changed."""
+
+    text: str
+    changed: bool
+
+
+def changed_spans(before: str, after: str) -> tuple[list[Span], list[Span]]:
+    """Where two texts differ in their words and punctuation: character ranges `[start, end)` in each, in order."""
+    tokens = [list(TOKEN.finditer(text)) for text in (before, after)]
+    places = changes(*([token.group() for token in side] for side in tokens))
+
+    def spans(side, ranges):
+        return [(side[start].start(), side[end - 1].end()) for start, end in ranges if start < end]
+
+    return spans(tokens[0], [c.before for c in places]), spans(tokens[1], [c.after for c in places])
+
+
+def segments(text: str, spans: Iterable[Span]) -> list[Segment]:
+    """Cuts a text at ranges, which may overlap; the pieces join to the text."""
+    pieces, done = [], 0
+    for start, end in sorted(spans):
+        pieces += [Segment(text[done:start], False), Segment(text[max(start, done) : end], True)]
+        done = max(done, end)
+    return [piece for piece in [*pieces, Segment(text[done:], False)] if piece.text]
+
+
+def harmless(text: str) -> str:
+    """The text with a visible sign for each control character, and without what no file or terminal can take."""
+
+    def sign(match: re.Match) -> str:
+        code = ord(match.group())
+        return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
+
+    return CONTROL.sub(sign, text)
+
+
+class Marked(NamedTuple):
+    """One mismatched prompt, ready to be shown."""
+
+    segments: list[Segment]
+    principle: str
+    num_edits: int
+
+
+def mark(row: dict) -> tuple[list[Segment], list[Marked]]:
+    """A row's prompt, where every word is marked that some mismatched prompt replaces, and those prompts, marked."""
+    replaced, marked = [], []
+    edits = zip(row["negative_prompts"], row["principles"], row["num_edits"], strict=True)
+    for edited, principle, num_edits in edits:
+        before, after = changed_spans(row["prompt"], edited)
+        replaced += before
+        marked.append(Marked(_shown(edited, after), harmless(principle), num_edits))
+    return _shown(row["prompt"], replaced), marked
+
+
+def _shown(text: str, spans: Iterable[Span]) -> list[Segment]:
+    return [Segment(harmless(piece), changed) for piece, changed in segments(text, spans)]
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small JPEG as a data URI."""
+    small = ImageOps.exif_transpose(image)
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    small.convert("RGB").save(file, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
+    """Writes one page that needs no other file and runs no script.
+
+    Args:
+        rows: few enough for one page, with `key`, `prompt`, `negative_prompts`, `principles`, `num_edits`, `editor`,
+            and perhaps an `image` (PIL).
+    """
+    cards = []
+    for row in rows:
+        prompt, mismatched = mark(row)
+        image = thumbnail(row["image"]) if row.get("image") is not None else None
+        cards.append((harmless(row["key"]), harmless(row["editor"]), image, prompt, mismatched))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("preview.html").render(title=harmless(title), cards=cards, principles=list(STYLES))
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def preview_terminal(rows: Iterable[dict], console=None) -> None:
+    """Prints rows with coloured changes; nothing in a caption is taken for markup.
+
+    Args:
+        console: a `rich.console.Console`; one for standard output by default.
+
+    Raises:
+        UserError: if rich is missing.
+    """
+    console = console or require("rich.console", "negatives").Console()
+    text_class = require("rich.text", "negatives").Text
+    for row in rows:
+        prompt, mismatched = mark(row)
+        line = text_class("\n").append(harmless(row["key"]), "dim").append("  ")
+        for piece, changed in prompt:
+            line.append(piece, "bold underline" if changed else "bold")
+        console.print(line)
+        for pieces, principle, num_edits in mismatched:
+            style = STYLES.get(principle, "blue")
+            line = text_class(f"  {principle:<10} {num_edits} ", style)
+            for piece, changed in pieces:
+                line.append(piece, f"bold {style}" if changed else "default")
+            console.print(line)

@@ -1,0 +1,45 @@
+"""Splits captions into words and finds where two captions differ. Knows nothing of grammar or meaning."""
+
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+
+TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One place where two captions differ: word ranges `[start, end)` before and after."""
+
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+def words(text: str) -> list[str]:
+    """Words and punctuation marks in order."""
+    return TOKEN.findall(text)
+
+
+def folded(text: str) -> list[str]:
+    """The words alone, in lower case: what a change of case or punctuation does not touch."""
+    return [word for word in TOKEN.findall(text.casefold()) if word[0].isalnum() or word[0] == "_"]
+
+
+def changes(before: list[str], after: list[str]) -> list[Change]:
+    """The places where two lists of words differ, in order.
+
+    Example: "a red cube and a ball" and "a blue cube and two balls" differ in two places.
+    """
+    start, end = 0, 0  # common ends are stripped first: captions differ in few words, and matching is quadratic
+    shortest = min(len(before), len(after))
+    while start < shortest and before[start] == after[start]:
+        start += 1
+    while end < shortest - start and before[-1 - end] == after[-1 - end]:
+        end += 1
+    matcher = SequenceMatcher(None, before[start : len(before) - end], after[start : len(after) - end], autojunk=False)
+    return [
+        Change((start + i, start + j), (start + k, start + m))
+        for kind, i, j, k, m in matcher.get_opcodes()
+        if kind != "equal"
+    ]
