@@ -10,9 +10,9 @@ from ..cards import markdown_table
 from ..errors import UserError
 from ..evaluation import Interval
 from .blind_test import blind_test, draw_pairs
-from .checks import CONTROL
 from .counts import Counts
 from .diversity import diversity, edit_figures, embedding_distance, sentence_embedder
+from .words import CONTROL
 
 
 __all__ = ["AuditLimits", "audit", "report_tables", "sentence_embedder", "warnings_of"]

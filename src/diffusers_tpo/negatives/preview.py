@@ -11,8 +11,7 @@ import jinja2
 from PIL import Image, ImageOps
 
 from ..errors import require
-from .checks import CONTROL
-from .words import TOKEN, changes
+from .words import CONTROL, TOKEN, changes
 
 
 THUMBNAIL = 256  # pixels of the longer side

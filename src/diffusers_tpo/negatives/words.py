@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 
+# characters that steer a terminal or the direction of text, or that no file can hold
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+LARGEST_MATCH = 100_000  # words before times words after; what differs over more is one change
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ def changes(before: list[str], after: list[str]) -> list[Change]:
         start += 1
     while end < shortest - start and before[-1 - end] == after[-1 - end]:
         end += 1
-    matcher = SequenceMatcher(None, before[start : len(before) - end], after[start : len(after) - end], autojunk=False)
+    old, new = before[start : len(before) - end], after[start : len(after) - end]
+    if len(old) * len(new) > LARGEST_MATCH:
+        return [Change((start, len(before) - end), (start, len(after) - end))]
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
     return [
         Change((start + i, start + j), (start + k, start + m))
         for kind, i, j, k, m in matcher.get_opcodes()
