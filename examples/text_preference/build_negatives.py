@@ -24,11 +24,11 @@ from huggingface_hub import get_token
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from diffusers_tpo.cards import dataset_card_data, public_config, public_name, write_dataset_card
+from diffusers_tpo.cards import dataset_card_data, public_config, public_name, short_name, write_dataset_card
 from diffusers_tpo.data import load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.files import write_whole
-from diffusers_tpo.hub import push_folder
+from diffusers_tpo.hub import own_name, push_folder
 from diffusers_tpo.negatives.audit import AuditLimits, audit, report_tables, sentence_embedder, warnings_of
 from diffusers_tpo.negatives.build import Tally, build
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER, ChatEditor
@@ -180,12 +180,13 @@ def check_arguments(
         raise UserError("price_per_million_tokens needs two numbers: of prompt and of completion tokens")
 
 
-def open_source(args: SourceArguments, token: str | None) -> tuple[Source, str]:
-    """The captions, and what the card says of where they come from."""
+def open_source(args: SourceArguments, token: str | None, joins: bool) -> tuple[Source, dict]:
+    """The captions, and what the card says of their origin."""
     if args.shapes_rows is not None:
         from diffusers_tpo.shapes.world import make_captions
 
-        return Source(make_captions(args.shapes_rows, seed=0), "prompt", "image"), "the embedded shapes world"
+        origin = {"source": "the embedded shapes world", "key_meaning": "the row's number"}
+        return Source(make_captions(args.shapes_rows, seed=0), "prompt", "image"), origin
     if args.captions_file is not None:
         rows, name = load_captions_file(args.captions_file), "a local file"
     else:
@@ -193,15 +194,19 @@ def open_source(args: SourceArguments, token: str | None) -> tuple[Source, str]:
         rows = load_rows(args.dataset_name, **options, cache_dir=args.cache_dir, token=token)
         name = public_name(args.dataset_name, "data set")
         if name == args.dataset_name:
-            name = f"[{name}](https://huggingface.co/datasets/{name}), split {args.dataset_split}"
+            revision = f", revision {args.dataset_revision}" if args.dataset_revision else ""
+            name = f"[{name}](https://huggingface.co/datasets/{name}), split {args.dataset_split}{revision}"
+    if args.max_samples is not None:
+        rows = rows.select(range(min(args.max_samples, len(rows))))
     caption = args.caption_column or next((c for c in ("prompt", "text", "caption") if c in rows.column_names), None)
     if caption is None:
         raise UserError(f"caption_column must name the captions; the data set has {', '.join(rows.column_names)}")
+    key = args.key_column
+    origin = {"source": name, "key_meaning": f"the source's `{key}`" if key else "the row's number in the source"}
+    if joins:  # image_column and key_column are those of the images
+        return Source(rows, caption), origin
     has_images = isinstance(rows.features.get("image"), datasets.Image)
-    image = args.image_column or ("image" if has_images else None)
-    if args.max_samples is not None:
-        rows = rows.select(range(min(args.max_samples, len(rows))))
-    return Source(rows, caption, image, args.key_column), name
+    return Source(rows, caption, args.image_column or ("image" if has_images else None), key), origin
 
 
 def read_key(chat: ChatArguments) -> str | None:
@@ -288,9 +293,7 @@ def write_report(folder: Path, generation: dict, seed: int, output: OutputArgume
     return figures
 
 
-def write_card(
-    folder: Path, repo: str, source_text: str, settings: dict, figures: dict, output: OutputArguments
-) -> None:
+def write_card(folder: Path, repo: str, origin: dict, settings: dict, figures: dict, output: OutputArguments) -> None:
     features = stream_built(folder).features
     example = next(iterate_rows(folder))
     size = sum(path.stat().st_size for path in shard_files(folder))
@@ -306,11 +309,10 @@ def write_card(
         [PRINCIPLES[name] for name in figures["principles"]],
         report_tables(figures),
         figures["warnings"],
-        source=source_text,
         editor=editor,
         editor_text=made.format(model=editor, template=TEMPLATE_VERSION),
         editor_limits=limits,
-        key_meaning="names the row as the source does",
+        **origin,
         with_image="image" in features,
         with_failed=(folder / "failed.jsonl").exists(),
     )
@@ -323,47 +325,65 @@ def show_preview(folder: Path, number: int) -> None:
     print(f"{folder / 'preview.html'} shows {len(rows)} rows with what changed")
 
 
+def edit_captions(
+    source: Source, edit: EditArguments, chat: ChatArguments, output: OutputArguments
+) -> tuple[dict, dict]:
+    """Gets the mismatched prompts; returns what happened and the settings for the card."""
+    folder, plan = Path(output.output_dir), make_plan(edit)
+    editor = make_editor(edit, chat, source, output.hub_token)
+    editor.name = short_name(editor.name)
+    config = asdict(edit) | {"template_version": TEMPLATE_VERSION, "captions": source.fingerprint()}
+    rows_per_shard = edit.rows_per_shard or (1000 if source.image_column else 10_000)
+    progress = Progress(len(source.rows), chat.price_per_million_tokens)
+    tally = build(source, editor, plan, folder, config, rows_per_shard, output.retry_failed, progress.show)
+    progress.bar.close()
+    if tally.failed:
+        print(f"{tally.failed} of {tally.captions} captions were set aside; {folder / 'failed.jsonl'} says why")
+    if not tally.kept:
+        raise UserError("no caption could be edited; failed.jsonl in output_dir says why")
+    settings = asdict(edit) | {"template_version": TEMPLATE_VERSION, "principles": ", ".join(edit.principles)}
+    if edit.model is not None:
+        settings["model"] = editor.name
+    return vars(tally) | {"cost": progress.cost(tally)}, public_config(settings)
+
+
+def join(
+    negatives: Source, source: SourceArguments, edit: EditArguments, output: OutputArguments
+) -> tuple[dict, dict]:
+    """Gives a set without images the images of another one, by key."""
+    images = load_rows(output.join_images, split=source.dataset_split, token=output.hub_token)
+    columns = (source.image_column or "image", source.key_column or "key")
+    written, without = join_images(
+        negatives.rows, images, *columns, Path(output.output_dir), edit.rows_per_shard or 1000
+    )
+    print(f"{written} rows have their images; {without} were left out, whose keys no image has")
+    return {}, {"joined with": public_name(output.join_images, "data set")}
+
+
 def main(source_args: SourceArguments, edit: EditArguments, chat: ChatArguments, output: OutputArguments) -> None:
     check_arguments(source_args, edit, chat, output)
     require("inflect", extra="negatives")
     datasets.disable_progress_bars()
-    folder, token = Path(output.output_dir), output.hub_token
-    source, source_text = open_source(source_args, token)
-    if output.join_images is not None:
-        images = load_rows(output.join_images, split=source_args.dataset_split, token=token)
-        join = (
-            source_args.image_column or "image",
-            source_args.key_column or "key",
-            folder,
-            edit.rows_per_shard or 1000,
-        )
-        written, without = join_images(source.rows, images, *join)
-        print(f"{written} rows have their images; {without} were left out, whose keys no image has")
-        generation, settings = {}, {"joined": public_name(source_args.dataset_name, "data set")}
-    else:
-        editor, plan = make_editor(edit, chat, source, token), make_plan(edit)
-        rows_per_shard = edit.rows_per_shard or (1000 if source.image_column else 10_000)
-        config = asdict(edit) | {"template_version": TEMPLATE_VERSION, "captions": source.fingerprint()}
-        progress = Progress(len(source.rows), chat.price_per_million_tokens)
-        tally = build(source, editor, plan, folder, config, rows_per_shard, output.retry_failed, progress.show)
-        progress.bar.close()
-        generation = vars(tally) | {"cost": progress.cost(tally)}
-        settings = public_config(asdict(edit), {"template_version": TEMPLATE_VERSION})
-        if tally.failed:
-            print(f"{tally.failed} of {tally.captions} captions were set aside; {folder / 'failed.jsonl'} says why")
-        if not tally.kept:
-            raise UserError("no caption could be edited; failed.jsonl in output_dir says why")
-
+    folder = Path(output.output_dir)
     repo = output.hub_dataset_id or folder.resolve().name
+    if output.push_to_hub:
+        repo = own_name(repo, output.hub_token)
+    source, origin = open_source(source_args, output.hub_token, joins=output.join_images is not None)
+
+    if output.join_images is not None:
+        generation, settings = join(source, source_args, edit, output)
+    else:
+        generation, settings = edit_captions(source, edit, chat, output)
+
     figures = write_report(folder, generation, edit.seed, output)
-    write_card(folder, repo, source_text, settings, figures, output)
+    write_card(folder, repo if "/" in repo else f"your-name/{repo}", origin, settings, figures, output)
     if output.preview:
         show_preview(folder, output.preview)
     print(f"{figures['captions']} rows in {folder}; train on them with --dataset_name {shlex.quote(str(folder))}")
     if figures["warnings"] and output.strict:
         sys.exit(f"not pushed: strict, and the audit has {len(figures['warnings'])} warnings")
     if output.push_to_hub:
-        print(f"pushed to {push_folder(folder, repo, token, 'dataset', output.hub_private)}")
+        print(f"pushed to {push_folder(folder, repo, output.hub_token, 'dataset', output.hub_private)}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def public_name(name: str, what: str) -> str:
     )
 
 
+def short_name(name: str) -> str:
+    """A Hub id as it is; of a local path only its last part."""
+    return name if public_name(name, "") == name else Path(name).name
+
+
 def public_config(*groups: dict) -> dict[str, object]:
     """Joins groups of arguments into one dictionary without unset values and without local paths."""
     joined = {name: value for group in groups for name, value in group.items()}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from huggingface_hub import create_repo, upload_folder
+from huggingface_hub import HfApi, create_repo, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from .errors import UserError
@@ -10,6 +10,20 @@ from .errors import UserError
 
 MODEL_IGNORED = ("checkpoint-*", ".partial-*", "logs/*", "validation/*")
 DATASET_IGNORED = ("work/*", ".partial-*", "preview.html")
+
+
+def own_name(repo: str, token: str | None) -> str:
+    """A repository's full name: under the user's account if it names none.
+
+    Raises:
+        UserError: if the Hub does not know the user; better at the start of a run than at its end.
+    """
+    try:
+        user = HfApi(token=token).whoami()["name"]
+    except (HfHubHTTPError, LocalTokenNotFoundError, ConnectionError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"push_to_hub needs a valid token ({reason}); run `hf auth login` first") from error
+    return repo if "/" in repo else f"{user}/{repo}"
 
 
 def push_folder(folder: Path, repo: str, token: str | None, repo_type: str = "model", private: bool = False) -> str:

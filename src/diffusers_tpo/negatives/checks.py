@@ -172,10 +172,10 @@ def check_edit(
     lowered = edited.casefold().replace("’", "'")
     if REFUSAL.search(lowered) and not REFUSAL.search(prompt.casefold().replace("’", "'")):
         return "refusal"
-    if not after or _other_language(before, after, prompt, edited):
-        return "language"
     if len(after) > max(limits.length_ratio * len(before), len(before) + 4):
         return "too_long"
+    if not after or _other_language(before, after, prompt, edited):
+        return "language"
     if _changes_much(before, after, num_edits, limits):
         return "too_many_edits"
     if _is_reordering(prompt, edited) or not _contradict(before, after):

@@ -190,6 +190,8 @@ def join_images(
             raise UserError(f"{flag} has no column {column!r}; it has {', '.join(rows.column_names)}")
     if image_column not in images.column_names:
         raise UserError(f"image_column {image_column!r} is not a column of join_images; it has {images.column_names}")
+    if shard_files(folder):
+        raise UserError(f"output_dir {str(folder)!r} holds a data set already; join into another one")
     places: dict[str, int] = {}
     for place, key in enumerate(images.select_columns([key_column])[key_column]):
         if places.setdefault(str(key), place) != place:
