@@ -55,8 +55,8 @@ class Limits:
         length_ratio: longest edit as a multiple of the caption's words.
         places_per_edit: places where the words may differ, for each wanted edit; an exchange of two colours is one edit
             in two places.
-        changed_share: largest share of the caption's words that may change; it may always be 4 words, but of 3 and more
-            words one must stay.
+        changed_share: largest share of the caption's words that may change; it may always be 4 words, but all of them only
+            if they are one or two, exchanged for as many.
     """
 
     length_ratio: float = 1.5
@@ -100,7 +100,9 @@ def _other_language(before: list[str], after: list[str], prompt: str, edited: st
 def _changes_much(before: list[str], after: list[str], num_edits: int, limits: Limits) -> bool:
     allowed = max(limits.changed_share * len(before), 4)
     kept = (Counter(before) & Counter(after)).total()
-    if len(after) - kept > allowed or not kept and len(before) > 2:  # also spares `changes` the hopeless long texts
+    if not kept and (len(before) > 2 or len(before) != len(after)):
+        return True
+    if len(after) - kept > allowed:  # spares `changes` the hopeless long texts
         return True
     changed = sum(max(c.before[1] - c.before[0], c.after[1] - c.after[0]) for c in changes(before, after))
     return changed > allowed or len(places(before, after)) > limits.places_per_edit * num_edits

@@ -1,0 +1,182 @@
+"""`build_negatives.py` as a user runs it: sources, editors, card, preview, resuming, joining, wrong input."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+from chat_server import MODEL, ChatServer, good
+from conftest import as_flags
+from PIL import Image
+
+from diffusers_tpo.negatives.principles import PRINCIPLES
+
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "build_negatives.py"
+CAPTIONS = Path(__file__).parent / "data" / "captions.txt"
+COLOURED = ["a red cube on the left", "a blue cat in the morning", "two red cats on the right in winter", ""]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs the script in this process and returns the data set it wrote, or its exit code."""
+
+    def run(output="out", **flags):
+        folder = tmp_path / output
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *as_flags({"output_dir": folder} | flags)])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as stopped:
+            return stopped.code
+        return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+
+    return run
+
+
+@pytest.fixture
+def texts(tmp_path) -> str:
+    path = tmp_path / "captions.csv"
+    datasets.Dataset.from_dict({"text": COLOURED, "id": ["p", "q", "r", "s"]}).to_csv(path)
+    return str(path)
+
+
+def card_of(folder: Path) -> tuple[dict, str]:
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(front), text
+
+
+def test_rules_build_a_set_with_card_audit_and_preview(run, tmp_path, capsys):
+    rows = run(captions_file=CAPTIONS, editor="rules", num_negatives=2, max_samples=120, preview=2)
+    folder = tmp_path / "out"
+    assert rows.column_names == ["key", "prompt", "negative_prompts", "principles", "num_edits", "editor"]
+    assert len(rows) > 60 and set(rows["editor"]) == {"rules"}
+    lines = CAPTIONS.read_text(encoding="utf-8").splitlines()
+    for row in rows:
+        assert row["prompt"] == lines[int(row["key"])]
+        assert len(row["negative_prompts"]) == len(row["principles"]) == len(row["num_edits"]) in (1, 2)
+        assert row["prompt"] not in row["negative_prompts"] and set(row["principles"]) <= set(PRINCIPLES)
+    failed = [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
+    assert sorted([*map(int, rows["key"]), *(row["row"] for row in failed)]) == list(range(120))
+    figures = json.loads((folder / "audit.json").read_text())
+    assert figures["captions"] == len(rows) and figures["generation"]["failed"] == len(failed)
+    front, text = card_of(folder)
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*"}]
+    assert front["dataset_info"]["splits"][0]["num_examples"] == len(rows)
+    assert "Blind test" in text and "out of" not in front and str(tmp_path) not in text
+    assert "<mark" in (folder / "preview.html").read_text()
+    assert "rows in" in capsys.readouterr().out
+
+
+def test_running_again_builds_nothing_twice(run, tmp_path):
+    flags = {"captions_file": CAPTIONS, "editor": "rules", "max_samples": 30, "preview": 0}
+    first = run(**flags)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "data").iterdir()}
+    assert run(**flags).to_list() == first.to_list()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "data").iterdir()} == written
+
+
+def test_a_chat_endpoint_with_cost_and_key(run, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    with ChatServer(good) as server:
+        endpoint = {"base_url": server.url, "model": MODEL, "api_key_env": "MY_KEY"}
+        rows = run(captions_file=texts, key_column="id", price_per_million_tokens=[1.0, 2.0], **endpoint)
+        assert all(asked.headers["authorization"] == "Bearer sk-very-secret" for asked in server.asked)
+    assert rows["key"] == ["p", "q", "r"] and set(rows["editor"]) == {MODEL}
+    generation = json.loads((tmp_path / "out" / "audit.json").read_text())["generation"]
+    tokens = generation["prompt_tokens"] + 2 * generation["completion_tokens"]
+    assert generation["cost"] == pytest.approx(tokens / 1e6) and generation["cost"] > 0
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or b"sk-very-secret" not in path.read_bytes()
+    failed = json.loads((tmp_path / "out" / "failed.jsonl").read_text())
+    assert failed["key"] == "s" and failed["reason"] == "the caption is empty"
+
+
+def test_a_served_local_model_leaves_no_path_in_the_set(run, texts, tmp_path):
+    with ChatServer(good) as server:
+        rows = run(captions_file=texts, base_url=server.url, model="/home/me/models/tiny")
+    assert set(rows["editor"]) == {"tiny"}
+    assert "/home/me" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_images_stay_as_they_are_and_join_later_by_key(run, texts, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    lines = []
+    for number, name in enumerate("pqrt"):
+        Image.new("RGB", (8, 8), (number * 60, 0, 0)).save(folder / f"{name}.png")
+        lines.append(json.dumps({"file_name": f"{name}.png", "text": COLOURED[number], "id": name}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    rows = run("direct", dataset_name=folder, editor="rules", key_column="id")
+    stored = rows.cast_column("image", datasets.Image(decode=False))
+    for row in stored:
+        assert row["image"]["bytes"] == (folder / f"{row['key']}.png").read_bytes()
+        assert row["image"]["path"] == f"{row['key']}.png"
+
+    run("texts", captions_file=texts, editor="rules", key_column="id")
+    joined = run("joined", dataset_name=tmp_path / "texts", join_images=folder, key_column="id")
+    assert joined["key"] == ["p", "q", "r"]
+    assert joined.cast_column("image", datasets.Image(decode=False)).to_list() == stored.to_list()
+    assert run("joined", dataset_name=tmp_path / "texts", join_images=folder, key_column="id") == 2
+
+
+def test_the_shapes_world_is_edited_exactly(run):
+    from diffusers_tpo.shapes.editor import read_scene
+
+    rows = run(shapes_rows=40, editor="shapes", num_negatives=3)
+    assert len(rows) == 40 and isinstance(rows.features["image"], datasets.Image)
+    for row in rows:
+        scene = read_scene(row["prompt"])
+        edited = [read_scene(text) for text in row["negative_prompts"]]
+        assert None not in edited and scene not in edited and len(set(edited)) == len(edited)
+
+
+def test_principles_weights_and_edits_are_what_was_asked_for(run):
+    common = {"shapes_rows": 60, "editor": "shapes", "preview": 0}
+    weighted = {"principles": ["content", "spatial"], "principle_sampling": "weighted", "principle_weights": [0, 1]}
+    rows = run("spatial", **common, **weighted)
+    assert {name for names in rows["principles"] for name in names} == {"spatial"}
+    rows = run("three", **common, num_edits=3)
+    assert max(number for numbers in rows["num_edits"] for number in numbers) >= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, "exactly one of dataset_name"),
+        ({"captions_file": "x.txt", "dataset_name": "y"}, "exactly one of"),
+        ({"captions_file": "x.txt", "editor": "rules"}, "captions_file 'x.txt'"),
+        ({"dataset_name": "nobody/nothing", "editor": "rules"}, "dataset_name 'nobody/nothing'"),
+        ({"shapes_rows": 2}, "editor chat needs --model"),
+        ({"shapes_rows": 2, "editor": "rules", "principles": ["colour"]}, "principles must be among"),
+        ({"shapes_rows": 2, "editor": "rules", "principle_weights": [1.0]}, "principle_sampling weighted"),
+        ({"shapes_rows": 2, "editor": "rules", "principle_sampling": "weighted"}, "principle_weights needs"),
+        ({"shapes_rows": 2, "editor": "rules", "num_negatives": 0}, "num_negatives must be at least 1"),
+        ({"shapes_rows": 2, "model": "m", "extra_body": "{"}, "extra_body must be JSON"),
+        ({"shapes_rows": 2, "model": "m", "api_key_env": "NO_SUCH_NAME"}, "api_key_env 'NO_SUCH_NAME'"),
+        ({"shapes_rows": 2, "model": "m"}, "needs your token"),
+        ({"shapes_rows": 2, "editor": "shapes", "push_to_hub": True}, "needs a valid token"),
+        ({"captions_file": str(CAPTIONS), "editor": "rules", "caption_column": "prose"}, "caption_column 'prose'"),
+        ({"captions_file": str(CAPTIONS), "editor": "rules", "key_column": "id"}, "key_column 'id'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(run, capsys, monkeypatch, flags, words):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert run(**flags) == 2
+    error = capsys.readouterr().err
+    assert words in error.splitlines()[-1] and "Traceback" not in error
+
+
+def test_another_configuration_is_refused_and_nothing_is_touched(run, tmp_path, capsys):
+    run(shapes_rows=10, editor="shapes", preview=0)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert run(shapes_rows=10, editor="shapes", preview=0, num_negatives=2) == 2
+    assert "num_negatives was 1 and is 2" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_strict_does_not_push_what_the_audit_warns_of(run, capsys):
+    code = run(captions_file=CAPTIONS, editor="rules", max_samples=60, strict=True, preview=0)
+    assert "not pushed: strict" in code
