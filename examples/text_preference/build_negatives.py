@@ -314,7 +314,7 @@ def write_card(folder: Path, repo: str, origin: dict, settings: dict, figures: d
         editor_limits=limits,
         **origin,
         with_image="image" in features,
-        with_failed=(folder / "failed.jsonl").exists(),
+        with_failed="failed" in figures["generation"] and figures["generation"]["failed"] > 0,
     )
 
 
