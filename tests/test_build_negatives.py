@@ -1,5 +1,6 @@
 """`build_negatives.py` as a user runs it: sources, editors, card, preview, resuming, joining, wrong input."""
 
+import _thread
 import json
 import runpy
 import sys
@@ -99,6 +100,26 @@ def test_a_served_local_model_leaves_no_path_in_the_set(run, texts, tmp_path):
         rows = run(captions_file=texts, base_url=server.url, model="/home/me/models/tiny")
     assert set(rows["editor"]) == {"tiny"}
     assert "/home/me" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_interrupt_keeps_the_answers_and_the_command_goes_on(run, tmp_path, capsys):
+    (tmp_path / "many.txt").write_text("".join(f"a red cube {number} on the left\n" for number in range(30)))
+    interrupts = [12]
+
+    def behaviour(asked):
+        if asked.number in interrupts:
+            interrupts.remove(asked.number)
+            _thread.interrupt_main()  # as Ctrl-C does
+        return good(asked)
+
+    with ChatServer(behaviour) as server:
+        flags = {"captions_file": tmp_path / "many.txt", "base_url": server.url, "model": MODEL, "concurrency": 2}
+        assert run(**flags) == 130
+        assert "run the same command to go on" in capsys.readouterr().err
+        asked = len(server.asked)
+        assert asked < 30
+        assert len(run(**flags)) == 30
+        assert len(server.asked) <= 30 + 2  # what was under way may be asked again
 
 
 def test_images_stay_as_they_are_and_join_later_by_key(run, texts, tmp_path):

@@ -335,8 +335,13 @@ def edit_captions(
     config = asdict(edit) | {"template_version": TEMPLATE_VERSION, "captions": source.fingerprint()}
     rows_per_shard = edit.rows_per_shard or (1000 if source.image_column else 10_000)
     progress = Progress(len(source.rows), chat.price_per_million_tokens)
-    tally = build(source, editor, plan, folder, config, rows_per_shard, output.retry_failed, progress.show)
-    progress.bar.close()
+    try:
+        tally = build(source, editor, plan, folder, config, rows_per_shard, output.retry_failed, progress.show)
+    except KeyboardInterrupt:
+        print(f"\nstopped; {folder} keeps every answer that came: run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        progress.bar.close()
     if tally.failed:
         print(f"{tally.failed} of {tally.captions} captions were set aside; {folder / 'failed.jsonl'} says why")
     if not tally.kept:
