@@ -8,9 +8,8 @@ On one machine, two tasks at a time:
 
     python build_negatives_at_scale.py --input captions/ --editor rules --workers 2 --output_dir my-negatives
 
-Ten million captions in 1,000 parquet files on a Slurm cluster, 40 tasks at a time with 64 open requests each, shared among
-four vLLM servers; a request goes to the one that its task keeps least busy. Run it on a login node; all nodes must see the
-output folder, and Slurm passes the key on in the environment:
+Ten million captions in 1,000 parquet files, on a Slurm cluster: 40 tasks at a time with 64 open requests each share four vLLM
+servers, and a request goes to the one that its task keeps least busy. Start it on a login node; all nodes see output_dir:
 
     python build_negatives_at_scale.py --input hf://datasets/your-name/captions/data --caption_column text --key_column id \
         --editor chat --model Qwen/Qwen3-8B --extra_body '{"chat_template_kwargs": {"enable_thinking": false}}' \
@@ -18,11 +17,10 @@ output folder, and Slurm passes the key on in the environment:
         --api_key_env VLLM_API_KEY --concurrency 64 --num_negatives 3 --output_dir /shared/my-negatives \
         --executor slurm --workers 40 --partition cpu --time 24:00:00 --slurm_options '{"qos": "normal"}'
 
-With `--executor ray` and RAY_ADDRESS the same runs on a Ray cluster, whose nodes must have the key in their environment.
+`--executor ray` runs on the cluster that RAY_ADDRESS names; its nodes must have the key in their environment.
 
-Run the same command again to go on: finished tasks are skipped, others start again and repeat no request that was answered.
-A task reads whole files, so split a large one first. Continue with a script beside this one: build_negatives.py adds images
-by `--join_images`, audits and writes a card; train_text_to_image_tpo.py trains.
+Run the same command again to go on, once no older job is queued: finished tasks are skipped, others start again and repeat no
+request that was answered. A task reads whole files, so split a large one first. build_negatives.py then adds images to it.
 """
 
 import json
@@ -30,10 +28,10 @@ import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from transformers import HfArgumentParser
 
@@ -41,7 +39,7 @@ from diffusers_tpo.errors import UserError, exit_on_user_error
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER
 from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
 from diffusers_tpo.negatives.rows import Plan
-from diffusers_tpo.negatives.rules import count_words
+from diffusers_tpo.negatives.rules import RulesEditor, count_words
 
 
 def flag(default, help: str):
@@ -54,14 +52,13 @@ def flag(default, help: str):
 class EditArguments:
     """What is edited and how; a run that goes on must keep these."""
 
-    input: str = field(
-        metadata={"help": "Folder or fsspec URL (hf://, s3://) with parquet or jsonl files of captions."}
-    )
+    input: str = field(metadata={"help": "Folder or URL (hf://, s3://) with parquet or jsonl files of captions."})
     glob_pattern: str | None = flag(None, "Only files of input that match it, such as **/train-*.parquet.")
     caption_column: str = flag("prompt", "Column of the captions.")
     key_column: str | None = flag(None, "Column whose values name the rows; file and place of the row by default.")
     editor: Literal["rules", "chat"] = flag("chat", "Who edits; rules need no model.")
     model: str | None = flag(None, "Model at the endpoints.")
+    extra_body: str | None = flag(None, "JSON with further parameters of each request, such as temperature.")
     principles: list[str] = flag(list(PRINCIPLES), "Kinds of edits; one is drawn for each mismatched prompt.")
     principle_weights: list[float] = flag([], "How likely each of them is; equal by default.")
     num_negatives: int = flag(1, "Mismatched prompts per caption.")
@@ -70,37 +67,23 @@ class EditArguments:
 
 
 @dataclass
-class ChatArguments:
-    """How the model is reached."""
+class RunArguments:
+    """Where it runs; a run that goes on must keep tasks."""
 
+    output_dir: str = flag("tpo-negatives", "Receives data/train-*.parquet, failed/*.jsonl, and journals in work/.")
+    logging_dir: str | None = flag(None, "Logs and marks of finished tasks; logs in output_dir by default.")
     base_url: list[str] = flag([HUGGING_FACE_ROUTER], "OpenAI-compatible endpoints that serve the model.")
     api_key_env: str | None = flag(None, "Name of the environment variable that holds their key, never the key.")
     concurrency: int = flag(32, "Requests at once, of each task that runs.")
-    temperature: float | None = flag(None, "Of the model; its server's choice by default.")
-    extra_body: str | None = flag(None, "JSON with parameters that only some servers or chat templates know.")
-
-
-@dataclass
-class RunArguments:
-    """Where it runs."""
-
-    output_dir: str = flag(
-        "tpo-negatives", "Receives data/train-*.parquet, failed/*.jsonl and work/ with the journals."
-    )
-    logging_dir: str | None = flag(None, "Logs and marks of finished tasks; logs in output_dir by default.")
     executor: Literal["local", "slurm", "ray"] = flag("local", "Engine of datatrove that runs the tasks.")
-    tasks: int | None = flag(
-        None, "Into how many tasks the files are dealt; one per file by default. Keep it to go on."
-    )
+    tasks: int | None = flag(None, "Into how many tasks the files are dealt; one per file by default.")
     workers: int | None = flag(None, "Tasks at once; one per CPU locally, no limit elsewhere, by default.")
     retry_failed: bool = flag(False, "Do finished tasks again for the rows that got no answer.")
     partition: str | None = flag(None, "Slurm partition.")
     time: str | None = flag(None, "Slurm time limit of a task.")
     cpus_per_task: int = flag(1, "Of Slurm and Ray.")
     mem_per_cpu_gb: int = flag(4, "Of Slurm and Ray.")
-    slurm_options: str | None = flag(
-        None, "JSON with further arguments of SlurmPipelineExecutor, such as sbatch_args."
-    )
+    slurm_options: str | None = flag(None, "JSON with further arguments of SlurmPipelineExecutor, such as qos.")
 
 
 def as_dict(name: str, text: str | None) -> dict:
@@ -110,19 +93,15 @@ def as_dict(name: str, text: str | None) -> dict:
         raise UserError(f"{name} must be a JSON object, got {text!r}") from error
 
 
-def check_arguments(edit: EditArguments, chat: ChatArguments, run: RunArguments) -> None:
+def check_arguments(edit: EditArguments, run: RunArguments) -> None:
     if wrong := [name for name in edit.principles if name not in PRINCIPLES]:
         raise UserError(f"principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
-    counts = {"num_negatives": edit.num_negatives, "num_edits": edit.num_edits, "concurrency": chat.concurrency}
-    for name, value in (counts | {"tasks": run.tasks or 1, "workers": run.workers or 1}).items():
-        if value < 1:
+    for name in ("num_negatives", "num_edits", "concurrency", "tasks", "workers", "cpus_per_task", "mem_per_cpu_gb"):
+        value = (vars(edit) | vars(run))[name]
+        if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
     if edit.editor == "chat" and edit.model is None:
         raise UserError("editor chat needs --model; without any model use --editor rules")
-    if any("@" in urlsplit(url).netloc for url in chat.base_url):
-        raise UserError("base_url must hold no password, as it is written to files; use api_key_env")
-    if "://" in run.output_dir:
-        raise UserError(f"output_dir must be a folder that all workers see, got the URL {run.output_dir!r}")
     if run.executor == "slurm" and (shutil.which("sbatch") is None or None in (run.partition, run.time)):
         raise UserError("executor slurm needs --partition, --time and the command sbatch; start it on a login node")
     if run.executor == "ray" and find_spec("ray") is None:
@@ -135,13 +114,10 @@ def make_executor(pipeline: list, tasks: int, logging_dir: str, run: RunArgument
     settings = {"pipeline": pipeline, "tasks": tasks, "logging_dir": logging_dir}
     if run.executor == "local":
         return LocalPipelineExecutor(**settings, workers=min(run.workers or os.cpu_count(), tasks))
-    settings |= {
-        "workers": run.workers or -1,
-        "cpus_per_task": run.cpus_per_task,
-        "mem_per_cpu_gb": run.mem_per_cpu_gb,
-    }
+    settings |= {name: getattr(run, name) for name in ("cpus_per_task", "mem_per_cpu_gb")}
+    settings |= {"workers": run.workers or -1}
     if run.executor == "ray":
-        quiet = {"env_vars": {"LOGURU_DIAGNOSE": "NO"}}  # see negatives/scale.py
+        quiet = {"env_vars": {"LOGURU_DIAGNOSE": "NO"}}  # for the reason given in negatives/scale.py
         return RayPipelineExecutor(**settings, ray_remote_kwargs={"runtime_env": quiet})
     settings |= {"partition": run.partition, "time": run.time, "job_name": "mismatched-prompts"}
     settings |= {"venv_path": f"{sys.prefix}/bin/activate"} if sys.prefix != sys.base_prefix else {}
@@ -151,51 +127,41 @@ def make_executor(pipeline: list, tasks: int, logging_dir: str, run: RunArgument
         raise UserError(f"slurm_options do not fit SlurmPipelineExecutor: {error}") from error
 
 
-def main(edit: EditArguments, chat: ChatArguments, run: RunArguments) -> None:
-    check_arguments(edit, chat, run)
+def main(edit: EditArguments, run: RunArguments) -> None:
+    check_arguments(edit, run)
     from diffusers_tpo.negatives import scale  # needs datatrove, and says so
 
     folder = Path(run.output_dir).resolve()
     logging_dir = run.logging_dir or str(folder / "logs")
     files = scale.CaptionFiles(edit.input, edit.caption_column, edit.key_column, edit.glob_pattern)
-    sample = files.sample(10_000)
+    sample, tasks = files.sample(10_000), run.tasks or len(files.paths)
     weights = tuple(edit.principle_weights) or None
     plan = Plan(tuple(edit.principles), weights, edit.num_negatives, edit.num_edits, seed=edit.seed)
-    make_editor = scale.RulesSetup(dict(count_words(sample)))
-    if edit.editor == "chat":
-        options = {} if chat.temperature is None else {"temperature": chat.temperature}
-        extra = {"options": options, "extra_body": as_dict("extra_body", chat.extra_body)}
-        make_editor = scale.ChatSetup(edit.model, tuple(chat.base_url), chat.api_key_env, chat.concurrency, **extra)
-    make_editor()  # what is wrong with it shows here, not in a thousand tasks
+    if edit.editor == "rules":
+        make_editor = partial(RulesEditor, count_words(sample))
+    else:
+        chat = {"concurrency": run.concurrency, "extra_body": as_dict("extra_body", edit.extra_body)}
+        make_editor = partial(scale.chat_editor, edit.model, tuple(run.base_url), run.api_key_env, **chat)
+        make_editor()  # what is wrong with it shows here, not in a thousand tasks
 
-    tasks = run.tasks or len(files.paths)
     paths_file = files.begin(folder, asdict(edit) | {"template_version": TEMPLATE_VERSION}, tasks)
     if run.retry_failed:
         scale.reopen_unanswered(folder, logging_dir)
-    pipeline = [
-        files.reader(paths_file),
-        scale.MismatchedPrompts(make_editor, plan, folder),
-        scale.ParquetShards(folder),
-    ]
-    executor = make_executor(pipeline, tasks, logging_dir, run)
+    edits = scale.MismatchedPrompts(make_editor, plan, folder)
+    executor = make_executor([files.reader(paths_file), edits, scale.ParquetShards(folder)], tasks, logging_dir, run)
     executor.run()
 
     unfinished = len(executor.get_incomplete_ranks())
-    if run.executor == "slurm":
-        print(f"{unfinished} tasks wait for Slurm; their logs will be in {logging_dir}")
+    if unfinished and run.executor == "slurm":
+        print(f"{unfinished} tasks are left to Slurm; their logs will be in {logging_dir}")
     elif unfinished:
         sys.exit(f"{unfinished} of {tasks} tasks are not finished; {logging_dir} says why; run the same command again")
     else:
         written, failed = scale.count_rows(folder)
-        print(
-            f"{written} rows are in {folder / 'data'}; {failed} captions were set aside, {folder / 'failed'} says why"
-        )
+        print(f"{written} rows are in {folder / 'data'}; {failed} captions were set aside, see {folder / 'failed'}")
 
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main(
-            *HfArgumentParser(
-                (EditArguments, ChatArguments, RunArguments), description=__doc__
-            ).parse_args_into_dataclasses()
-        )
+        groups = (EditArguments, RunArguments)
+        main(*HfArgumentParser(groups, description=__doc__).parse_args_into_dataclasses())
