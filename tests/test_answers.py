@@ -1,8 +1,10 @@
 """What is read from the answers of language models, and what of it becomes a mismatched prompt."""
 
+import contextlib
 import json
 import random
 import re
+import signal
 
 import pytest
 from hypothesis import given, settings
@@ -131,11 +133,24 @@ def test_a_dash_or_number_within_a_line_stays():
     assert read_answer(line, ONE) == [line]
 
 
+@contextlib.contextmanager
+def no_longer_than(seconds: int):
+    """Ends what would hang."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"not done after {seconds} seconds", pytrace=False))
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_reads_no_more_than_the_start_of_an_endless_answer():
     assert read_answer(" " * LONGEST_ANSWER + BOTH, TWO) is None
     for filler in ("x", "“", '"', "{", "[1]", "<think>", "- ", "\n", " \t", "1. ", "</think"):
-        read_answer(filler * 1_000_000, TWO)  # finishes
-        read_answer("a" + filler * 1_000_000, ONE)
+        with no_longer_than(10):
+            read_answer(filler * 1_000_000, TWO)
+            read_answer("a" + filler * 1_000_000, ONE)
 
 
 steady = settings(derandomize=True, deadline=None, max_examples=300)

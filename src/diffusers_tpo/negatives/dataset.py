@@ -1,5 +1,6 @@
 """Reads captions and writes shards of mismatched prompts with the `datasets` library, and joins them to images by key."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -36,10 +37,12 @@ def load_captions_file(path: str) -> Dataset:
     loader = FILE_LOADERS.get(Path(path).suffix)
     if loader is None or not Path(path).is_file():
         raise UserError(f"captions_file {path!r} must be an existing file that ends in {', '.join(FILE_LOADERS)}")
+    if not Path(path).stat().st_size:
+        raise UserError(f"captions_file {path!r} is empty; give one that holds captions")
     try:
         return datasets.load_dataset(loader, data_files=path, split="train")
     except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"captions_file {path!r} cannot be read ({reason})") from error
 
 
@@ -117,23 +120,25 @@ def stored_images(rows: Dataset, column: str) -> Dataset:
 def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> None:
     """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}.arrow")
+    partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}")
+    shutil.rmtree(embedded, ignore_errors=True)  # of a killed run
     rows = Dataset.from_dict(texts, features=Features(TEXT_FEATURES))
     if images is not None and not len(rows):  # `map` would lose the column of no images
         rows = Dataset.from_dict({"image": [], **texts}, features=Features({"image": Image(), **TEXT_FEATURES}))
     elif images is not None:
+        embedded.mkdir()
         images = images.with_format("arrow").map(
             embed_table_storage,
             batched=True,
             batch_size=WRITE_BATCH,
             features=Features({"image": Image(decode=False)}),
-            cache_file_name=str(embedded),
+            cache_file_name=str(embedded / "images.arrow"),
             load_from_cache_file=False,
         )
         rows = datasets.concatenate_datasets([images.with_format(None).cast_column("image", Image()), rows], axis=1)
     rows.to_parquet(partial, batch_size=WRITE_BATCH if images is not None else None)
     del rows, images  # the latter maps the file that goes
-    embedded.unlink(missing_ok=True)
+    shutil.rmtree(embedded, ignore_errors=True)
     publish_file(partial, path)
 
 

@@ -6,14 +6,14 @@ that was killed starts again and asks for nothing twice.
 
 import json
 import os
-from collections import Counter
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
+import datasets
 from filelock import FileLock, Timeout
 from pyarrow.parquet import ParquetFile
 
@@ -26,7 +26,6 @@ from .dataset import shard_files, write_rows
 from .editors import Editor
 from .journal import Journal
 from .rows import Plan, Result
-from .rules import RulesEditor
 
 
 os.environ["LOGURU_DIAGNOSE"] = "NO"  # or tracebacks in datatrove's logs show the values of variables, the API key too
@@ -37,7 +36,9 @@ get_datafolder = require("datatrove.io", extra="scale").get_datafolder
 logger = require("datatrove.utils.logging", extra="scale").logger
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".jsonl.zst": "jsonl"}
+LISTS = ("negative_prompts", "principles", "num_edits")
 SAMPLED_FILES = 50
+WEB_ADDRESS = re.compile(r"https?://[^/@\s]+(/\S*)?")
 
 
 def as_document(caption_column: str, key_column: str | None, reader, row: dict, path: str, number: int) -> dict:
@@ -97,7 +98,7 @@ class CaptionFiles:
                 with get_datafolder(self.folder).open(path, "rb") as file:
                     return ParquetFile(file).schema_arrow.names
             with get_datafolder(self.folder).open(path, "rt", compression="infer") as file:
-                return list(json.loads(file.readline()))
+                return list(map(str, json.loads(file.readline())))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"the file {path!r} of input cannot be read ({_reason(error)})") from error
 
@@ -153,44 +154,23 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-@dataclass(frozen=True)
-class RulesSetup:
-    """What a worker makes its editor from; see [`RulesEditor`]."""
-
-    frequencies: dict[str, int]
-
-    def __call__(self) -> Editor:
-        return RulesEditor(Counter(self.frequencies))
-
-
-@dataclass(frozen=True)
-class ChatSetup:
-    """What a worker makes its editor from; see [`ChatEditor`]. It is stored with the pipeline, so it holds no key.
+def chat_editor(model: str, base_urls: tuple[str, ...], api_key_env: str | None = None, **settings) -> ChatEditor:
+    """Makes a [`ChatEditor`] where the task runs. A pipeline is stored with what it is made from, so the key is no argument.
 
     Args:
-        api_key_env: environment variable that holds the key where the worker runs.
+        api_key_env: environment variable that holds the key where the task runs.
+        settings: the other arguments of [`ChatEditor`].
+
+    Raises:
+        UserError: if there is no such variable, or a base URL is none or holds a password.
     """
-
-    model: str
-    base_urls: tuple[str, ...]
-    api_key_env: str | None = None
-    concurrency: int = 32
-    timeout: float = 120.0
-    max_retries: int = 5
-    options: dict | None = None
-    extra_body: dict | None = None
-
-    def __call__(self) -> Editor:
-        if self.api_key_env is not None and self.api_key_env not in os.environ:
-            raise UserError(
-                f"api_key_env {self.api_key_env!r} is no environment variable here; set it to the endpoint's key"
-            )
-        settings = {
-            name: getattr(self, name) for name in ("concurrency", "timeout", "max_retries", "options", "extra_body")
-        }
-        editor = ChatEditor(self.model, self.base_urls, os.environ.get(self.api_key_env or ""), **settings)
-        editor.name = short_name(self.model)
-        return editor
+    if not all(WEB_ADDRESS.fullmatch(url) for url in base_urls):
+        raise UserError("base_url must be http(s) URLs without a password, which goes to api_key_env")
+    if api_key_env is not None and api_key_env not in os.environ:
+        raise UserError(f"api_key_env {api_key_env!r} is no environment variable; set it to the endpoints' key")
+    editor = ChatEditor(model, base_urls, os.environ[api_key_env] if api_key_env else None, **settings)
+    editor.name = short_name(model)
+    return editor
 
 
 def row_number(key: str) -> int:
@@ -199,6 +179,7 @@ def row_number(key: str) -> int:
 
 
 def numbered(documents: Iterable[Document]) -> dict[int, Document]:
+    """Documents by their numbers; one whose key came before takes the next free number."""
     rows = {}
     for document in documents:
         number = row_number(document.id)
@@ -223,7 +204,7 @@ class MismatchedPrompts(PipelineStep):
     Args:
         make_editor: makes the editor where the task runs; it is pickled and written to logs, so it must hold no secret.
         folder: receives `work/` and `failed/`; all workers must see it.
-        block_size: captions in one journal.
+        block_size: captions in one journal; a run that goes on must keep it.
     """
 
     name, type = "Mismatched prompts", "✏️ - EDITOR"
@@ -253,7 +234,7 @@ class MismatchedPrompts(PipelineStep):
                 write_whole(Path(self.folder) / "failed" / f"{rank:05d}.jsonl", "".join(lines))
         except Timeout as error:
             raise UserError(
-                f"another process works on task {rank} in output_dir {self.folder!r}; wait for it to end"
+                f"output_dir {self.folder!r}: another process works on task {rank}; wait for it"
             ) from error
 
     def _count(self, number: int, tally: Tally) -> None:
@@ -264,12 +245,7 @@ class MismatchedPrompts(PipelineStep):
 
 
 def _filled(document: Document, result: Result, editor: str) -> Document:
-    lists = {
-        "negative_prompts": result.negative_prompts,
-        "principles": result.principles,
-        "num_edits": result.num_edits,
-    }
-    document.metadata |= lists | {"editor": editor}
+    document.metadata |= {column: getattr(result, column) for column in LISTS} | {"editor": editor}
     return document
 
 
@@ -285,7 +261,7 @@ class ParquetShards(PipelineStep):
 
     Args:
         folder: local, or shared by all workers.
-        rows_per_shard: rows in one file; the last one of a task has fewer.
+        rows_per_shard: rows in one file, fewer in a task's last one; a run that goes on must keep it.
     """
 
     name, type = "Parquet shards", "💽 - WRITER"
@@ -295,9 +271,10 @@ class ParquetShards(PipelineStep):
         self.folder, self.rows_per_shard = str(folder), rows_per_shard
 
     def run(self, data: Iterable[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        datasets.disable_progress_bars()
         for number, batch in enumerate(blocks(data, self.rows_per_shard)):
             texts = {"key": [document.id for document in batch], "prompt": [document.text for document in batch]}
-            for column in ("negative_prompts", "principles", "num_edits", "editor"):
+            for column in (*LISTS, "editor"):
                 texts[column] = [document.metadata[column] for document in batch]
             with self.track_time("file"):
                 write_rows(Path(self.folder) / "data" / f"train-{rank:05d}-{number:05d}.parquet", texts, images=None)
@@ -319,10 +296,9 @@ def count_rows(folder: Path) -> tuple[int, int]:
     return written, sum(1 for _ in read_failed(folder))
 
 
-def reopen_unanswered(folder: Path, logging_dir: str) -> int:
-    """Lets datatrove do the tasks again that have rows without an answer; returns how many there are."""
-    completed, ranks = get_datafolder(logging_dir), {rank for rank, row in read_failed(folder) if row["unanswered"]}
-    for rank in ranks:
+def reopen_unanswered(folder: Path, logging_dir: str) -> None:
+    """Lets datatrove do the tasks again that have rows without an answer."""
+    completed = get_datafolder(logging_dir)
+    for rank in {rank for rank, row in read_failed(folder) if row["unanswered"]}:
         if completed.isfile(f"completions/{rank:05d}"):
             completed.rm(f"completions/{rank:05d}")
-    return len(ranks)
