@@ -460,3 +460,16 @@ def test_the_journal_keeps_no_more_of_an_answer_than_is_read(tmp_path):
     with Journal(tmp_path / "j") as journal:
         record = journal.append(request, Answer("x" * 10_000_000))
     assert len(record["answer"]) == LONGEST_ANSWER and (tmp_path / "j").stat().st_size < LONGEST_ANSWER + 200
+
+
+@pytest.mark.parametrize(
+    ("prompt", "edited", "reason"),
+    [
+        ("a woman holding a baby smiles at us", "a woman holding a baby smiling at us", "contradicts_nothing"),
+        ("a dog sits on a mat", "a dog sitting on a mat", "contradicts_nothing"),
+        ("a dog sits on a mat", "a dog stands on a mat", None),
+        ("a duck on a lake", "ducks on a lake", None),  # though "to duck" is a verb as well
+    ],
+)
+def test_another_form_of_a_verb_shows_the_same(prompt, edited, reason):
+    assert check_edit(prompt, edited) == reason

@@ -371,9 +371,9 @@ def test_retry_failed_asks_unanswered_rows_only(tmp_path):
             return "no idea"
         if request.row == 5 and request.attempt == 0:
             return json.dumps({"edits": [request.caption.replace("red", "blue"), "no"]})
-        return json.dumps(
-            {"edits": [request.caption.replace("red", new) for new in ("blue", "pink")[: len(request.wanted)]]}
-        )
+        edited = [request.caption.replace("red", new) for new in ("blue", "pink")]
+        fresh = [text for text in edited if text not in request.accepted]
+        return json.dumps({"edits": fresh[: len(request.wanted)]})
 
     plan = Plan(("attribute",), num_negatives=2, max_attempts=2)
     first = Scripted(answer)

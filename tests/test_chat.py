@@ -2,10 +2,14 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 import traceback
+import urllib.request
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -506,3 +510,19 @@ def test_responses_of_any_shape_become_an_answer_or_a_failure():
     for value in (None, 3, "x", [], {}, {"choices": None}, {"choices": {}}, {"choices": [None]}, {"choices": [{}]}):
         assert as_answer(json.dumps(value)).failure.startswith(NO_COMPLETION)
     assert as_answer(json.dumps({"choices": [{"message": {"content": {"a": 1}}}]})) == Answer('{"a": 1}')
+
+
+def test_the_server_runs_as_a_script_for_benchmarks():
+    script = Path(__file__).with_name("chat_server.py")
+    process = subprocess.Popen([sys.executable, script, "--latency", "0.2"], stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}/models") as reply:
+            assert json.load(reply)["data"][0]["id"] == MODEL
+        started = time.monotonic()
+        found = answers(ChatEditor(MODEL, (url,), concurrency=64), ask(*captions(128)))
+        assert len(found) == 128 and 0.4 <= time.monotonic() - started < 5  # one after the other: 25 seconds
+        assert {answer.failure for answer in found.values()} == {None}
+    finally:
+        process.kill()
+        process.communicate()

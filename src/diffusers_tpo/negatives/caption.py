@@ -101,8 +101,8 @@ class Caption:
             if not blocked.intersection(range(hit.start, hit.end))
             and not self._hyphens.intersection((hit.start - 1, hit.end))
         ]  # fmt: skip
-        self.starting = {hit.start: hit for hit in self.hits}
-        self.ending = {hit.end: hit for hit in self.hits}
+        self.starting = {hit.start: hit for hit in self.hits if not hit.phrase.open}
+        self.ending = {hit.end: hit for hit in self.hits if not hit.phrase.open}
         self.nouns = frozenset(hit.phrase.noun.lemma for hit in self.hits if hit.phrase.noun)
         self._phrases: dict[int, NounPhrase | None] = {}
 
@@ -184,6 +184,8 @@ class Caption:
             before = self.word(first - 1)
             if before is None or before in ".,;(" or before in DETERMINERS or before in NUMBERS:
                 return inner
+            if self.headline and before in grammar.PREPOSITIONS:
+                return inner
         return None
 
     def _adjectives(self, index: int) -> tuple[int, list[Hit], list[str]]:
@@ -214,7 +216,7 @@ class Caption:
             return False
         if determiner is not None:
             return determiner not in SEVERAL and not (mass and determiner in ("a", "an"))
-        return mass or number is not None or self.headline or before in (None, "of") or not (before[0].isalnum() or before in "-/'’")
+        return mass or number is not None or self.headline and before not in grammar.AUXILIARIES or before in (None, "of") or not (before[0].isalnum() or before in "-/'’")
 
     def noun_phrase_at(self, index: int) -> NounPhrase | None:
         """The noun phrase that starts at an index."""
@@ -260,7 +262,7 @@ class Caption:
 
 
 def find_hits(words: list[str]) -> list[Hit]:
-    """What the lexicon knows in a caption; inside a longer phrase nothing else is found."""
+    """What the lexicon knows in a caption; inside a longer phrase, verbs apart, nothing else is found."""
     hits, position, known = [], 0, phrases()
     for start, word in enumerate(words):
         if start < position or word not in known:
@@ -269,7 +271,7 @@ def find_hits(words: list[str]) -> list[Hit]:
             end = start + len(phrase.words)
             if len(phrase.words) == 1 or tuple(words[start:end]) == phrase.words:
                 hits.append(Hit(start, end, phrase))
-                position = end
-                break
+                if not phrase.open:
+                    position = end
+                    break
     return hits
-

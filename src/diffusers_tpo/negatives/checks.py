@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from .grammar import is_same_verb
 from .lexicon import NUMBERS, SYNONYMS
 from .words import Change, changes, folded, words
 
@@ -135,7 +136,7 @@ def _contradicts(change: Change, before: list[str], after: list[str]) -> bool:
     if not new:
         return False
     articles = {"the"} if old & NUMBERS.keys() else {"the", "1"}
-    return bool(new - old - articles)
+    return any(not any(is_same_verb(word, there) for there in old) for word in new - old - articles)
 
 
 def _contradict(before: list[str], after: list[str]) -> bool:

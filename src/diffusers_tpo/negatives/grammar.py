@@ -32,6 +32,7 @@ NO_PARTICIPLES = frozenset(
     "filling topping icing frosting stuffing engraving carving etching ending meeting opening bed shed sled seed feed weed reed "
     "covering earring sibling dumpling duckling awning fencing gathering viking greeting setting wrapping roofing sitting-room".split()
 )
+PLURALS = {"cactus": "cacti", "samurai": "samurai", "buffalo": "buffalo"}
 PLURAL_OF_AUXILIARY = {"is": "are", "was": "were", "has": "have"}
 
 
@@ -48,7 +49,7 @@ def article(word: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def plural(noun: str) -> str:
-    return _engine().plural_noun(noun)
+    return PLURALS.get(noun) or _engine().plural_noun(noun)
 
 
 @lru_cache(maxsize=20_000)
@@ -164,3 +165,11 @@ def match_case(new: str, old: str, title: bool = False) -> str:
     if heads and all(head.isupper() for head in heads) and (title or len(heads) > 1):
         return " ".join(word if word in PREPOSITIONS else word[0].upper() + word[1:] for word in new.split())
     return new[0].upper() + new[1:] if heads and heads[0].isupper() else new
+
+
+@lru_cache(maxsize=20_000)
+def is_same_verb(word: str, other: str) -> bool:
+    """True for two forms of one verb that show the same, such as "smiles" and "smiling"."""
+    if not (word.endswith(("ing", "ed")) or other.endswith(("ing", "ed"))):
+        return False  # "duck" and "ducks" may be one duck and two
+    return not set(_lemmas(word, "VERB")).isdisjoint(_lemmas(other, "VERB"))

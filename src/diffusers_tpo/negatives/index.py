@@ -56,6 +56,11 @@ class Phrase:
         return next(iter(self.nouns.values()), None)
 
     @cached_property
+    def open(self) -> bool:
+        """True for a verb of several words, such as "sit on", whose words are found by themselves as well."""
+        return len(self.words) > 1 and all(entry.group.grammar == "verb" for entry in self.entries) and bool(self.entries)
+
+    @cached_property
     def adjective(self) -> str | None:
         return next((entry.lemma for entry in self.entries if entry.group.grammar == "adjective"), None)
 
@@ -98,7 +103,7 @@ def all_groups() -> tuple[Group, ...]:
     """The groups of the lexicon, and one without a principle for every kind of things."""
     places = {place_noun(word) for group in lexicon.GROUPS if group.grammar == "place" for word in split(group.marked)}
     things = [Group("", kind, "noun", words) for kind, words in lexicon.THINGS.items()]
-    things.append(Group("", "places", "noun", " | ".join(sorted(places))))
+    things.append(Group("", "places", "noun", " | ".join(place for place in sorted(places) if not place.endswith("s"))))
     masses = [Group("", kind, "mass", words) for kind, words in lexicon.MASSES.items()]
     return (*lexicon.GROUPS, *things, *masses)
 
@@ -182,12 +187,11 @@ def phrases() -> dict[str, tuple[Phrase, ...]]:
 
 
 @lru_cache(maxsize=1)
-def suits() -> dict[str, frozenset[str]]:
-    """The nouns that an adjective suits; an adjective that is not in here suits every noun of a group that has one."""
-    found = defaultdict(frozenset)
+def suits() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """The nouns that an adjective suits as a matter of course, and those that it suits only where a caption says so."""
+    natural, strange = defaultdict(frozenset), defaultdict(frozenset)
     for group in lexicon.GROUPS:
         if group.grammar == "adjective":
-            for words in meanings(group):
-                for word, _ in words:
-                    found[word] |= resolve(group.of)
-    return dict(found)
+            for word, mark in (word for words in meanings(group) for word in words):
+                (strange if mark == "=" else natural)[word] |= resolve(group.of)
+    return {word: (natural[word], natural[word] | strange[word]) for word in {*natural, *strange}}

@@ -121,7 +121,7 @@ GROUPS = (
         "worker",
         "noun",
         "police officer, ~policeman, ~cop | firefighter, ~fireman | nurse | doctor | chef | farmer | soldier | astronaut",
-        unless=f"{COOKING} patient hospital scrubs stethoscope wheelchair uniform badge fire hose tractor hay crops cow "
+        unless=f"{COOKING} patient hospital scrubs stethoscope wheelchair uniform badge fire burning hose tractor hay crops cow "
         "cows barn vegetables field gun rifle helmet moon space rocket earth owner truck station",
     ),
     Group("content", "office worker", "noun", "~businessman, =businesswoman | +clown | +robot | +chef", unless="suit tie"),
@@ -146,7 +146,7 @@ GROUPS = (
         "pet",
         "noun",
         "cat, ~kitten | dog, ~puppy | rabbit, ~bunny",
-        unless="leash frisbee bark barks barking fetch tabby whiskers meow purr collar paw paws walks leaps leap catches "
+        unless="stick throwing throws leash frisbee bark barks barking fetch tabby whiskers meow purr collar paw paws walks leaps leap catches "
         "wag wagging wags @hamster bone",
     ),
     Group("content", "hamster", "noun", "hamster | guinea pig | hedgehog | mouse", unless="wheel quills spines cheese tail"),
@@ -300,35 +300,29 @@ GROUPS = (
         "chair",
         "noun",
         "chair | stool | bench",
-        unless="table tables desk office rocking wheel back legs arm garden @bench @chair high cushion cushions",
+        unless="children people two three four several couple kids women men table tables desk office rocking wheel back legs arm garden @chair high cushion cushions",
     ),
     Group("content", "sofa", "noun", "sofa, couch | armchair | +bed", unless="@bed cushions pillows seat remote"),
-    Group("content", "bench", "noun", "bench | +sofa | +couch", unless=OUTDOOR + " bus stop overlooking work weight press"),
     Group(
         "content",
         "surface",
         "noun",
         "table, =desk, ~dining table, ~coffee table, ~kitchen table | shelf | chair | windowsill | stool",
         after="on",
-        unless="@human set chair chairs top sit sits sitting drawer legs",
+        unless="above wall bar @human set chair chairs top sit sits sitting drawer legs",
     ),
     Group("content", "counter", "noun", "counter, ~countertop | +table | +shelf", after="on", unless="@human"),
     Group("content", "windowsill", "noun", "windowsill, ~window sill | +table | +shelf | +chair", after="on", unless="window"),
-    Group("content", "lamp", "noun", "lamp | clock | vase | candle", unless="still hang hangs hanging desk light lit glow glows glowing shade street @lamp"),
-    Group("content", "clock", "noun", "clock | mirror | painting", unless="building side station hangs hang ticking wall time hands tower hour numerals look looks"),
+    Group("content", "lamp", "noun", "lamp | clock | vase | candle", unless="building side tower wall still hang hangs hanging desk light lit glow glows glowing shade street @lamp"),
+    Group("content", "clock", "noun", "clock | mirror | painting", unless="tower shows show o'clock building side station hangs hang ticking wall time hands tower hour numerals look looks"),
     Group("content", "mirror", "noun", "mirror | painting | clock", unless="reflection reflected selfie bathroom brushing "
           "brushes look looks looking trying hat front sink shaving combing hair elevator rear teeth"),
-    Group("content", "nightstand", "noun", "nightstand, ~bedside table | bookshelf | wardrobe, ~closet | dresser"),
+    Group("content", "nightstand", "noun", "nightstand, ~bedside table | +bookshelf | wardrobe, ~closet | dresser"),
     Group("content", "floor cover", "noun", "~doormat, =carpet, =rug | table | shelf", after="on", unless="@human"),
     Group("content", "bedding", "noun", "pillow, ~cushion | blanket, ~quilt | towel", unless="bed sofa couch chair covered furniture velvet"),
     Group("content", "cutlery", "noun", "spoon | fork | knife", unless="stir stirring soup cutting cut slice slices butter"),
-    Group(
-        "content",
-        "dish",
-        "noun",
-        "bowl | plate | cup, ~mug",
-        unless="soup cereal coffee tea flowers drink fruit inside filled full eat eats eating",
-    ),
+    Group("content", "dish", "noun", "bowl | cup, ~mug | =vase", unless="soup cereal coffee tea flowers drink fruit inside filled full eat eats eating fish goldfish swimming"),
+    Group("content", "plate", "noun", "plate | +cup | +bowl", after="^ and , with holding holds carrying carries beside behind", unless="food eat eats eating sandwich full fries"),
     Group("content", "vessel", "noun", "bottle | jar | vase | teapot | kettle | pitcher, ~jug", unless="flowers lid tea pour pours pouring"),
     Group(
         "content",
@@ -341,14 +335,14 @@ GROUPS = (
     Group("content", "kitchen machine", "noun", "microwave | toaster | kettle | blender | coffee maker, ~coffee machine"),
     Group(
         "content", "large appliance", "noun", "refrigerator, ~fridge | dishwasher | washing machine | stove",
-        unless="magnets magnet door open food handle gas laundry",
+        unless="pot pan soup cooking cook steaming magnets magnet door open food handle gas laundry",
     ),
     Group(
         "content", "bathroom fixture", "noun", "toilet | bathtub, ~tub | sink",
         unless="lid seat paper shower curtain bath tap faucet mirror dishes kitchen flush public",
     ),
     Group(
-        "content", "electronics", "noun", "laptop | camera | radio | tablet | telephone, ~phone, ~cell phone, ~smartphone",
+        "content", "electronics", "noun", "laptop | +camera | radio | tablet | telephone, ~phone, ~cell phone, ~smartphone",
         unless="type types typing talk talks talking screen keyboard photo photos picture pictures call works working "
         "remote photographer selfie film @electronics desk",
     ),
@@ -375,8 +369,9 @@ GROUPS = (
           after="holds holding hold carrying carries carry"),
     Group("content", "jewel", "noun", "necklace | bracelet | earring | ring", unless="neck ears ear finger wedding wrist boxing"),
     # content: clothing that nobody wears
-    Group("content", "garment", "noun", "jacket | dress | shirt | sweater | coat", unless="@person @people @worker @child wearing wears"),
-    Group("content", "shoe", "noun", "shoe | boot | sandal | sneaker", unless="@person @people wearing wears hiking running laces horse"),
+    Group("content", "garment", "noun", "jacket | dress | shirt | sweater | coat", unless="@human wearing wears"),
+    Group("content", "shoe", "noun", "=shoe | boot | sandal", unless="@person @people wearing wears hiking running laces horse"),
+    Group("content", "sneaker", "noun", "=sneaker | boot | sandal", unless="@person @people wearing wears hiking running laces"),
     # content: food
     Group(
         "content", "fruit", "noun", "apple | banana | pear | peach | lemon | orange | mango | plum", verbs="eat pick slice peel cut bite",
@@ -425,7 +420,7 @@ GROUPS = (
     Group("content", "tropical tree", "noun", "palm tree | +pine tree | +oak tree | +birch tree", unless="beach tropical island coconut coconuts desert leaf leaves tropic ocean"),
     Group("content", "northern tree", "noun", "=pine tree | +palm tree", unless="snow snowy christmas winter mountain mountains frost needles"),
     Group("content", "flower", "noun", "rose | tulip | sunflower | daisy | lily | orchid", unless="petal petals thorn pond water gold compass seeds"),
-    Group("content", "potted plant", "noun", "cactus | fern | bonsai", unless="desert spines"),
+    Group("content", "potted plant", "noun", "cactus | fern | bonsai tree", unless="desert spines"),
     # attribute: colours
     Group(
         "attribute", "colour", "adjective",
@@ -535,7 +530,7 @@ GROUPS = (
           unless="rain raining rained rainy puddle puddles water sea ocean pool shower surfer swimming snow yellow and desert overcast"),
     Group("attribute", "dirt", "adjective", "clean | dirty, =muddy, =dusty", of="car truck shoe boot shirt plate dish window floor towel hand glass bicycle dog",
           unless="mud wash washing washes dust"),
-    Group("attribute", "flame", "adjective", "lit, ~burning | unlit", of="candle lamp lantern fireplace", unless="light glow glowing flame"),
+    Group("attribute", "flame", "adjective", "lit | unlit", of="candle lamp lantern fireplace", unless="light glow glowing flame"),
     Group("attribute", "order", "adjective", "tidy, =clean, ~neat | messy, ~cluttered, ~untidy", of="room bedroom desk kitchen office living_room table workbench"),
     Group("attribute", "freshness", "adjective", "fresh | rotten", of="@fruit @vegetable @berry vegetable fruit", unless="basket farmer market"),
     Group("attribute", "ripeness", "adjective", "ripe | unripe", of="@fruit @vegetable @berry"),
@@ -573,16 +568,18 @@ GROUPS = (
     Group("attribute", "worn scarf", "noun", "scarf | tie, ~bow tie, ~necktie | necklace", after="in wearing wears wear", verbs="wear", unless="suit neck"),
     Group("attribute", "worn dress", "noun", "dress, ~gown, ~sundress | +skirt | +coat", after="in wearing wears wear", verbs="wear",
           unless="wedding bride sleeve shirt jacket hem bottom top legs doll ballerina dancer dancers"),
-    Group("attribute", "worn shoes", "noun", "boot | sandal | sneaker | shoe | slipper", after="in wearing wears wear", verbs="wear",
+    Group("attribute", "worn shoes", "noun", "boot | sandal | =shoe | slipper", after="in wearing wears wear and", verbs="wear",
           unless="rubber laces snow rain hiking running"),
+    Group("attribute", "worn sneakers", "noun", "=sneaker | boot | sandal | slipper", after="in wearing wears wear and", verbs="wear", unless="laces running"),
     Group("attribute", "worn trousers", "plural", "jeans | shorts | overalls | leggings | sweatpants", after="in wearing wears wear", verbs="wear"),
-    Group("attribute", "worn glasses", "plural", "glasses, ~eyeglasses | goggles | sunglasses", after="in wearing wears wear", verbs="wear"),
-    Group("attribute", "worn headphones", "plural", "headphones | sunglasses | earmuffs", after="in wearing wears wear", verbs="wear"),
+    Group("attribute", "worn glasses", "plural", "=glasses, =eyeglasses | +goggles | +sunglasses", after="with in wearing wears wear", verbs="wear"),
+    Group("attribute", "worn sunglasses", "plural", "sunglasses | goggles | headphones", after="in wearing wears wear", verbs="wear", unless="ski swim"),
+    Group("attribute", "worn headphones", "plural", "headphones | +sunglasses | earmuffs", after="in wearing wears wear", verbs="wear"),
     # attribute: style of the image
     Group("attribute", "style item", "item",
           "oil painting, ~oil on canvas | watercolor painting, ~watercolor, ~watercolour | pencil sketch, pencil drawing | charcoal drawing "
           "| pixel art | 3d render, ~blender render, ~octane render | ~digital art, ~digital painting, ~concept art, ~matte painting, "
-          "~fantasy art | ~anime, ~anime style | ~comic style, ~comic book style | ~ink wash painting, ~ink drawing | claymation | ~line art, "
+          "~fantasy art | ~anime, ~anime style | =cyberpunk style, =fantasy illustration, =digital illustration | ~comic style, ~comic book style | ~ink wash painting, ~ink drawing | claymation | ~line art, "
           "~detailed line art, ~lineart | =photorealistic, =hyperrealistic, =photo, =product photo | ~woodblock print, ~ukiyo-e | "
           "~technical drawing, ~blueprint | ~renaissance painting | ~children's book illustration | stained glass | mosaic",
           unless=STYLE),
@@ -608,7 +605,9 @@ GROUPS = (
           of="@big", by="@human @animal @vehicle @thing"),
     Group("spatial", "relation to a thing", "relation", "next to, beside, =by, =near | behind | in front of",
           of="@thing @animal @human @vehicle", by="@human @animal @vehicle @thing"),
-    Group("spatial", "relation to a mirror", "relation", "in front of | next to, ~beside", of="mirror", unless="selfie brushing", by="@human @animal"),
+    Group("spatial", "relation to a mirror", "relation", "in front of | next to, ~beside", of="mirror", unless="selfie brushing", by="@human @animal @shoe @small"),
+    Group("spatial", "rug", "relation", "~under, ~underneath | next to | in front of", of="bed table sofa couch desk coffee_table", by="rug carpet"),
+    Group("spatial", "top of a car", "relation", "~on top of, =on | next to | behind | in front of | under", of="car truck van", by="@pet"),
     Group("spatial", "inside a container", "relation", "~inside, =in | next to | behind | in front of", of="@container @dish @vessel",
           by="@small @pet @hamster @fruit @toy @vegetable @cutlery @solid", unless="water made"),
     Group("spatial", "inside a vehicle", "relation", "~inside, =in | next to, beside | behind | in front of", of="@vehicle", by="@human @pet", unless="drive drives driving rides riding"),
@@ -620,6 +619,9 @@ GROUPS = (
           unless="stream water boat"),
     Group("spatial", "on a height", "relation", "~on | at the foot of, =below", of="hill cliff mountain", by="@building @other_building @human @animal tree"),
     Group("spatial", "on a mat", "relation", "~on | next to, ~beside", of="doormat rug carpet blanket towel pillow cushion napkin tray mat plate", by="@small @pet @cake donut doughnut shoe @cutlery @toy"),
+    Group("spatial", "under a roof", "relation", "~under, ~beneath | next to, beside | behind | in front of", of="umbrella tent", by="@human @animal"),
+    Group("spatial", "boat and bridge", "relation", "~under, ~below, ~beneath | next to", of="bridge", by="@boat boat ship duck swan"),
+    Group("spatial", "along or across", "relation", "~down, ~along | across", of="street road city_street country_road dirt_road highway", by="@human @animal @vehicle", unless="cars traffic side"),
     Group("spatial", "perched", "relation", "~perched on | +flying over", of="branch fence post roof wall pole line power_line wire railing", by="@bird_of_the_air @small_bird @sea_bird bird"),
     Group("spatial", "under a support", "relation", "~under, ~underneath, ~beneath | +on top of | next to | behind | in front of", of="@support", by="@animal @toy @small"),
     Group("spatial", "relation to it", "relation", "next to, beside | behind | in front of", of="it him her them", by="", unless="hang hangs hanging runs follows"),
@@ -652,6 +654,18 @@ GROUPS = (
           unless="night winter summer day crowd game"),
     Group("spatial", "middle of one", "phrase", "in the middle of a, ~in the center of a, =at the corner of a | at the edge of a, ~on the edge of a",
           unless="night winter summer day crowd game group"),
+    Group("spatial", "side of a road", "phrase", "on the side of the, ~at the side of the | in the middle of the", unless="building house box face head"),
+    Group("spatial", "on the floor", "phrase", "on the floor | +on the bed | +on the sofa", unless="tiles bed sofa couch standing stands lie kitchen bathroom walk walking case marble gym classroom"),
+    Group("spatial", "in her arms", "phrase", "in her arms | on her shoulders | on her back", unless="shoulder"),
+    Group("spatial", "in his arms", "phrase", "in his arms | on his shoulders | on his back", unless="shoulder"),
+    Group("spatial", "distance", "phrase", "in the distance | in the foreground"),
+    Group("spatial", "close or far", "phrase", "close to the | far from the"),
+    Group("spatial", "seen from", "phrase", "from above | from below", unless="light lit sun hang hangs hanging spotlight"),
+    Group("spatial", "arms", "phrase", "arms crossed, ~crossed arms, ~arms folded, ~folded arms | arms raised, ~raised arms | arms outstretched, ~outstretched arms"),
+    Group("spatial", "hands of a man", "phrase", "in his pockets, ~in his pocket | behind his back | on his hips"),
+    Group("spatial", "hands of a woman", "phrase", "in her pockets, ~in her pocket | behind her back | on her hips"),
+    Group("spatial", "uphill", "phrase", "uphill | downhill"),
+    Group("attribute", "eyes", "phrase", "eyes closed, ~closed eyes | eyes open, ~open eyes", unless="looking looks sleeping asleep"),
     Group("spatial", "middle alone", "phrase", "in the middle | +on the left | +on the right", unless="left right top bottom of row one edge"),
     Group("spatial", "carried", "phrase", "under his arm | on his head | over his shoulder"),
     Group("spatial", "carried by her", "phrase", "under her arm | on her head | over her shoulder"),
@@ -666,34 +680,49 @@ GROUPS = (
     Group("spatial", "shot", "item", "close-up, ~close up, ~close-up portrait, ~closeup | ~wide shot, full body shot", unless="macro portrait lens"),
     # spatial: poses and motions
     Group("spatial", "pose", "verb", "sit | stand | ~lie, ~lay, =sleep | kneel, =crouch", by="@human",
-          unless="legs feet wheelchair tie tied cane crutches yoga horse saddle skis skateboard bike surfboard back line writes write "
+          unless="leg legs feet wheelchair tie tied cane crutches yoga horse saddle skis skateboard bike surfboard back line writes write "
           "high"),
-    Group("spatial", "pet pose", "verb", "sit | stand | lie, ~lay, =sleep, =rest", by="@pet @furry", unless="legs hind leash cup stump"),
+    Group("spatial", "pet pose", "verb", "sit | stand | lie, ~lay, =sleep, =rest", by="@pet fox bear monkey wolf raccoon squirrel", unless="legs hind leash cup stump"),
+    Group("spatial", "dragon pose", "verb", "sit | stand | ~lie, =sleep", by="@mythical_animal robot"),
     Group("spatial", "herd pose", "verb", "stand | lie, ~lay, =sleep, =rest", by="@livestock @mount @savanna @big_cat @forest deer", unless="legs drinking"),
     Group("spatial", "walk", "verb", "walk | run", by="@human", of="", unless="leash cane crutches dog dogs hand stroller up down race path"),
     Group("spatial", "pet walk", "verb", "walk | run, =trot, =gallop", by="@animal", unless="leash race bird birds wheel"),
     Group("spatial", "jump", "verb", "~jump over, ~leap over | crawl under | +lie next to", by="@human @pet", of="hurdle fence log wall obstacle"),
-    Group("spatial", "ride an animal", "verb", "ride | lead | +stand next to", of="horse donkey camel pony elephant", by="@human"),
+    Group("spatial", "ride an animal", "verb", "ride | lead | +stand next to", of="horse donkey camel pony elephant bull cow", by="@human"),
     Group("spatial", "ride a bicycle", "verb", "ride | push | +stand next to", of="bicycle bike motorcycle scooter motorbike", by="@human"),
     Group("spatial", "open", "verb", "open | close", of="door window gate umbrella curtain book box suitcase trunk drawer laptop bag", by="@human"),
-    Group("spatial", "push", "verb", "push | pull", of="cart sled wagon suitcase stroller box wheelbarrow trolley bicycle", by="@human"),
+    Group("spatial", "push", "verb", "push | pull", of="cart shopping_cart sled wagon suitcase stroller box wheelbarrow trolley bicycle", by="@human"),
     Group("spatial", "enter", "verb", "enter | leave, ~exit", of="building house room station store shop church tunnel city barn school museum library kitchen bus train "
           "cave castle temple", by=""),
-    Group("spatial", "throw", "verb", "throw, ~toss | catch", of="ball frisbee baseball football", by="@human"),
-    Group("spatial", "cross", "verb", "cross | walk along", of="road street path railroad_track country_road", by="@human @animal"),
+    Group("spatial", "throw", "verb", "throw, ~toss | catch", of="stick ball frisbee baseball football", by="@human"),
+    Group("spatial", "cross", "verb", "cross | walk along", of="road street path railroad_track country_road stream city_street", by="@human @animal", unless="bridge crosswalk stones intersection"),
     Group("spatial", "climb", "verb", "climb | descend", of="hill mountain slope ladder stair staircase", by="@human"),
     Group("spatial", "take off", "verb", "take off from | land on", of="runway"),
     Group("spatial", "pull in", "verb", "pull into, ~pull up at | pull out of", of="station driveway garage parking_lot", by=""),
     Group("spatial", "sit down", "verb", "sit down | stand up", by="@human", unless="stands sits"),
+    Group("spatial", "dive", "verb", "~dive into, ~jump into | +climb out of", of="pool swimming_pool water lake river sea ocean", by="@human @animal"),
+    Group("spatial", "insect flight", "verb", "~land on, ~sit on, ~rest on, ~perch on | +fly over", of="flower leaf rose sunflower daisy", by="@insect"),
+    Group("spatial", "hang on a wall", "verb", "~hang on | +lean against", of="wall", by="picture painting mirror poster frame map corkboard picture_frame"),
     Group("spatial", "lift", "verb", "pick up | put down", of="@thing", by="@human"),
     Group("spatial", "go up", "phrase", "going up | going down", unless="lights sun"),
     Group("spatial", "walk up", "verb", "walk up | walk down", of="stair step hill staircase slope mountain", by="@human @animal"),
     Group("spatial", "walk a dog", "verb", "~walk | carry", of="dog puppy", by="@human", unless="leash leashes"),
+    Group("spatial", "chase", "verb", "chase, ~run after | run away from", of="@animal @human car", by="@animal @human"),
+    Group("spatial", "chase a ball", "verb", "~chase, ~run after | +lie next to", of="ball frisbee", by="@animal"),
+    Group("spatial", "hold", "verb", "~hold | +stand next to", of="surfboard snowboard skateboard suitcase dog cat bicycle guitar broom shovel sign basket ladder backpack statue cello flag", by="@human",
+          unless="sit sits sitting stand stands standing walk walks walking lie lies lying kneel kneeling seated up reading"),
+    Group("spatial", "carry", "verb", "~carry | +drag", of="suitcase bag box sled basket backpack log sack chair ladder", by="@human", unless="head shoulder shoulders arm under back"),
+    Group("spatial", "hang from", "verb", "~hang upside down from, ~hang from | +sit on | +stand on", of="branch", by="@animal @monkey koala sloth bird"),
+    Group("spatial", "look through a window", "verb", "~look out of, ~look out | +look in through", of="window"),
+    Group("spatial", "hug", "verb", "~hug, ~pet, ~cuddle | +stand next to | +sit next to", of="@human @animal teddy_bear", by="@human", unless="sit sits sitting lie lies lying stand stands standing her his"),
+    Group("spatial", "feed", "verb", "~feed | +chase", of="@animal @water_bird @sea_bird pigeon bird", by="@human", unless="bottle hand fence sit sits sitting"),
+    Group("spatial", "pull a cart", "verb", "~pull | +stand next to", of="cart carriage sled wagon", by="@animal"),
+    Group("spatial", "kick", "verb", "kick | throw", of="ball soccer_ball football", by="@human", unless="foot soccer"),
     Group("spatial", "bird flight", "verb", "~perch on, ~sit on, ~stand on | +fly over", of="branch fence post roof wall pole line power_line wire railing", by="@bird_of_the_air @small_bird @sea_bird bird"),
     Group("spatial", "fly over", "verb", "~fly over, ~fly above | +land in", of="field meadow", by="@aircraft @bird_of_the_air drone bird"),
     Group("spatial", "fly over a building", "verb", "~fly over, ~fly above | +stand next to", of="@building", by="@animal @mythical_animal"),
     Group("spatial", "get on", "verb", "get off | get on", by="@human", of=""),
-    Group("spatial", "lean", "verb", "~lean against | +lie next to", of="wall tree fence tree_trunk", by="@two-wheeler ladder skateboard surfboard"),
+    Group("spatial", "lean", "verb", "~lean against | +lie next to", of="wall brick_wall stone_wall tree fence tree_trunk", by="@two-wheeler ladder skateboard surfboard"),
     Group("spatial", "cross a bridge", "verb", "~cross | +stand under", of="bridge footbridge", by="@human"),
     # contextual: places
     Group("contextual", "outdoor place", "place",
@@ -707,9 +736,9 @@ GROUPS = (
     Group("contextual", "enclosure", "place", "in an enclosure, =in a zoo, =in a cage, =in a pen | +in a meadow | +in a desert | +on the beach", unless="zookeeper fence bars visitors glass zoo"),
     Group("contextual", "dungeon", "place", "in a dungeon, =in a castle | in a cave | +in a forest | +on a bridge | +on the beach", unless="throne torch torches walls chains"),
     Group("contextual", "moon", "place", "on the moon, =on mars | +on the beach | +in a desert | +in a park | +on a glacier", unless="crater craters earth space rocket full sky moonlight"),
-    Group("contextual", "bus stop", "place", "at a bus stop | +at an airport | +in a hotel lobby | +at a ferry terminal", unless="bus buses street rain sidewalk road"),
+    Group("contextual", "bus stop", "place", "at a bus stop | +at an airport | +in a hotel lobby | +at a ferry terminal", unless="bus buses street rain sidewalk road taxi car cars buildings traffic snow"),
     Group("contextual", "height", "noun", "cliff | hill | island | +beach", after="on", unless="clouds sea ocean waves below view grass valley water rock beach"),
-    Group("contextual", "open land", "noun", "=field, =meadow | +desert | +parking lot", after="in across", unless="grass flowers cow cows sheep horses horse sunflowers tree trees wheat farm barn soccer football baseball harvest crop crops"),
+    Group("contextual", "open land", "noun", "=field, =meadow | +desert | +parking lot", after="in across", unless="vegetables grass flowers cow cows sheep horses horse sunflowers tree trees wheat farm barn soccer football baseball harvest crop crops"),
     Group("contextual", "ground", "phrase", "in deep snow, =in the snow | in tall grass, ~in the tall grass | in the mud", unless="frosted snowy frozen winter rain ski snowboard flowers snowman fur mountain mountains"),
     Group("contextual", "way through", "phrase", "through tall grass, ~through the tall grass, =through the grass | through deep snow, ~through the snow | through the mud | through shallow water",
           unless="beach frosted winter rain ski skis flowers sea ocean river"),
@@ -733,19 +762,19 @@ GROUPS = (
           unless="bartender drink drinks beer wine stool"),
     Group("contextual", "construction site", "place", "at a construction site | at a gas station | in a warehouse | in a parking lot | in a factory",
           unless="crane cars gas"),
-    Group("contextual", "water", "noun", "lake | river, ~stream | pond | ocean, ~sea", after="in on by beside near across over around overlooking",
-          unless="wave waves beach shore ship ships surf surfer island bank bridge runs flows houseboats kayaks "
+    Group("contextual", "water", "noun", "lake | river, ~stream | pond | =ocean, =sea", after="in on by beside near across over around overlooking",
+          unless="lily wave waves beach shore ship ships surf surfer island bank bridge runs flows houseboats kayaks "
           "view queen coast waterfall dock harbor ice frozen sand whale dolphin reef bay breeze life down"),
-    Group("contextual", "waterside", "noun", "=canal | =river | +beach | +country road | +highway", after="along", unless="boat boats houseboats bank water kayak swims"),
+    Group("contextual", "waterside", "noun", "=canal | =river | +beach | +country road | =dirt road | +highway", after="along", unless="boat boats houseboats bank water kayak swims"),
     Group("contextual", "landscape as a subject", "noun", "beach | forest | desert | meadow | =valley | +jungle", after="^", unless="wave waves sand palm sea ocean surf tree trees leaves "
           "umbrella umbrellas flowers grass highway bamboo pine birch people snow wildflowers dunes fog"),
     Group("contextual", "road", "place", "on the highway | on a dirt road, =on a country road | on a bridge | +in a parking lot", unless="river boat lane traffic corner"),
-    Group("contextual", "hills", "place", "in the hills | in the mountains | +in the desert | +in the jungle", unless="snow hikers ski slope peaks goat rocks"),
+    Group("contextual", "hills", "place", "in the hills | in the mountains | +in the desert | +in the jungle", unless="snow ski slope peaks goat rocks"),
     Group("contextual", "landscape", "noun", "valley | city | forest | desert | meadow", after="above over across through",
           unless="tree trees bridge river sand dunes leaves buildings tower skyscrapers highway castle village snow grass flowers jungle"),
     # contextual: background
     Group("contextual", "background colour", "adjective", "white | black, =dark | blue | gray, ~grey | green | red | yellow | pink | ~purple | ~orange", of="background backdrop",
-          unless="silhouette isolated logo line", alone=True),
+          unless="silhouette isolated line", alone=True),
     Group("contextual", "isolated background", "phrase", "on white background, ~isolated on white background | on black background | on gray background", unless="black white gray"),
     Group("contextual", "background scene", "adjective", "forest | city | beach | desert | mountain | ~carnival | ~halloween | ~snowy | ~jungle | ~castle", of="background backdrop",
           unless=f"{WILD} sand tree trees", alone=True),
@@ -765,7 +794,7 @@ GROUPS = (
           unless=WEATHER, alone=True),
     Group("contextual", "weather of a night", "adjective", "=dark, =clear, =starry | rainy | snowy | foggy, ~misty | stormy", of="night", unless=WEATHER, alone=True),
     Group("contextual", "weather of a place", "adjective", "sunny, ~sunlit | rainy | snowy, ~snow-covered, ~snow covered | foggy, ~misty", of="forest street city park village field road town alley garden "
-          "path meadow lake", unless=WEATHER + " blooming bloom flowers pine leaves", alone=True),
+          "path meadow lake", unless=WEATHER + " night dark blooming bloom flowers pine leaves", alone=True),
     Group("contextual", "slope", "adjective", "~snowy, ~snow-covered | grassy | rocky", of="slope mountain hill", unless=WEATHER + " glacier skiers peaks", alone=True),
     Group("contextual", "season", "phrase", "in winter, ~in late winter | in summer, ~in late summer | in spring, ~in early spring | in autumn, ~in fall, ~in late autumn",
           unless=SEASONS),
@@ -796,7 +825,7 @@ THINGS = {
     "player": "player | soccer player | football player | baseball player | tennis player | basketball player | volleyball player | "
     "hockey player | goalkeeper | batter | catcher | athlete | runner | swimmer | skier | snowboarder | surfer | skater | skateboarder | "
     "cyclist | biker | rider | jockey | boxer | gymnast | golfer | climber | hiker | jogger",
-    "people": "person | tourist | worker | student | teacher | customer | passenger | commuter | friend | dancer | singer | musician | "
+    "people": "person | pedestrian | tourist | worker | student | teacher | customer | passenger | commuter | friend | dancer | singer | musician | "
     "street musician | painter | artist | carpenter | engineer | veterinarian | fisherman | sailor | monk | shepherd | model | waiter | "
     "waitress | bartender | driver | bus driver | mechanic | gardener | photographer | scientist | businessman | businesswoman | "
     "vendor | butcher | baker | librarian | lifeguard | guard | pilot | drummer | guitarist | cook | instructor | teenager | adult | "
@@ -846,7 +875,7 @@ THINGS = {
     "place": "street | road | path | river | park | beach | bridge | room | bedroom | kitchen | bathroom | office | living room | hallway | "
     "alley | corridor | square | plaza | market | restaurant | cafe | stadium | station | platform | field | garden | meadow | lake | pond | "
     "forest | hill | slope | mountain | valley | town | village | city | lawn | yard | parking lot | playground | pool | swimming pool | "
-    "pier | dock | harbor | island | cave | tunnel | canyon | cliff | desert | sidewalk | track | highway | railroad track | country road | "
+    "pier | dock | harbor | island | cave | tunnel | canyon | cliff | desert | sidewalk | track | highway | railroad track | country road | dirt road | "
     "driveway | runway | church | theater | classroom | gym | subway car | train car | bay | canal | bank | shore | cloud | pavement | ground | "
     "sand | sea | ocean | water | stream | city street | school | store | shop | camp | campsite | campfire",
     "plant": "tree | flower | plant | bush | leaf | branch | grass | potted plant | houseplant | vine | hedge | log | palm | tulip | fern",

@@ -38,7 +38,7 @@ def verb_forms(verbs: str) -> frozenset[str]:
 
 
 STANDING = (
-    "sit stand lie lay sleep rest perch park place hide kneel crouch wait seat position set pose eat nap doze squat relax play"
+    "hang float hover dance sit stand lie lay sleep rest perch park place hide kneel crouch wait seat position set pose eat nap doze squat relax play"
 )
 MOVING = "walk run drive swim fly look kick crawl throw go move head turn hurry travel climb step jump leap get ride sail dash march lead stroll"
 
@@ -77,8 +77,12 @@ def is_single(caption: Caption, entry: Entry) -> bool:
 
 
 def suited(phrase: NounPhrase, lemma: str) -> bool:
-    """True if the adjectives of a noun phrase suit another noun."""
-    return all(lemma in suits().get(hit.phrase.adjective, ()) for hit in phrase.adjectives)
+    """True if the adjectives of a noun phrase suit another noun; what is strange for the old one may be so for the new one."""
+    for hit in phrase.adjectives:
+        natural, possible = suits()[hit.phrase.adjective]
+        if lemma not in (natural if phrase.noun.lemma in natural else possible):
+            return False
+    return True
 
 
 # content
@@ -217,7 +221,7 @@ def several_options(caption: Caption, index: int) -> Iterator[Option]:
                 for number in (4, 5, 6, 7):
                     yield (Replacement(index - 1, index + 2, NUMBER_WORDS[number]),)
     elif word == "group":
-        if caption.word(index - 1) == "a" and caption.word(index + 1) == "of" and not counts_again(caption):
+        if caption.word(index + 1) == "of" and not counts_again(caption):
             yield from group_options(caption, index)
     elif plural_after(caption, index + 1) and not counts_again(caption) and caption.word(index - 1) not in DETERMINERS:
         yield (Replacement(index, index + 1, "two"),)
@@ -228,9 +232,9 @@ def group_options(caption: Caption, index: int) -> Iterator[Option]:
     phrase = caption.noun_phrase_at(index + 2)
     if phrase is None or phrase.noun.tag != "NNS" or phrase.determiner or phrase.number is not None:
         return
-    verb = agreement(caption, phrase)
-    if verb is not None and caption.word(index - 2) in (None, ".", "of"):
-        yield (Replacement(index - 1, index + 2, "two"), *verb)
+    verb, start = agreement(caption, phrase), index - (caption.word(index - 1) == "a")
+    if verb is not None and caption.word(start - 1) in (None, ".", "of"):
+        yield (Replacement(start, index + 2, "two"), *verb)
 
 
 def more_options(caption: Caption, hit: Hit) -> Iterator[Option]:
@@ -240,7 +244,8 @@ def more_options(caption: Caption, hit: Hit) -> Iterator[Option]:
         return
     if phrase.determiner not in ("a", "an") or phrase.noun.lemma not in resolve(lexicon.MANY):
         return
-    if caption.word(phrase.end) == "with":
+    after = caption.word(phrase.end)
+    if after == "with" or after == "and" and caption.word(phrase.end + 1) not in DETERMINERS:
         return
     lemma = phrase.noun.lemma
     if caption.known & (PRONOUNS | COUNTING) or grammar.plural(lemma) in caption.known or is_repeated(caption, phrase):
@@ -384,6 +389,8 @@ def exchange_options(caption: Caption, first: Hit, second: Hit) -> Iterator[Opti
     if None in heads or heads[0] == heads[1]:
         return
     texts = [" ".join(caption.words[hit.start : hit.end]) for hit in (first, second)]
+    if len({grammar.article(text.split()[0]) for text in texts}) > 1 and {"a", "an"} & caption.known:
+        return
     for one in first.phrase.by_principle["attribute"]["adjective"]:
         for two in second.phrase.by_principle["attribute"]["adjective"]:
             if one.group is not two.group or one.meaning == two.meaning or not (is_single(caption, one) and is_single(caption, two)):
@@ -421,7 +428,7 @@ def subjects(caption: Caption, index: int) -> Iterator[str]:
             index = phrase.start - 1
             continue
         yield phrase.noun.lemma
-        if phrase.noun.lemma not in resolve("@wear @worn_dress @worn_trousers hair beard") or before not in ("in", "with", "wearing"):
+        if before not in ("in", "with", "wearing", "holding", "carrying") or phrase.noun.lemma in resolve("@human @animal"):
             return
         index = phrase.start - 1
 
@@ -521,6 +528,22 @@ def plural_subject(caption: Caption, index: int) -> bool:
     return hit is not None and hit.phrase.noun is not None and hit.phrase.noun.tag == "NNS"
 
 
+def in_and_out_options(caption: Caption, index: int) -> Iterator[Option]:
+    """ "Puts a tray into the oven" becomes "takes a tray out of the oven", and the other way round."""
+    for place in range(index - 1, max(-1, index - 7), -1):
+        word = caption.words[place]
+        if word in PUT and caption.words[index] == "into":
+            yield Replacement(place, place + 1, PUT[word]), Replacement(index, index + 1, "out of")
+        elif word in TAKE and caption.words[index] == "out" and caption.word(index + 1) == "of":
+            yield Replacement(place, place + 1, TAKE[word]), Replacement(index, index + 2, "into")
+        if word in PUT or word in TAKE or word in PREPOSITIONS and word != "of" or not word[0].isalpha():
+            return
+
+
+PUT = {"putting": "taking", "puts": "takes", "placing": "taking", "places": "takes"}
+TAKE = {"taking": "putting", "takes": "puts", "pulling": "putting", "pulls": "puts"}
+
+
 def side_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
     """All of "left" and "right" change places, if they stand in at most two spots."""
     for entry in entries:
@@ -553,7 +576,7 @@ def is_side(caption: Caption, hit: Hit, group: Group) -> bool:
 def place_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
     """ "In a dense forest" becomes "on the beach"."""
     phrase = caption.noun_phrase(hit)
-    if phrase is None or phrase.noun.tag != "NN" or phrase.number is not None or caption.word(hit.end) == "of":
+    if phrase is None or phrase.number is not None or caption.word(hit.end) == "of":
         return
     if phrase.determiner not in ("a", "an", "the") and not (phrase.determiner is None and caption.headline):
         return
@@ -620,6 +643,10 @@ def candidates(caption: Caption, principle: str) -> Iterator[tuple]:
                 yield number_options, (caption, index)
             elif word in ("several", "many", "couple", "group"):
                 yield several_options, (caption, index)
+    elif principle == "spatial":
+        for index, word in enumerate(caption.words):
+            if word in ("into", "out"):
+                yield in_and_out_options, (caption, index)
     elif principle == "attribute":
         adjectives = [hit for hit in caption.hits if "adjective" in hit.phrase.by_principle.get(principle, ())]
         for first, second in zip(adjectives, adjectives[1:], strict=False):
