@@ -178,6 +178,8 @@ def test_principles_weights_and_edits_are_what_was_asked_for(run):
         ({"shapes_rows": 2, "model": "m", "extra_body": "{"}, "extra_body must be JSON"),
         ({"shapes_rows": 2, "model": "m", "api_key_env": "NO_SUCH_NAME"}, "api_key_env 'NO_SUCH_NAME'"),
         ({"shapes_rows": 2, "model": "m"}, "needs your token"),
+        ({"shapes_rows": 2, "model": "m", "base_url": "localhost:8000/v1"}, "base_url must look like"),
+        ({"shapes_rows": 2, "model": "m", "base_url": "http://localhost:80x0/v1"}, "base_url must look like"),
         ({"shapes_rows": 2, "editor": "shapes", "push_to_hub": True}, "needs a valid token"),
         ({"captions_file": str(CAPTIONS), "editor": "rules", "caption_column": "prose"}, "caption_column 'prose'"),
         ({"captions_file": str(CAPTIONS), "editor": "rules", "key_column": "id"}, "key_column 'id'"),

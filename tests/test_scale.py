@@ -110,11 +110,8 @@ def assert_fails(capsys, run, **changes) -> str:
     return sentence[0]
 
 
-def test_two_workers_and_more_tasks_than_files(flags, run, captions, capsys):
-    command = [sys.executable, str(SCRIPT), *as_flags(flags | {"workers": 2, "tasks": 4})]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    folder = flags["output_dir"]
+def test_two_workers_and_more_tasks_than_files(run, captions, capsys):
+    folder = run(workers=2, tasks=4)
     assert_complete(folder, captions)
     assert 0 < len(failed_keys(folder)) < len(captions)
     assert sorted(path.name for path in (folder / "logs" / "completions").iterdir()) == [f"0000{n}" for n in range(4)]

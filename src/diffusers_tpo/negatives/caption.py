@@ -165,6 +165,8 @@ class Caption:
         if len(fitting) != 1:
             return None
         noun = fitting[0]
+        if hit.phrase.adjective and noun.tag == "NN" and determiner is None:  # "one orange" may be a colour
+            return None
         singular = determiner in SINGULAR or number_word == "one"
         if not grammar.ends_noun(self.word(hit.end), noun.tag == "NNS", "a" if singular else determiner):
             return None

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from urllib.parse import urlsplit
 
 from ..errors import UserError, require
 from .editors import Answer, EditRequest
@@ -19,6 +20,17 @@ RESPONSE_FORMATS = (
 )
 NOT_UNDERSTOOD = (400, 415, 422, 501)  # what servers answer to a response format that they do not know
 CHECK = {401: "api_key_env", 402: "the credit there", 403: "api_key_env", 404: "model and base_url"}  # hopeless errors
+
+
+def check_url(url: str) -> None:
+    """Raises [`UserError`] for what no request can be sent to."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of `port`
+        usable = False
+    if not usable:
+        raise UserError(f"base_url must look like http://localhost:8000/v1, got {url!r}")
 
 
 def describe(error: Exception, secret: str | None = None) -> str:

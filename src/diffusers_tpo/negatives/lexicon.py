@@ -72,7 +72,7 @@ COOKING = (
 DAYTIME = (
     "sun sunlight sunlit sunset sunrise moon moonlight moonlit star stars starry night nighttime midnight dawn dusk noon midday "
     "day daytime daylight morning afternoon evening twilight dark darkness lit neon lantern lanterns headlights shadow shadows "
-    "glow glowing fireflies breakfast dinner lunch candlelight candlelit illuminated fireworks streetlights rainbow sunny sleeping"
+    "glow glowing fireflies breakfast dinner lunch candlelight candlelit illuminated fireworks streetlights floodlights rainbow sunny sleeping"
 )
 WEATHER = (
     "sun sunlight sunshine sunlit sunny snow snowy snowing rain rainy raining rained rainbow fog foggy mist misty haze hazy storm "
@@ -149,7 +149,7 @@ GROUPS = (
         unless="stick throwing throws leash frisbee bark barks barking fetch tabby whiskers meow purr collar paw paws walks leaps leap catches "
         "wag wagging wags @hamster bone",
     ),
-    Group("content", "hamster", "noun", "hamster | guinea pig | hedgehog | mouse", unless="wheel quills spines cheese tail"),
+    Group("content", "hamster", "noun", "hamster | guinea pig | hedgehog | mouse", unless="keyboard computer monitor laptop desk wheel quills spines cheese tail"),
     Group(
         "content",
         "livestock",
@@ -157,7 +157,7 @@ GROUPS = (
         "cow, ~bull | horse, ~pony | sheep, ~lamb | goat | donkey",
         unless="ride rides riding rider riders saddle saddles saddled pull pulls pulling pulled cart carriage gallop gallops "
         "galloping jockey race races racing jump jumps jumping milk milking wool shear sheared mane horn horns hoof plow "
-        "polo cowboy leash rear rearing trot trots trotting udder shepherd wagon plough bulls unicorn rodeo",
+        "polo cowboy leash rear rearing trot trots trotting udder shepherd wagon plough knight cowboy samurai king queen prince princess statue bulls unicorn rodeo",
     ),
     Group(
         "content", "mount", "noun", "horse | donkey | camel", verbs="ride lead", unless="@mount mane hump polo jockey race"
@@ -194,7 +194,7 @@ GROUPS = (
         "small animal",
         "noun",
         "squirrel | hedgehog | raccoon | beaver | mouse",
-        unless="acorn acorns nut nuts cheese tree branch climbs climbing climb tail bushy dam spines",
+        unless="keyboard computer monitor laptop desk acorn acorns nut nuts cheese tree branch climbs climbing climb tail bushy dam spines",
     ),
     Group("content", "monkey", "noun", "monkey | gorilla | raccoon | squirrel", unless="swings swinging hangs hanging tail"),
     Group("content", "sea animal", "noun", "dolphin | whale | shark | seal", unless="fin fins tail teeth wing beach aquarium spout ball"),
@@ -251,7 +251,7 @@ GROUPS = (
         "headlights hood roof trailer @car race racing convertible bumper chrome stop his her log logs load loads cargo "
         "mechanic license tire tires double decker fire toy",
     ),
-    Group("content", "tractor", "noun", "~tractor | =jeep | =limousine | +truck | +bus", unless="plow field wheel @car"),
+    Group("content", "tractor", "noun", "~tractor | =jeep | =limousine | +truck", unless="plow field wheel @car"),
     Group(
         "content",
         "special car",
@@ -287,7 +287,7 @@ GROUPS = (
         "aircraft",
         "noun",
         "airplane, ~plane, ~aeroplane, ~airliner | helicopter | hot air balloon",
-        unless="runway takes taking takeoff land lands landing wing wings airport tarmac propeller trail trails jet "
+        unless="float floats floating runway takes taking takeoff land lands landing wing wings airport tarmac propeller trail trails jet "
         "pilot gate rise basket parked parking",
     ),
     Group("content", "submarine", "noun", "=submarine | +rocket | +airplane | +tank", unless="water sea ocean underwater dive dives"),
@@ -313,12 +313,12 @@ GROUPS = (
     ),
     Group("content", "counter", "noun", "counter, ~countertop | +table | +shelf", after="on", unless="@human"),
     Group("content", "windowsill", "noun", "windowsill, ~window sill | +table | +shelf | +chair", after="on", unless="window"),
-    Group("content", "lamp", "noun", "lamp | clock | vase | candle", unless="building side tower wall still hang hangs hanging desk light lit glow glows glowing shade street @lamp"),
+    Group("content", "lamp", "noun", "lamp | clock | vase | +candle", unless="cake building side tower wall still hang hangs hanging desk light lit glow glows glowing shade street @lamp"),
     Group("content", "clock", "noun", "clock | mirror | painting", unless="tower shows show o'clock building side station hangs hang ticking wall time hands tower hour numerals look looks"),
     Group("content", "mirror", "noun", "mirror | painting | clock", unless="reflection reflected selfie bathroom brushing "
           "brushes look looks looking trying hat front sink shaving combing hair elevator rear teeth"),
     Group("content", "nightstand", "noun", "nightstand, ~bedside table | +bookshelf | wardrobe, ~closet | dresser"),
-    Group("content", "floor cover", "noun", "~doormat, =carpet, =rug | table | shelf", after="on", unless="@human"),
+    Group("content", "floor cover", "noun", "~doormat, =carpet, =rug | table | shelf", after="on", unless="@human @animal"),
     Group("content", "bedding", "noun", "pillow, ~cushion | blanket, ~quilt | towel", unless="bed sofa couch chair covered furniture velvet"),
     Group("content", "cutlery", "noun", "spoon | fork | knife", unless="stir stirring soup cutting cut slice slices butter"),
     Group("content", "dish", "noun", "bowl | cup, ~mug | =vase", unless="soup cereal coffee tea flowers drink fruit inside filled full eat eats eating fish goldfish swimming"),
@@ -389,13 +389,14 @@ GROUPS = (
     Group("content", "side dish", "mass", "rice | pasta | couscous", unless="field paddy bowl"),
     Group("content", "dish from the hand", "noun", "pizza | burger, ~hamburger, ~cheeseburger | sandwich | burrito | taco | salad | steak",
           verbs="eat order bite cook", unless="topped slice slices slicing bread cheese box bun sliced cut half patty oven dough fried"),
-    Group("content", "bowl dish", "mass", "soup | salad | ramen | pasta | rice | cereal | oatmeal | ~stew",
-          after="bowl bowls of", verbs="eat", unless="spoon noodles dressing broth milk steam style chopsticks"),
+    Group("content", "bowl dish", "mass", "soup | salad | ramen | pasta | rice | cereal | oatmeal | =stew",
+          after="of", verbs="eat", unless="spoon noodles dressing broth milk steam style chopsticks pot pan can stove steaming plate plates jar sack bag"),
+    Group("content", "plate dish", "mass", "pasta, ~spaghetti | rice | salad | =sushi", after="of", verbs="eat", unless="meatballs sauce chopsticks bowl bowls jar sack bag pot"),
     Group("content", "cake", "noun", "cupcake | donut, ~doughnut | muffin", verbs="eat bake", unless="hole candle candles"),
     Group("content", "big cake", "noun", "cake | pie | pizza", unless="birthday wedding candle candles icing frosting layer layers "
           "cherry fork chocolate apple slice slices cheese tier tiers"),
     Group("content", "pastry", "noun", "croissant | bagel | pretzel | waffle | pancake", verbs="eat bake", unless="syrup pile stack"),
-    Group("content", "ice cream", "mass", "~ice cream | popcorn | french fries | spaghetti", after="eat eats eating", unless="cone cones scoop shop"),
+    Group("content", "snack", "mass", "=ice cream | popcorn | french fries | spaghetti", after="eat eats eating", unless="cone cones scoop shop fork"),
     Group("content", "drink", "mass", "water | milk | beer | lemonade | wine | iced tea",
           after="glass glasses drink drinks drinking", unless="bar grape lemon lemons mint river pond lake foam faucet tap fountain cow"),
     Group("content", "hot drink", "mass", "coffee | tea | hot chocolate, ~cocoa | milk",
@@ -406,7 +407,7 @@ GROUPS = (
     Group("content", "figure", "noun", "circle | square | triangle | +star | hexagon | +heart",
           unless="sky night city town market half sit sits stand standing stands sitting fans dance map movie hurry street people"),
     # content: buildings and streets
-    Group("content", "building", "noun", "house | church | barn | castle | lighthouse | windmill | temple",
+    Group("content", "building", "noun", "house | church | barn | castle | windmill | temple",
           unless="tree green dog greenhouse haunted walls roof door window windows room inside horse hay bell steeple tower "
           "blades light sea family interior glass jungle cliff address farm owner cross made bird horses wedding"),
     Group("content", "lighthouse", "noun", "lighthouse | castle | church", unless="light beam ships interior"),
@@ -451,12 +452,17 @@ GROUPS = (
     Group("attribute", "apple colour", "adjective", "red | green | yellow", of="apple"),
     Group("attribute", "pear colour", "adjective", "green | yellow", of="pear melon"),
     Group("attribute", "plum colour", "adjective", "=green | purple | yellow", of="plum"),
-    Group("attribute", "grape colour", "adjective", "green | purple, =dark | red", of="grape"),
+    Group("attribute", "grape colour", "adjective", "green | purple, =dark, =red", of="grape"),
     Group("attribute", "pepper colour", "adjective", "red | green | yellow", of="pepper bell_pepper"),
     Group("attribute", "leaf colour", "adjective", "green | yellow | red | orange | brown", of="leaf"),
     Group("attribute", "field colour", "adjective", "golden | green | ~brown", of="field meadow hill"),
     Group("attribute", "knitted", "adjective", "=knitted, =crocheted, =stuffed, =plush | +wooden | +plastic | +glass", of="toy"),
     Group("attribute", "icing colour", "adjective", "pink | blue | white | yellow | green", of="icing frosting"),
+    Group("attribute", "water colour", "adjective", "turquoise, =blue, =clear | +brown | +gray", of="water sea ocean", unless="fish coral reef boat swimming sky"),
+    Group("attribute", "flamingo colour", "adjective", "pink | +blue | +black", of="flamingo"),
+    Group("attribute", "window light", "adjective", "glowing, =lit | dark", of="window", unless="sunlight day moonlight"),
+    Group("attribute", "colour of a product", "item", "black, =matte black | white, =matte white | red | blue, =navy blue, =navy | =brown, =dark brown | =rose gold, =gold | =silver | =grey, =gray, =matte grey, =matte gray "
+          "| green | =blue and white | =red and yellow | =black and white | =pink", unless="photo photography background hair portrait eyes"),
     Group("attribute", "wood shade", "adjective", "dark | light", of="wood"),
     # attribute: materials
     Group("attribute", "furniture material", "adjective", "wooden, ~wood | metal, ~metallic, ~steel | plastic",
@@ -491,7 +497,7 @@ GROUPS = (
     Group("attribute", "bat material", "adjective", "wooden | metal, ~aluminum", of="bat baseball_bat"),
     Group("attribute", "pot material", "adjective", "copper | clay | ~iron | ~steel | ~silver | glass", of="pot kettle pan", alone=True),
     Group("attribute", "jacket material", "adjective", "leather | denim | ~wool, ~woolen | velvet", of="jacket vest"),
-    Group("attribute", "cloth material", "adjective", "wool, ~woolen, ~woollen | silk | cotton | velvet", of="scarf blanket carpet rug curtain dress shirt cushion"),
+    Group("attribute", "cloth material", "adjective", "wool, ~woolen, ~woollen | silk | cotton | velvet", of="scarf blanket carpet rug dress shirt cushion"),
     Group("attribute", "glove material", "adjective", "leather | rubber | wool, ~woolen", of="glove boot shoe"),
     Group("attribute", "hat material", "adjective", "straw | leather | wool, ~woolen", of="hat"),
     Group("attribute", "bag material", "adjective", "leather | canvas | plastic | paper", of="bag handbag"),
@@ -553,7 +559,7 @@ GROUPS = (
     Group("attribute", "hair form", "adjective", "curly, ~wavy | straight", of="hair"),
     Group("attribute", "pattern", "adjective", "striped | checkered, ~checked, ~plaid | floral | polka dot | plain", of="@cloth", unless="striped checkered plaid floral polka patterned pattern flower pleated"),
     # attribute: clothing that somebody wears
-    Group("attribute", "worn jacket", "noun", "jacket, =coat | sweater, ~cardigan | hoodie | vest | =raincoat", after="in wearing wears worn wear",
+    Group("attribute", "worn jacket", "noun", "jacket, =coat, =raincoat | sweater, ~cardigan | hoodie | vest", after="in wearing wears worn wear",
           verbs="wear", unless="rain sleeve sleeves rainy hood collar zipper underneath wetsuit life lab safety buttons trench"),
     Group("attribute", "worn shirt", "noun", "shirt, ~t-shirt | +hoodie | +sweater", after="in wearing wears wear", verbs="wear",
           unless="sleeve sleeves collar jacket coat vest tie suit over apron buttons suspenders under"),
@@ -593,7 +599,7 @@ GROUPS = (
           "shows | the cartoon shows", unless=STYLE),
     Group("attribute", "monochrome", "phrase", "~black and white photo, ~black and white photograph, ~black and white picture | color photo",
           unless=f"{STYLE} @style"),
-    Group("attribute", "palette", "item", "=monochrome, =black and white | =vibrant, =vibrant colors | =pastel colors | full color | sepia tones", unless="film noir " + STYLE),
+    Group("attribute", "palette", "item", "=monochrome, =black and white | =vibrant, =vibrant colors, =colorful | pastel colors | neon colors | sepia tones", unless="film noir photo photography sepia background noir"),
     # spatial: relations
     Group("spatial", "relation to furniture", "relation", "~on | =on top of | under, ~underneath, ~beneath | next to, ~beside, =near, =by | behind | in front of",
           of="@support", by="@pet @hamster @toy @fruit @dish @container @solid @shoe @small", unless="@person @people @child"),
@@ -602,10 +608,10 @@ GROUPS = (
     Group("spatial", "people and furniture", "relation", "~on | next to, beside, =near, =by | behind | in front of",
           of="@support", by="@human", unless="cross-legged legs floor"),
     Group("spatial", "relation to a big thing", "relation", "next to, beside, =by, =near | behind | in front of",
-          of="@big", by="@human @animal @vehicle @thing"),
+          of="@big", by="@human @animal @vehicle @thing hot_dog donut cake sandwich pizza burger bread"),
     Group("spatial", "relation to a thing", "relation", "next to, beside, =by, =near | behind | in front of",
-          of="@thing @animal @human @vehicle", by="@human @animal @vehicle @thing"),
-    Group("spatial", "relation to a mirror", "relation", "in front of | next to, ~beside", of="mirror", unless="selfie brushing", by="@human @animal @shoe @small"),
+          of="@thing @animal @human @vehicle", by="@human @animal @vehicle @thing hot_dog donut cake sandwich pizza burger bread"),
+    Group("spatial", "relation to a mirror", "relation", "in front of | next to, ~beside", of="mirror", unless="selfie", by="@human @animal @shoe @small"),
     Group("spatial", "rug", "relation", "~under, ~underneath | next to | in front of", of="bed table sofa couch desk coffee_table", by="rug carpet"),
     Group("spatial", "top of a car", "relation", "~on top of, =on | next to | behind | in front of | under", of="car truck van", by="@pet"),
     Group("spatial", "inside a container", "relation", "~inside, =in | next to | behind | in front of", of="@container @dish @vessel",
@@ -641,9 +647,11 @@ GROUPS = (
     Group("spatial", "front or rear", "side", "front | rear", of="wheel door seat tire", after="the"),
     # spatial: phrases
     Group("spatial", "gaze", "phrase", "looking at the camera, ~looking directly at the camera, ~facing the camera, ~looking at viewer, ~looking into the camera "
-          "| looking away from the camera, ~facing away from the camera | looking up | looking down"),
+          "| looking away from the camera, ~facing away from the camera | +looking up | +looking down"),
     Group("spatial", "look", "phrase", "looks at the camera, ~looks directly at the camera, ~looks toward the camera, ~looks into the camera, ~faces the camera "
-          "| looks away from the camera | looks down | looks up"),
+          "| looks away from the camera | +looks down | +looks up"),
+    Group("spatial", "up or down", "phrase", "looking up | looking down"),
+    Group("spatial", "up or down now", "phrase", "looks up | looks down"),
     Group("spatial", "facing", "phrase", "facing away from the viewer | looking toward the viewer, ~facing the viewer"),
     Group("spatial", "arrangement", "phrase", "in a row, ~in a line, ~in neat rows, ~lined up | in a circle, ~in a half circle, ~in a semicircle | in a pile, ~in piles, ~in a heap",
           unless="last first top bottom people end queue @human"),
@@ -662,6 +670,7 @@ GROUPS = (
     Group("spatial", "close or far", "phrase", "close to the | far from the"),
     Group("spatial", "seen from", "phrase", "from above | from below", unless="light lit sun hang hangs hanging spotlight"),
     Group("spatial", "arms", "phrase", "arms crossed, ~crossed arms, ~arms folded, ~folded arms | arms raised, ~raised arms | arms outstretched, ~outstretched arms"),
+    Group("spatial", "lid", "phrase", "lid up | lid down"),
     Group("spatial", "hands of a man", "phrase", "in his pockets, ~in his pocket | behind his back | on his hips"),
     Group("spatial", "hands of a woman", "phrase", "in her pockets, ~in her pocket | behind her back | on her hips"),
     Group("spatial", "uphill", "phrase", "uphill | downhill"),
@@ -679,7 +688,7 @@ GROUPS = (
     Group("spatial", "view of", "phrase", "top view of, ~overhead view of, ~top-down view of | side view of"),
     Group("spatial", "shot", "item", "close-up, ~close up, ~close-up portrait, ~closeup | ~wide shot, full body shot", unless="macro portrait lens"),
     # spatial: poses and motions
-    Group("spatial", "pose", "verb", "sit | stand | ~lie, ~lay, =sleep | kneel, =crouch", by="@human",
+    Group("spatial", "pose", "verb", "sit | stand | ~lie, ~lay, =sleep | ~kneel, =crouch", by="@human",
           unless="leg legs feet wheelchair tie tied cane crutches yoga horse saddle skis skateboard bike surfboard back line writes write "
           "high"),
     Group("spatial", "pet pose", "verb", "sit | stand | lie, ~lay, =sleep, =rest", by="@pet fox bear monkey wolf raccoon squirrel", unless="legs hind leash cup stump"),
@@ -710,7 +719,7 @@ GROUPS = (
     Group("spatial", "chase", "verb", "chase, ~run after | run away from", of="@animal @human car", by="@animal @human"),
     Group("spatial", "chase a ball", "verb", "~chase, ~run after | +lie next to", of="ball frisbee", by="@animal"),
     Group("spatial", "hold", "verb", "~hold | +stand next to", of="surfboard snowboard skateboard suitcase dog cat bicycle guitar broom shovel sign basket ladder backpack statue cello flag", by="@human",
-          unless="sit sits sitting stand stands standing walk walks walking lie lies lying kneel kneeling seated up reading"),
+          unless="sit sits sitting stand stands standing walk walks walking lie lies lying kneel kneeling seated up reading arms hand hands"),
     Group("spatial", "carry", "verb", "~carry | +drag", of="suitcase bag box sled basket backpack log sack chair ladder", by="@human", unless="head shoulder shoulders arm under back"),
     Group("spatial", "hang from", "verb", "~hang upside down from, ~hang from | +sit on | +stand on", of="branch", by="@animal @monkey koala sloth bird"),
     Group("spatial", "look through a window", "verb", "~look out of, ~look out | +look in through", of="window"),
@@ -765,17 +774,18 @@ GROUPS = (
     Group("contextual", "water", "noun", "lake | river, ~stream | pond | =ocean, =sea", after="in on by beside near across over around overlooking",
           unless="lily wave waves beach shore ship ships surf surfer island bank bridge runs flows houseboats kayaks "
           "view queen coast waterfall dock harbor ice frozen sand whale dolphin reef bay breeze life down"),
-    Group("contextual", "waterside", "noun", "=canal | =river | +beach | +country road | =dirt road | +highway", after="along", unless="boat boats houseboats bank water kayak swims"),
+    Group("contextual", "waterside", "noun", "=canal | =river | +beach | +country road, =dirt road | +highway", after="along", unless="boat boats houseboats bank water kayak swims"),
     Group("contextual", "landscape as a subject", "noun", "beach | forest | desert | meadow | =valley | +jungle", after="^", unless="wave waves sand palm sea ocean surf tree trees leaves "
           "umbrella umbrellas flowers grass highway bamboo pine birch people snow wildflowers dunes fog"),
     Group("contextual", "road", "place", "on the highway | on a dirt road, =on a country road | on a bridge | +in a parking lot", unless="river boat lane traffic corner"),
-    Group("contextual", "hills", "place", "in the hills | in the mountains | +in the desert | +in the jungle", unless="snow ski slope peaks goat rocks"),
+    Group("contextual", "hills", "place", "in the hills, in the mountains | +in the desert | +in the jungle", unless="snow ski slope peaks goat rocks"),
     Group("contextual", "landscape", "noun", "valley | city | forest | desert | meadow", after="above over across through",
           unless="tree trees bridge river sand dunes leaves buildings tower skyscrapers highway castle village snow grass flowers jungle"),
     # contextual: background
     Group("contextual", "background colour", "adjective", "white | black, =dark | blue | gray, ~grey | green | red | yellow | pink | ~purple | ~orange", of="background backdrop",
           unless="silhouette isolated line", alone=True),
-    Group("contextual", "isolated background", "phrase", "on white background, ~isolated on white background | on black background | on gray background", unless="black white gray"),
+    Group("contextual", "isolated background", "phrase", "on white background, ~isolated on white background | on black background", unless="black"),
+    Group("contextual", "isolated on a colour", "phrase", "on white background, ~isolated on white background | +on red background | +on blue background", unless="red blue isolated"),
     Group("contextual", "background scene", "adjective", "forest | city | beach | desert | mountain | ~carnival | ~halloween | ~snowy | ~jungle | ~castle", of="background backdrop",
           unless=f"{WILD} sand tree trees", alone=True),
     Group("contextual", "view", "phrase", "sea view, ~ocean view | mountain view | city view | garden view"),
@@ -880,7 +890,7 @@ THINGS = {
     "sand | sea | ocean | water | stream | city street | school | store | shop | camp | campsite | campfire",
     "plant": "tree | flower | plant | bush | leaf | branch | grass | potted plant | houseplant | vine | hedge | log | palm | tulip | fern",
     "part of clothing": "sleeve | collar | pocket",
-    "more things": "power line | wire | line | tree trunk | bonfire | fire | hurdle | obstacle | goal | net | portal | post | rail | shield | shopping cart | wall clock | wave | trunk | picture | metal rail | viewer | dish",
+    "more things": "corkboard | street sign | entrance | sack | stick | power line | wire | line | tree trunk | bonfire | fire | hurdle | obstacle | goal | net | portal | post | rail | shield | shopping cart | wall clock | wave | trunk | picture | metal rail | viewer | dish",
     "part of a body": "beard | mustache | eye | mouth | tail | face | expression | leg | arm | hand | foot | ear | wing | horn | tongue | "
     "nose | finger | paw | head | shoulder | knee | tooth | lip",
     "food": "steak | egg | vegetable | fruit | pepper | bell pepper | grape | milkshake | cupcake | cookie | potato | french fry | noodle | loaf | "
@@ -894,7 +904,7 @@ MASSES = {
 
 # What groups refer to with @: a class stands for its kinds, and a kind for its nouns; `!` takes nouns out.
 CLASSES = {
-    "human": "@person @child @worker @office_worker @hero @royal @stage_artist @player @people @couple @fantasy @baby @machine_man",
+    "human": "@person @child @worker @office_worker @hero @royal @stage_artist @player @people @couple @fantasy baby infant @machine_man",
     "adult": "@person @worker @office_worker @hero @royal @stage_artist @player @people @fantasy @couple !boy !girl !child !kid !baby !toddler "
     "!infant !teenager !giant !monster !ghost !crowd !audience !team !family !student !fairy !mermaid !troll !golem !puppy !kitten "
     "!doll !elf !angel",
@@ -929,7 +939,7 @@ CLASSES = {
     "flag tent umbrella balloon kite ball box pot pan tray bell lantern drum painting frame picture_frame picture wall_clock crowd "
     "room bedroom kitchen bathroom garden park pond lake island village town cave pool hat backpack bag suitcase wave cloud pumpkin watermelon pizza cake "
     "sandwich burger cookie cupcake @solid @figure cabinet screwdriver shovel sword axe @plant eye !jet_ski !wheelchair",
-    "tall": "@tree @building tower lamp candle glass fence ladder man woman skyscraper statue vase chimney cactus @plant grass hedge lighthouse "
+    "tall": "@tree @building tower lamp candle glass fence ladder man woman statue vase chimney cactus @plant grass hedge lighthouse "
     "boy girl pole column bush bookshelf cabinet",
     "long": "dress skirt coat tail rope pier scarf table bench ladder hallway corridor train tunnel bridge road sleeve ribbon hallway wall",
     "wide": "street road path river bridge hallway alley corridor staircase valley hat sidewalk canal bed ribbon window door city_street stream "
@@ -956,7 +966,11 @@ MANY = (
 )
 
 # Things of which somebody uses one: subjects beside them stay alone.
-ALONE = "@two-wheeler @wear @worn_trousers @electronics @string_instrument @chair"
+ALONE = "@two-wheeler @wear @worn_hat @worn_suit @worn_trench_coat @worn_costume @worn_glasses @worn_sunglasses @worn_headphones @worn_trousers @electronics @string_instrument @chair"
+
+# Words beside which a person or an animal stays alone, and adjectives of what is alone.
+SOLO = "ride rides riding smoking smokes skateboard surfboard snowboard surfing unicycle pipe selfie"
+SINGLE = "lone lonely single solitary only"
 
 # Adjectives that say nothing which an exchange of the noun could turn into nonsense.
 ADJECTIVES = """

@@ -1,7 +1,6 @@
 """Blocks of a datatrove pipeline that edits captions, for one machine, a Slurm cluster or Ray. Knows no executor.
 
-datatrove gives each task its files and marks tasks that are done. Inside a task, every answer goes into a journal, so a task
-that was killed starts again and asks for nothing twice.
+datatrove gives each task its files and marks finished tasks; a task that was killed starts again and reads its journals first.
 """
 
 import json
@@ -10,11 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import datasets
 from filelock import FileLock, Timeout
+from pyarrow import ArrowInvalid
 from pyarrow.parquet import ParquetFile
 
 from ..cards import short_name
@@ -46,7 +46,7 @@ def as_document(caption_column: str, key_column: str | None, reader, row: dict, 
     caption = row.get(caption_column)
     if not isinstance(caption, str | None):
         raise UserError(
-            f"caption_column {caption_column!r} must hold strings, row {number} of {path} holds {caption!r}"
+            f"caption_column {caption_column!r} must hold strings, not {caption!r} as row {number} of {path}"
         )
     key = f"{path}/{number}" if key_column is None else row.get(key_column)
     if key is None:
@@ -73,9 +73,8 @@ class CaptionFiles:
         self.folder, self.columns = folder, (caption_column, key_column)
         try:
             files = get_datafolder(folder)
-            self.paths = [
-                path for path in files.list_files(glob_pattern=glob_pattern) if path.endswith(tuple(FORMATS))
-            ]
+            there = files.list_files(glob_pattern=glob_pattern)
+            self.paths = [path for path in there if path.endswith(tuple(FORMATS))]
             self.sizes = files.sizes(self.paths)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(f"input {folder!r} cannot be read ({_reason(error)})") from error
@@ -86,10 +85,10 @@ class CaptionFiles:
                 f"{' and '.join(sorted(formats)) or 'neither'}"
             )
         self.format = formats.pop()
-        there = self._first_columns()
+        columns = self._first_columns()
         for flag, column in zip(("caption_column", "key_column"), self.columns, strict=True):
-            if column is not None and column not in there:
-                raise UserError(f"{flag} {column!r} is not a column of input; it has {', '.join(there)}")
+            if column is not None and column not in columns:
+                raise UserError(f"{flag} {column!r} is not a column of input; it has {', '.join(columns)}")
 
     def _first_columns(self) -> list[str]:
         path = next((path for path, size in zip(self.paths, self.sizes, strict=True) if size), self.paths[0])
@@ -122,17 +121,11 @@ class CaptionFiles:
         reader, each = self.reader(), -(-size // len(chosen))
         try:
             found = [document.text for path in chosen for document in islice(reader.read_file(path), each)]
-        except UserError:
-            raise
-        except (OSError, ValueError) as error:
+        except (OSError, ArrowInvalid) as error:
             raise UserError(f"input {self.folder!r} cannot be read ({_reason(error)})") from error
         if not found:
             raise UserError(f"input {self.folder!r} holds no rows; give files that do")
         return found
-
-    def fingerprint(self) -> str:
-        """Names the files and their sizes: enough to notice other ones."""
-        return sha256(json.dumps([self.paths, self.sizes]).encode()).hexdigest()[:16]
 
     def begin(self, folder: Path, config: dict, tasks: int) -> Path:
         """Fixes what a folder is built from, or checks that a run goes on with the same.
@@ -145,7 +138,8 @@ class CaptionFiles:
         """
         work = Path(folder) / "work"
         work.mkdir(parents=True, exist_ok=True)
-        check_config(Path(folder), config | {"files": self.fingerprint(), "tasks": tasks})
+        files = sha256(json.dumps([self.paths, self.sizes]).encode()).hexdigest()[:16]  # enough to notice other ones
+        check_config(Path(folder), config | {"files": files, "tasks": tasks})
         write_whole(work / "files.txt", "".join(f"{path}\n" for path in self.paths))
         return work / "files.txt"
 
@@ -183,9 +177,7 @@ def numbered(documents: Iterable[Document]) -> dict[int, Document]:
     rows = {}
     for document in documents:
         number = row_number(document.id)
-        while number in rows:
-            number += 1
-        rows[number] = document
+        rows[next(free for free in count(number) if free not in rows)] = document
     return rows
 
 
@@ -229,13 +221,16 @@ class MismatchedPrompts(PipelineStep):
                     for result in results:
                         if result.reason is None:
                             yield _filled(rows[result.row], result, editor.name)
-                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in failed]
-                (Path(self.folder) / "failed").mkdir(exist_ok=True)
-                write_whole(Path(self.folder) / "failed" / f"{rank:05d}.jsonl", "".join(lines))
+                self._write_failed(rank, failed)
         except Timeout as error:
             raise UserError(
                 f"output_dir {self.folder!r}: another process works on task {rank}; wait for it"
             ) from error
+
+    def _write_failed(self, rank: int, failed: list[dict]) -> None:
+        path = Path(self.folder) / "failed" / f"{rank:05d}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in failed))
 
     def _count(self, number: int, tally: Tally) -> None:
         counts = {name: value for name, value in vars(tally).items() if name != "rejected"}

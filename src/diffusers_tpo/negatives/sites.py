@@ -12,8 +12,8 @@ from .lexicon import NUMBERS, SHADES, Group
 
 Option = tuple[Replacement, ...]  # one edit, which may touch several places
 
-COUNTING, UNITS, WHOLES, SEXED = map(
-    word_set, (lexicon.COUNTING, lexicon.UNITS, lexicon.WHOLES, lexicon.SEXED)
+COUNTING, UNITS, WHOLES, SEXED, SOLO, SINGLE = map(
+    word_set, (lexicon.COUNTING, lexicon.UNITS, lexicon.WHOLES, lexicon.SEXED, lexicon.SOLO, lexicon.SINGLE)
 )
 TWO_ONLY = phrase_list(lexicon.TWO_ONLY)
 COLLECTIVES = {word: resolve(nouns) for word, nouns in lexicon.COLLECTIVES.items()}
@@ -119,6 +119,8 @@ def noun_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
         return
     for entry in entries:
         group = entry.group
+        if entry.tag != phrase.noun.tag:
+            continue
         if guarded(caption, group, hit.start, hit.end) or not is_free(caption, phrase, group):
             continue
         hits = present(caption, group)[entry.meaning]
@@ -131,7 +133,9 @@ def noun_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
             if collective is not None and other.lemma not in collective:
                 continue
             if all(suited(each, other.lemma) for each in phrases):
-                yield tuple(Replacement(each.start, each.end, form_like(each, entry, other)) for each in hits)
+                yield tuple(
+                    Replacement(each.head.start, each.end, form_like(each, group, other.lemma)) for each in phrases
+                )
 
 
 def gender_options(caption: Caption, hit: Hit) -> Iterator[Option]:
@@ -153,12 +157,14 @@ def possessive(caption: Caption, hits: list[Hit]) -> bool:
     return any(f"{caption.words[hit.end - 1]}{sign}" in caption.known for hit in hits for sign in ("'s", "’s"))
 
 
-def form_like(hit: Hit, entry: Entry, other: Other) -> str:
-    """The other noun in the number of a hit of the same meaning."""
-    for each in hit.phrase.entries:
-        if each.group is entry.group:
-            return next(word.text for word in each.others if word.lemma == other.lemma)
-    raise AssertionError(entry.lemma)
+def form_like(phrase: NounPhrase, group: Group, lemma: str) -> str:
+    """Another noun of a group in the number of a noun phrase."""
+    return next(
+        other.text
+        for entry in phrase.head.phrase.entries
+        for other in entry.others
+        if entry.group is group and entry.tag == phrase.noun.tag and other.lemma == lemma
+    )
 
 
 def counts_again(caption: Caption) -> bool:
@@ -184,7 +190,7 @@ def number_options(caption: Caption, index: int) -> Iterator[Option]:
     if value < 2 or value > 60 or counts_again(caption):
         return
     before = caption.word(index - 1)
-    if before in ("at", "-", ".", "/", "#", "no", ":", "size", "to", "$", "about", "type", "chapter", "or", "and") and (
+    if before in ("at", "-", ".", "/", "#", "no", ":", "size", "to", "$", "about", "type", "chapter", "or", "and", "between") and (
         before != "and" or caption.word(index - 2) in NUMBERS
     ):
         return
@@ -268,8 +274,10 @@ def more_options(caption: Caption, hit: Hit) -> Iterator[Option]:
 def is_repeated(caption: Caption, phrase: NounPhrase) -> bool:
     """True if the noun occurs once more, or if somebody uses one thing, which three would not use together."""
     same = [hit for hit in caption.hits if hit.phrase.noun and hit.phrase.noun.lemma == phrase.noun.lemma]
-    human = phrase.noun.lemma in resolve("@human @animal")
-    return len(same) > 1 or human and not caption.nouns.isdisjoint(resolve(lexicon.ALONE) - {phrase.noun.lemma})
+    if len(same) > 1 or not SINGLE.isdisjoint(phrase.neutral):
+        return True
+    tied = not SOLO.isdisjoint(caption.known) or caption.nouns & resolve(lexicon.ALONE) - {phrase.noun.lemma}
+    return phrase.noun.lemma in resolve("@human @animal") and bool(tied)
 
 
 def may_be_several(caption: Caption, phrase: NounPhrase, before: str) -> bool:
@@ -473,6 +481,13 @@ def relation_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> 
             yield (Replacement(hit.start, hit.end, other.text),)
 
 
+def is_object(caption: Caption, index: int) -> bool:
+    """True if the noun before an index stands after a preposition: "a horse" in "a man on a horse"."""
+    hit = caption.ending.get(index)
+    phrase = caption.noun_phrase(hit) if hit is not None else None
+    return phrase is not None and caption.word(phrase.start - 1) in PREPOSITIONS - {"of", "with", "in", "like"}
+
+
 def landmark_after(caption: Caption, index: int) -> str | None:
     """The thing, or the pronoun, that follows a preposition."""
     word, after = caption.word(index), caption.word(index + 1)
@@ -498,7 +513,7 @@ def is_in_phrase(caption: Caption, index: int) -> bool:
 
 def verb_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
     place = before_verb(caption, hit.start, frozenset())
-    figures = list(subjects(caption, place))
+    figures = list(subjects(caption, place)) if not is_object(caption, place) else []
     after = caption.word(hit.end)
     for entry in entries:
         group = entry.group
