@@ -86,6 +86,8 @@ class ChatEditor:
         extra_body: dict | None = None,
     ):
         self.openai = require("openai", extra="negatives")
+        for url in base_urls:
+            check_url(url)
         self.name, self.base_urls, self.concurrency = model, base_urls, concurrency
         self.api_key = api_key
         self.client_options = {"api_key": api_key or "none", "timeout": timeout, "max_retries": max_retries}
