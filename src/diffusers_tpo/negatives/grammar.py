@@ -55,7 +55,7 @@ def plural(noun: str) -> str:
 @lru_cache(maxsize=20_000)
 def verb_form(lemma: str, tag: str) -> str:
     """The form of a verb with a Penn tag (VB, VBZ, VBG, VBN)."""
-    return require("lemminflect", extra="negatives").getInflection(lemma, tag=tag)[0]
+    return next(iter(require("lemminflect", extra="negatives").getInflection(lemma, tag=tag)), "")
 
 
 def inflected(phrase: str, tag: str) -> str:
@@ -75,6 +75,14 @@ def singular_of(word: str) -> str | None:
     if not word.isalpha():
         return None
     return next((lemma for lemma in _lemmas(word, "NOUN") if lemma != word and plural(lemma) == word), None)
+
+
+@lru_cache(maxsize=1_000)
+def verb_forms(verbs: str) -> frozenset[str]:
+    """All forms of some verbs."""
+    return frozenset(
+        verb_form(lemma, tag) for lemma in verbs.split() for tag in ("VB", "VBZ", "VBG", "VBN", "VBD")
+    )
 
 
 @lru_cache(maxsize=1)
@@ -135,21 +143,19 @@ def ends_any_noun(word: str) -> bool:
     )
 
 
-def ends_noun(word: str | None, plural_noun: bool = False, determiner: str | None = None) -> bool:
+def ends_noun(word: str | None, plural_noun: bool = False, singular: bool = False) -> bool:
     """True if a noun before this word (or before the end) is complete, and no part of a compound.
 
     Args:
         plural_noun: whether the noun stands in the plural.
-        determiner: what stands before the noun; after "a", any word such as "pets" is a verb.
+        singular: whether "a" or the like stands before the noun, so that a word such as "pets" after it is a verb.
     """
     if word is None or ends_any_noun(word):
         return True
-    tags = verb_tags().get(word, frozenset())
-    if plural_noun:
-        return "VB" in tags or "VBZ" in tags and "noun" not in tags
-    if determiner in SINGULAR:
+    if singular:
         return is_third_person(word)
-    return "VBZ" in tags and "noun" not in tags
+    tags = verb_tags().get(word, frozenset())
+    return plural_noun and "VB" in tags or "VBZ" in tags and "noun" not in tags
 
 
 def match_case(new: str, old: str, title: bool = False) -> str:

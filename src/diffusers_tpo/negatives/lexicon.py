@@ -959,6 +959,9 @@ CLASSES = {
     "picnic_blanket coat bag vest cardigan blouse",
 }
 
+# Figures that may stand beside a landmark though a preposition stands before them: "a man with a dog in a car".
+LOOSE = "@human @animal @wear hair beard"
+
 # Kinds of which there may as well be several.
 MANY = (
     "@human @animal @vehicle @thing @insect @reptile @mythical_animal @sea_animal @sea_bird @bird_of_the_air @small_bird bird flower "
@@ -1009,17 +1012,33 @@ cook cross turn shake open close stretch paint dance share study spray drip spla
 pet kick lick stack brush comb shave comb surf ski cycle race
 """
 
-# Verbs whose object may be exchanged, whatever it is.
+# Verbs whose object may be exchanged, whatever it is, and verbs that people have several objects of as well as one.
 OBJECT_VERBS = """
 hold carry have show depict feature contain see find buy sell watch hug pet touch approach chase include display photograph
 surround follow feed meet greet draw paint bring get give
 """
+SEVERAL_OBJECTS = "hold carry see watch find paint draw photograph"
 
-# Words before "of" after which a noun stays a thing of its own.
-WHOLES = """
-photo photograph picture painting drawing sketch illustration portrait render image view group pair couple bowl plate pile row
-basket statue sculpture close-up closeup photography full box crate slice shot art poster logo set cartoon figurine closeup video
-scene bunch bouquet vase line field stack tray bag team crew crowd section cart jar herd flock collection variety trio troop
+# Verbs before a preposition of place, and before one of direction.
+STANDING = """
+sit stand lie lay sleep rest perch park place hide kneel crouch wait seat position set pose eat nap doze squat relax play hang float
+hover dance
+"""
+MOVING = """
+walk run drive swim fly look kick crawl throw go move head turn hurry travel climb step jump leap get ride sail dash march lead stroll
+"""
+
+# Words before "of": for images, for several things together, for what holds others, for what has the shape of others, and all
+# those after which a noun stays a thing of its own.
+IMAGES = "photo picture painting sketch drawing photograph image"
+GATHERED = """
+group herd flock pair couple pack school bunch pile row crowd number family line dozen variety collection
+"""
+HOLDERS = "glass cup bowl plate basket vase pile stack bottle jar box bucket"
+FIGURES = "statue sculpture bust figurine slice piece"
+WHOLES = f"""
+{IMAGES} {GATHERED} {HOLDERS} illustration portrait render rendering view full statue sculpture close-up closeup photography crate slice
+shot art poster logo set cartoon figurine video scene bouquet field tray bag team crew section cart herd trio troop
 """
 # Words for several, and what they are said of.
 COLLECTIVES = {
@@ -1033,6 +1052,12 @@ COLLECTIVES = {
     "field": "sunflower tulip daisy pumpkin rose",
     "vase": "rose tulip sunflower daisy lily flower",
 }
+# Kinds of nouns that stay the same whatever follows "with", and words before "with" that tie what follows to them.
+FREE_WITH = "@person @child @pet @worker @hero @livestock @royal @machine_man @dish_from_the_hand @bowl_dish"
+TIED_WITH = "covered filled topped made decorated painted dressed"
+# "puts a tray into the oven" and "takes a tray out of the oven"
+PUT = {"putting": "taking", "puts": "takes", "placing": "taking"}
+TAKE = {"taking": "putting", "takes": "puts", "pulling": "putting"}
 
 # Phrases that are one thing, none of whose words is ever exchanged.
 FIXED = """

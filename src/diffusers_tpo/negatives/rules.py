@@ -3,46 +3,101 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from .caption import Caption, find_hits
 from .editors import Answer, EditRequest
-from .lexicon import NUMBERS
-from .sites import Option, candidates
+from .lexicon import NUMBERS, SEXES
+from .sites import Option, item_options, phrase_options
+from .sites_attribute import adjective_options, exchange_options
+from .sites_content import group_options, more_options, noun_options, number_options, several_options, sex_options
+from .sites_contextual import place_options
+from .sites_spatial import in_and_out_options, relation_options, side_options, verb_options
 from .words import TOKEN
+
+
+MAKERS = {
+    "noun": noun_options,
+    "plural": noun_options,
+    "mass": noun_options,
+    "adjective": adjective_options,
+    "relation": relation_options,
+    "verb": verb_options,
+    "side": side_options,
+    "place": place_options,
+    "phrase": phrase_options,
+    "item": item_options,
+}
+WORD_MAKERS = {
+    "content": dict.fromkeys(NUMBERS, number_options)
+    | dict.fromkeys(("several", "many", "couple"), several_options)
+    | {"group": group_options},
+    "spatial": dict.fromkeys(("into", "out"), in_and_out_options),
+    "attribute": {},
+    "contextual": {},
+}
+MAX_CANDIDATES = 200  # places of one caption that are looked at; only lists of keywords have more
+
+Candidate = tuple[Callable[..., Iterator[Option]], tuple]  # a function and what it is called with
+
+
+def candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
+    """Where a caption might change by one principle."""
+    for hit in caption.hits:
+        for kind, entries in hit.phrase.by_principle.get(principle, {}).items():
+            yield MAKERS[kind], (caption, hit, entries)
+        if principle == "content" and caption.words[hit.start] in SEXES:
+            yield sex_options, (caption, hit)
+    makers = WORD_MAKERS[principle]
+    for index, word in enumerate(caption.words):
+        if word in makers:
+            yield makers[word], (caption, index)
+    if principle == "attribute":
+        adjectives = [hit for hit in caption.hits if "adjective" in hit.phrase.by_principle.get(principle, ())]
+        for first, second in zip(adjectives, adjectives[1:], strict=False):
+            yield exchange_options, (caption, first, second)
+
+
+def last_candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
+    """Where to look if nothing else can change: too many edits that only count would give themselves away."""
+    if principle == "content":
+        for hit in caption.hits:
+            if hit.phrase.noun is not None:
+                yield more_options, (caption, hit)
 
 
 def edit_caption(
     caption: Caption, principle: str, num_edits: int, rng: random.Random, frequencies: Counter
 ) -> str | None:
     """Makes up to `num_edits` edits of one principle, or returns `None` where there is nothing safe to change."""
-    places = list(candidates(caption, principle))
-    rng.shuffle(places)
-    chosen, touched, new = [], set(), set()
-    for make, arguments in places:
-        options = [
-            option for option in make(*arguments)
-            if new.isdisjoint(change.text for change in option) and says_more(caption, option)
-        ]  # fmt: skip
-        if not options:
-            continue
-        weights = [1 + sum(frequencies[change.text] for change in option) for option in options]
-        option = rng.choices(options, weights)[0]
-        indices = {index for change in option for index in range(change.start - 1, change.end + 1)}
-        if indices.isdisjoint(touched):
-            chosen.append(option)
-            touched |= indices
-            new.update(change.text for change in option)
-        if len(chosen) == num_edits:
-            break
+    chosen: list[Option] = []
+    touched: set[int] = set()
+    new: set[str] = set()
+    for find in (candidates, last_candidates):
+        places = list(find(caption, principle))
+        rng.shuffle(places)
+        for make, arguments in places[:MAX_CANDIDATES]:
+            if len(chosen) == num_edits:
+                break
+            options = [option for option in make(*arguments) if is_usable(caption, option, new)]
+            if not options:
+                continue
+            weights = [1 + sum(frequencies[change.text] for change in option) for option in options]
+            option = rng.choices(options, weights)[0]
+            indices = {index for change in option for index in range(change.start - 1, change.end + 1)}
+            if indices.isdisjoint(touched):
+                chosen.append(option)
+                touched |= indices
+                new.update(change.text for change in option)
     return caption.replaced(change for option in chosen for change in option) if chosen else None
 
 
-def says_more(caption: Caption, option: Option) -> bool:
-    """False if the words only become more or fewer, as from "in" to "in front of", which need not contradict anything."""
-    old = {word for change in option for word in caption.words[change.start : change.end]}
-    new = {word for change in option for word in change.text.split()}
-    return len(option) > 1 or not (old <= new or new <= old)
+def is_usable(caption: Caption, option: Option, new: set[str]) -> bool:
+    """False if another edit puts the same words in, or if words only become more or fewer, as from "in" to "in front of"."""
+    before = {word for change in option for word in caption.words[change.start : change.end]}
+    after = {word for change in option for word in change.text.split()}
+    is_rewording = len(option) == 1 and (before <= after or after <= before)
+    return not is_rewording and new.isdisjoint(change.text for change in option)
 
 
 class RulesEditor:
@@ -71,7 +126,7 @@ class RulesEditor:
 
 def count_words(captions: Iterable[str]) -> Counter:
     """How often each word or phrase of the lexicon occurs."""
-    counts = Counter()
+    counts: Counter = Counter()
     for text in captions:
         words = [match.casefold() for match in TOKEN.findall(text)]
         counts.update(" ".join(words[hit.start : hit.end]) for hit in find_hits(words))
