@@ -143,6 +143,18 @@ def test_images_stay_as_they_are_and_join_later_by_key(run, texts, tmp_path):
     assert run("joined", dataset_name=tmp_path / "texts", join_images=folder, key_column="id") == 2
 
 
+def test_a_missing_image_is_one_sentence_and_the_answers_stay(run, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "p.png")
+    rows = datasets.Dataset.from_dict({"image": [str(folder / "p.png")], "text": ["a red cube"]})
+    rows.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    (folder / "p.png").unlink()
+    assert run(dataset_name=tmp_path / "saved", editor="rules") == 2
+    assert "an image of the data set is missing" in capsys.readouterr().err
+    assert (tmp_path / "out" / "work" / "00000.journal.jsonl").stat().st_size
+
+
 def test_the_shapes_world_is_edited_exactly(run):
     from diffusers_tpo.shapes.editor import read_scene
 

@@ -118,7 +118,11 @@ def stored_images(rows: Dataset, column: str) -> Dataset:
 
 
 def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> None:
-    """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte."""
+    """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte.
+
+    Raises:
+        UserError: if an image's file is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}")
     shutil.rmtree(embedded, ignore_errors=True)  # of a killed run
@@ -127,14 +131,19 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> No
         rows = Dataset.from_dict({"image": [], **texts}, features=Features({"image": Image(), **TEXT_FEATURES}))
     elif images is not None:
         embedded.mkdir()
-        images = images.with_format("arrow").map(
-            embed_table_storage,
-            batched=True,
-            batch_size=WRITE_BATCH,
-            features=Features({"image": Image(decode=False)}),
-            cache_file_name=str(embedded / "images.arrow"),
-            load_from_cache_file=False,
-        )
+        try:
+            images = images.with_format("arrow").map(
+                embed_table_storage,
+                batched=True,
+                batch_size=WRITE_BATCH,
+                features=Features({"image": Image(decode=False)}),
+                cache_file_name=str(embedded / "images.arrow"),
+                load_from_cache_file=False,
+            )
+        except FileNotFoundError as error:
+            raise UserError(
+                f"an image of the data set is missing ({error}); restore it or leave its row out: no answer that came is lost"
+            ) from error
         rows = datasets.concatenate_datasets([images.with_format(None).cast_column("image", Image()), rows], axis=1)
     rows.to_parquet(partial, batch_size=WRITE_BATCH if images is not None else None)
     del rows, images  # the latter maps the file that goes

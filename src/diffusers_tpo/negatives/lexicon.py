@@ -109,12 +109,18 @@ ROOM = (
 
 GROUPS = (
     # content: people
-    Group("content", "person", "noun", "man, ~gentleman, ~guy | woman, ~lady | boy | girl", unless=GENDERED),
+    Group(
+        "content",
+        "person",
+        "noun",
+        "man, ~gentleman, ~guy | woman, ~lady | boy | girl",
+        unless=f"{GENDERED} @child couple family parents",
+    ),
     Group("content", "man or boy", "noun", "man, ~gentleman, ~guy | boy", unless="beard bearded mustache bald wife son daughter bride car driver drives "
-          "driving beer wine businessman old elderly father elder baby grey gray @child muscular tattoo tattooed tattoos company wedding soldier razor shaving"),
+          "driving beer wine businessman old elderly father elder baby grey gray @child muscular tattoo tattooed tattoos company couple family parents wedding soldier razor shaving"),
     Group("content", "woman or girl", "noun", "woman, ~lady | girl", unless="pregnant husband son daughter groom car driver drives driving beer wine old elderly mother "
-          "baby makeup wedding bride gown heels @child lipstick nude naked bikini model"),
-    Group("content", "child", "noun", "~child, ~kid | man | woman", unless=f"{GENDERED} {BABY} parent parents @child"),
+          "baby couple family parents makeup wedding bride gown heels @child lipstick nude naked bikini model"),
+    Group("content", "child", "noun", "~child, ~kid | man | woman", unless=f"{GENDERED} {BABY} parent parents @child @person"),
     Group("content", "baby", "noun", "~baby, ~infant | +puppy | +kitten | +doll", verbs="hold carry cradle", unless="high eating eats hands diaper crawling bottle crying stroller crib feeding"),
     Group(
         "content",
@@ -513,7 +519,7 @@ GROUPS = (
     Group("attribute", "thickness", "adjective", "thick | thin", of="book rope branch candle wall blanket rug line fence"),
     Group("attribute", "depth", "adjective", "deep | shallow", of="water pool bowl stream"),
     Group("attribute", "steepness", "adjective", "steep | gentle", of="hill slope"),
-    Group("attribute", "form", "adjective", "round, ~circular | square | oval | rectangular", of="@formed"),
+    Group("attribute", "form", "adjective", "round, ~circular | square, =rectangular | oval", of="@formed"),
     Group("attribute", "glasses form", "adjective", "round | square", of="glasses eyeglasses"),
     # attribute: age and state
     Group("attribute", "age", "adjective", "old, ~elderly, ~senior, =aged | young | middle-aged", of="@adult",
@@ -663,7 +669,7 @@ GROUPS = (
     Group("spatial", "middle of one", "phrase", "in the middle of a, ~in the center of a, =at the corner of a | at the edge of a, ~on the edge of a",
           unless="night winter summer day crowd game group"),
     Group("spatial", "side of a road", "phrase", "on the side of the, ~at the side of the | in the middle of the", unless="building house box face head"),
-    Group("spatial", "on the floor", "phrase", "on the floor | +on the bed | +on the sofa", unless="tiles bed sofa couch standing stands lie kitchen bathroom walk walking case marble gym classroom"),
+    Group("spatial", "on the floor", "phrase", "on the floor | +on the bed | +on the sofa", unless="office tiles bed sofa couch standing stands lie kitchen bathroom walk walking case marble gym classroom"),
     Group("spatial", "in her arms", "phrase", "in her arms | on her shoulders | on her back", unless="shoulder"),
     Group("spatial", "in his arms", "phrase", "in his arms | on his shoulders | on his back", unless="shoulder"),
     Group("spatial", "distance", "phrase", "in the distance | in the foreground"),

@@ -27,7 +27,8 @@ BELONGING = frozenset("of with".split())
 def relation_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
     """Another preposition between something and a landmark."""
     landmark, before = landmark_after(caption, hit.end), caption.word(hit.start - 1)
-    if landmark is None or before in ("from", "not"):
+    is_agent = caption.words[hit.start] == "by" and before is not None and grammar.is_participle(before)
+    if landmark is None or before in ("from", "not") or is_agent and not before.endswith("ing"):
         return
     place = start_of_verb(caption, hit.start, grammar.verb_forms(f"{lexicon.STANDING} {lexicon.MOVING}"))
     figures = set(subjects(caption, place))
