@@ -13,6 +13,8 @@ from chat_server import MODEL, ChatServer, good
 from conftest import as_flags
 from PIL import Image
 
+from diffusers_tpo.errors import UserError
+from diffusers_tpo.negatives.dataset import stored_images, write_rows
 from diffusers_tpo.negatives.principles import PRINCIPLES
 
 
@@ -143,16 +145,13 @@ def test_images_stay_as_they_are_and_join_later_by_key(run, texts, tmp_path):
     assert run("joined", dataset_name=tmp_path / "texts", join_images=folder, key_column="id") == 2
 
 
-def test_a_missing_image_is_one_sentence_and_the_answers_stay(run, tmp_path, capsys):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    Image.new("RGB", (8, 8)).save(folder / "p.png")
-    rows = datasets.Dataset.from_dict({"image": [str(folder / "p.png")], "text": ["a red cube"]})
-    rows.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
-    (folder / "p.png").unlink()
-    assert run(dataset_name=tmp_path / "saved", editor="rules") == 2
-    assert "an image of the data set is missing" in capsys.readouterr().err
-    assert (tmp_path / "out" / "work" / "00000.journal.jsonl").stat().st_size
+def test_a_missing_image_is_one_sentence(tmp_path):
+    gone = datasets.Dataset.from_dict({"image": [str(tmp_path / "gone.png")]}).cast_column("image", datasets.Image())
+    texts = {"key": ["0"], "prompt": ["a"], "negative_prompts": [["b"]], "principles": [["content"]]}
+    texts |= {"num_edits": [[1]], "editor": ["me"]}
+    with pytest.raises(UserError, match="an image of the data set is missing"):
+        write_rows(tmp_path / "data" / "train.parquet", texts, stored_images(gone, "image"))
+    assert not (tmp_path / "data" / "train.parquet").exists()
 
 
 def test_the_shapes_world_is_edited_exactly(run):

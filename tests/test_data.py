@@ -366,3 +366,16 @@ def test_streamed_rows_of_several_workers_draw_different_noise(tmp_path):
     rows = load_rows(str(tmp_path), streaming=True, cache_dir=str(tmp_path / "cache"))
     draws = [row.draws[0] for row in DataLoader(dataset_of(rows), 1, collate_fn=collate, num_workers=2)]
     assert len(draws) == 4 and len(set(draws)) == 4
+
+
+def test_a_folder_built_anew_is_read_anew(tmp_path):
+    """Its card, which is all that `datasets` looks at, stays the same."""
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    files = "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n"
+    (folder / "README.md").write_text(f"---\n{files}---\n")
+    for text in ("first", "second"):
+        datasets.Dataset.from_dict({"prompt": [text]}).to_parquet(folder / "data" / "train-0.parquet")
+        for streaming in (False, True):
+            rows = load_rows(str(folder), cache_dir=str(tmp_path / "cache"), streaming=streaming)
+            assert [row["prompt"] for row in rows] == [text]

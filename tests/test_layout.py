@@ -27,7 +27,20 @@ ALLOWED = {
     "trainer": {"errors", "losses", "noising", "families", "adapters"},
     "__init__": {"noising", "trainer"},
 }
-HEAVY = {"openai", "bitsandbytes", "inflect", "lemminflect", "nltk", "rich", "sentence_transformers", "diffsynth", "matplotlib", "sklearn", "wandb", "trackio"}
+HEAVY = {
+    "openai",
+    "bitsandbytes",
+    "inflect",
+    "lemminflect",
+    "nltk",
+    "rich",
+    "sentence_transformers",
+    "diffsynth",
+    "matplotlib",
+    "sklearn",
+    "wandb",
+    "trackio",
+}
 
 
 def imports(parts: tuple[str, ...], tree: ast.AST) -> set[str]:

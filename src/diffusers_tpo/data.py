@@ -8,7 +8,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+from datasets.data_files import sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
 from diffusers.image_processor import VaeImageProcessor
+from huggingface_hub import DatasetCard
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -41,6 +44,18 @@ class Row:
     is_matched: list[bool]
 
 
+def files_of_card(folder: Path, config: str | None) -> dict[str, list[str]] | None:
+    """The data files by split that the card of a local folder names, `None` where no card does.
+
+    `datasets` must be told: it names its cache by the card alone, and would go on to give the rows of an older data set.
+    """
+    if not (folder / "README.md").is_file():
+        return None
+    configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(folder / "README.md").data)
+    name = config or (configs.get_default_config_name() if configs else None)
+    return sanitize_patterns(configs[name]["data_files"]) if name in configs else None
+
+
 def load_rows(
     name: str,
     config: str | None = None,
@@ -61,9 +76,10 @@ def load_rows(
             loaded = datasets.load_from_disk(name)
             loaded = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
             return loaded.to_iterable_dataset() if streaming else loaded
-        return datasets.load_dataset(
-            name, config, split=split, revision=revision, streaming=streaming, cache_dir=cache_dir, token=token
-        )
+        files = files_of_card(folder, config)
+        config = config if files is None else None
+        source = {"data_files": files, "split": split, "revision": revision}
+        return datasets.load_dataset(name, config, **source, streaming=streaming, cache_dir=cache_dir, token=token)
     except IndexError as error:  # from `load_from_disk`, where no row was saved
         raise UserError(EMPTY) from error
     except (FileNotFoundError, KeyError, ValueError, ConnectionError, OSError) as error:

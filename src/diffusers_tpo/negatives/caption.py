@@ -17,7 +17,7 @@ NEUTRAL = word_set(lexicon.ADJECTIVES) | SHADES.keys()
 GATHERED = word_set(lexicon.GATHERED)
 NEGATIONS = word_set("no not without neither nor never nothing nobody none don't isn't aren't")
 JOINERS = frozenset("-/_@#&'’")
-SENTENCE_ENDS = frozenset(".!?:\"“”(;|")
+SENTENCE_ENDS = frozenset('.!?:"“”(;|')
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|<[^<>]*>|(?<!\w)'[^']*'(?!\w)")
 
 

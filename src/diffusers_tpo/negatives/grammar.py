@@ -24,7 +24,9 @@ ADVERBS = frozenset(
     "outdoors indoors nearby together alone there here asleep upside full high low away back too ahead apart aside left right "
     "still also just now not".split()
 )
-NOUNS_IN_LY = frozenset("butterfly dragonfly family lily fly jelly belly bully holly trolley italy july assembly".split())
+NOUNS_IN_LY = frozenset(
+    "butterfly dragonfly family lily fly jelly belly bully holly trolley italy july assembly".split()
+)
 # Words in -ing and -ed that are nouns or adjectives beside another noun ("dog training", "office building").
 NO_PARTICIPLES = frozenset(
     "building painting drawing ceiling evening morning ring king string wing spring swing wedding clothing bedding railing "
@@ -80,9 +82,7 @@ def singular_of(word: str) -> str | None:
 @lru_cache(maxsize=1_000)
 def verb_forms(verbs: str) -> frozenset[str]:
     """All forms of some verbs."""
-    return frozenset(
-        verb_form(lemma, tag) for lemma in verbs.split() for tag in ("VB", "VBZ", "VBG", "VBN", "VBD")
-    )
+    return frozenset(verb_form(lemma, tag) for lemma in verbs.split() for tag in ("VB", "VBZ", "VBG", "VBN", "VBD"))
 
 
 @lru_cache(maxsize=1)

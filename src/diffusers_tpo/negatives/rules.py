@@ -93,11 +93,12 @@ def edit_caption(
 
 
 def is_usable(caption: Caption, option: Option, new: set[str]) -> bool:
-    """False if another edit puts the same words in, or if words only become more or fewer, as from "in" to "in front of"."""
+    """False if words only become more or fewer, as from "in" to "in front of", or if a further edit repeats words."""
     before = {word for change in option for word in caption.words[change.start : change.end]}
     after = {word for change in option for word in change.text.split()}
     is_rewording = len(option) == 1 and (before <= after or after <= before)
-    return not is_rewording and new.isdisjoint(change.text for change in option)
+    is_repeated = new and any(change.text in new or change.text in caption.known for change in option)
+    return not is_rewording and not is_repeated
 
 
 class RulesEditor:

@@ -50,7 +50,11 @@ def noun_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
         return
     for entry in entries:
         group = entry.group
-        if entry.tag != phrase.noun.tag or is_guarded(caption, group, hit.start, hit.end) or not is_free(caption, phrase, group):
+        if (
+            entry.tag != phrase.noun.tag
+            or is_guarded(caption, group, hit.start, hit.end)
+            or not is_free(caption, phrase, group)
+        ):
             continue
         hits = caption.meanings(group)[entry.meaning]
         phrases = [each for each in map(caption.noun_phrase, hits) if each is not None and not each.is_compound]
@@ -89,7 +93,10 @@ def sex_options(caption: Caption, hit: Hit) -> Iterator[Option]:
     else:
         new = lexicon.PRONOUNS.get(pronoun)
     if new is not None and SEXED.isdisjoint(caption.known):
-        yield Replacement(hit.start, hit.end, SEXES[caption.words[hit.start]]), Replacement(spots[0], spots[0] + 1, new)
+        yield (
+            Replacement(hit.start, hit.end, SEXES[caption.words[hit.start]]),
+            Replacement(spots[0], spots[0] + 1, new),
+        )
 
 
 def counts_again(caption: Caption) -> bool:
@@ -128,7 +135,13 @@ def number_options(caption: Caption, index: int) -> Iterator[Option]:
     """Another number before a plural noun."""
     word, before, earlier = caption.words[index], caption.word(index - 1), caption.word(index - 2)
     value = NUMBERS[word]
-    if not 2 <= value <= 60 or before in NO_COUNT_AFTER or before == "and" and earlier in NUMBERS or counts_again(caption):
+    if (
+        not 2 <= value <= 60
+        or before in NO_COUNT_AFTER
+        or before == "and"
+        and earlier in NUMBERS
+        or counts_again(caption)
+    ):
         return
     if before == "of" and earlier not in ("set", "photo") and earlier not in GATHERED:
         return

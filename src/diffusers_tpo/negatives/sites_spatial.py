@@ -93,7 +93,9 @@ def side_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
     """All of "left" and "right" change places, if they stand in at most two spots."""
     for entry in entries:
         group = entry.group
-        spots = sorted((each for hits in caption.meanings(group).values() for each in hits), key=lambda each: each.start)
+        spots = sorted(
+            (each for hits in caption.meanings(group).values() for each in hits), key=lambda each: each.start
+        )
         words = group.words.replace("|", " ").split()
         if len(spots) > 2 or sum(word in words for word in caption.words) > len(spots) or spots[0] != hit:
             continue
