@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from . import grammar, lexicon
@@ -15,7 +14,6 @@ from .words import TOKEN
 
 NEUTRAL = word_set(lexicon.ADJECTIVES) | SHADES.keys()
 GATHERED = word_set(lexicon.GATHERED)
-NEGATIONS = word_set("no not without neither nor never nothing nobody none don't isn't aren't")
 JOINERS = frozenset("-/_@#&'’")
 SENTENCE_ENDS = frozenset('.!?:"“”(;|')
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|<[^<>]*>|(?<!\w)'[^']*'(?!\w)")
@@ -130,10 +128,10 @@ class Caption:
             self.is_title = len(capitals) > max(2, 0.6 * sum(word[0].isalpha() for word in self.words))
             if not self.is_title:
                 blocked.update(i for i in capitals if i and self.words[i - 1] not in SENTENCE_ENDS)
-        if not NEGATIONS.isdisjoint(self.known):
+        if not grammar.NEGATIONS.isdisjoint(self.known):
             is_negated = False
             for index, word in enumerate(self.words):
-                is_negated = word in NEGATIONS or is_negated and word not in ".,;!?"
+                is_negated = word in grammar.NEGATIONS or is_negated and word not in ".,;!?"
                 if is_negated:
                     blocked.add(index)
         if not self.known.isdisjoint("\"“<'"):
@@ -163,7 +161,7 @@ class Caption:
                 if phrase is not None:
                     return phrase if phrase.start == index else None
                 place = hit.end
-            elif word is not None and (word in NEUTRAL or is_part_of_compound(word)):
+            elif word is not None and (word in NEUTRAL or grammar.is_part_of_compound(word)):
                 place += 1
             elif place + 1 in self.hyphens:
                 place += 3
@@ -187,15 +185,18 @@ class Caption:
         nouns = [noun for noun in hit.phrase.nouns.values() if self._agrees(noun, determiner, count, start)]
         if len(nouns) != 1:
             return None
-        if hit.phrase.adjective and nouns[0].tag == "NN" and determiner is None:  # "one orange" may be a colour
+        if (
+            hit.phrase.is_attribute
+            and nouns[0].tag == "NN"
+            and nouns[0].group.grammar == "noun"
+            and determiner is None
+        ):
             return None
         singular = determiner in SINGULAR or count == "one"
         if not grammar.ends_noun(self.word(hit.end), nouns[0].tag == "NNS", singular):
             return None
-        is_compound = inner != hit.start
-        return NounPhrase(
-            start, hit.end, hit, nouns[0], determiner, number, tuple(adjectives), tuple(neutral), is_compound
-        )
+        about = determiner, number, tuple(adjectives), tuple(neutral), inner != hit.start
+        return NounPhrase(start, hit.end, hit, nouns[0], *about)
 
     def _adjectives(self, index: int) -> tuple[int, list[Hit], list[str]]:
         """Index of the first adjective before a noun, the hits of adjectives, and the neutral ones."""
@@ -208,7 +209,7 @@ class Caption:
             elif word in NEUTRAL:
                 neutral.append(word)
                 index -= 1
-            elif word == "and" and hits and (joined := self.ending.get(index - 1)) and joined.phrase.adjective:
+            elif word == "and" and hits and is_of_one_kind(self.ending.get(index - 1), hits[-1]):
                 index -= 1
             else:
                 break
@@ -221,7 +222,7 @@ class Caption:
             word = self.word(index)
             if index - 1 in self.hyphens:
                 index -= 2
-            elif word is None or not is_part_of_compound(word):
+            elif word is None or not grammar.is_part_of_compound(word):
                 return None
             before = self.word(self._adjectives(index)[0] - 1)
             if before is None or before in ".,;(" or before in DETERMINERS or before in NUMBERS:
@@ -263,17 +264,12 @@ class Caption:
         return "".join(pieces) + self.text[position:]
 
 
-@lru_cache(maxsize=20_000)
-def is_part_of_compound(word: str) -> bool:
-    """True for words that may be the first part of a compound: nouns that neither end a noun phrase nor begin one."""
-    return (
-        word.isalpha()
-        and len(word) > 2
-        and not grammar.ends_noun(word, singular=True)
-        and not grammar.ends_noun(word)
-        and not (word in DETERMINERS or word in grammar.PRONOUNS or word in NEGATIONS or word in NUMBERS)
-        and grammar.is_noun(word)
-    )
+def is_of_one_kind(first: Hit | None, second: Hit) -> bool:
+    """True for two adjectives such as "red" and "white"."""
+    if first is None or first.phrase.adjective is None:
+        return False
+    groups = {entry.group for entry in second.phrase.entries if entry.group.grammar == "adjective"}
+    return any(entry.group in groups for entry in first.phrase.entries)
 
 
 def find_hits(words: list[str]) -> list[Hit]:

@@ -30,11 +30,15 @@ NOUNS_IN_LY = frozenset(
 # Words in -ing and -ed that are nouns or adjectives beside another noun ("dog training", "office building").
 NO_PARTICIPLES = frozenset(
     "building painting drawing ceiling evening morning ring king string wing spring swing wedding clothing bedding railing "
-    "lighting setting thing ping crossing landing parking training racing boxing shopping fishing housing dressing pudding "
+    "lighting setting thing ping landing parking training racing boxing shopping fishing housing dressing pudding "
     "filling topping icing frosting stuffing engraving carving etching ending meeting opening bed shed sled seed feed weed reed "
     "covering earring sibling dumpling duckling awning fencing gathering viking greeting setting wrapping roofing sitting-room".split()
 )
-PLURALS = {"cactus": "cacti", "samurai": "samurai", "buffalo": "buffalo"}
+NEGATIONS = frozenset("no not without neither nor never nothing nobody none don't isn't aren't".split())
+PLURALS = {"cactus": "cacti", "samurai": "samurai", "buffalo": "buffalo", "flamingo": "flamingos"}
+OTHER_PLURALS = {
+    "cactus": "cactuses", "buffalo": "buffaloes", "flamingo": "flamingoes", "mango": "mangos", "scarf": "scarfs",
+}  # fmt: skip
 PLURAL_OF_AUXILIARY = {"is": "are", "was": "were", "has": "have"}
 
 
@@ -156,6 +160,18 @@ def ends_noun(word: str | None, plural_noun: bool = False, singular: bool = Fals
         return is_third_person(word)
     tags = verb_tags().get(word, frozenset())
     return plural_noun and "VB" in tags or "VBZ" in tags and "noun" not in tags
+
+
+@lru_cache(maxsize=20_000)
+def is_part_of_compound(word: str) -> bool:
+    """True for words that may be the first part of a compound: nouns that neither end a noun phrase nor begin one."""
+    return (
+        word.isalpha()
+        and len(word) > 2
+        and not (ends_noun(word) or ends_noun(word, singular=True))
+        and not (word in DETERMINERS or word in PRONOUNS or word in NEGATIONS or word in lexicon.NUMBERS)
+        and is_noun(word)
+    )
 
 
 def match_case(new: str, old: str, title: bool = False) -> str:

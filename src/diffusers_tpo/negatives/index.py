@@ -64,6 +64,13 @@ class Phrase:
         return next((entry.lemma for entry in self.entries if entry.group.grammar == "adjective"), None)
 
     @cached_property
+    def is_attribute(self) -> bool:
+        """True for a word such as "orange", which may be a noun as well as what something is like."""
+        return any(
+            entry.group.grammar == "adjective" and entry.group.principle == "attribute" for entry in self.entries
+        )
+
+    @cached_property
     def is_open(self) -> bool:
         """True for a verb of several words, such as "sit on", whose words are found by themselves as well."""
         grammars = {entry.group.grammar for entry in self.entries}
@@ -188,6 +195,8 @@ def entries_of(group: Group) -> Iterator[tuple[str, Entry]]:
                     put_in[tag].append(Other(number, form, word))
                 if mark != "+":
                     found.append((number, word, form, tag))
+            if group.grammar == "noun" and mark != "+" and word in grammar.OTHER_PLURALS:
+                found.append((number, word, grammar.OTHER_PLURALS[word], "NNS"))
     for number, word, form, tag in found:
         others = tuple(other for other in put_in[tag] if other.meaning != number)
         yield form, Entry(group, number, word, tag, others)

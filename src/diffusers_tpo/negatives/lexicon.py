@@ -75,12 +75,16 @@ COOKING = (
     "grill chopping slicing"
 )
 # Words that tell the time of day, and words that tell the weather.
-DAYTIME = (
-    "sun sunlight sunlit sunset sunrise moon moonlight moonlit star stars starry night nighttime midnight dawn dusk "
-    "noon midday day daytime daylight morning afternoon evening twilight dark darkness lit neon lantern lanterns "
-    "headlights shadow shadows glow glowing fireflies breakfast dinner lunch candlelight candlelit illuminated "
-    "fireworks streetlights floodlights rainbow sunny sleeping"
+LAMPS = (
+    "lit neon lantern lanterns headlights glow glowing fireflies illuminated streetlights floodlights lamp lamps "
+    "candle candles fireworks candlelight candlelit lights"
 )
+SUN = (
+    "sun sunlight sunlit sunset sunrise moon moonlight moonlit star stars starry night nighttime midnight dawn dusk "
+    "noon midday day daytime daylight morning afternoon evening twilight dark darkness shadow shadows breakfast "
+    "dinner lunch rainbow sunny sleeping"
+)
+DAYTIME = f"{SUN} {LAMPS}"
 WEATHER = (
     "sun sunlight sunshine sunlit sunny snow snowy snowing rain rainy raining rained rainbow fog foggy mist misty "
     "haze hazy storm stormy thunderstorm lightning cloud clouds cloudy overcast wet puddle puddles umbrella "
@@ -409,7 +413,6 @@ GROUPS = (
     Group("attribute", "beard colour", "adjective", "black | brown | red | gray, ~grey | white", of="beard mustache",
           unless="santa"),
     Group("attribute", "eye colour", "adjective", "blue | green | brown | =yellow | =purple | =red", of="eye"),
-    Group("attribute", "skin colour", "adjective", "=green | =blue | =purple | =red | =gray", of="skin"),
     Group("attribute", "fur colour", "adjective", "black | white | brown | gray, ~grey | =red | =blue | =green | "
           "=purple | =pink | =yellow | =golden", of="@furry"),
     Group("attribute", "cat colour", "adjective", "=orange, =ginger | +black | +white | +gray", of="cat kitten",
@@ -625,7 +628,7 @@ GROUPS = (
     Group("attribute", "kind of picture", "phrase", "the photo shows, ~the photograph shows | the painting shows, "
           "~the painting depicts | the drawing shows | the cartoon shows", unless=STYLE),
     Group("attribute", "monochrome", "phrase", "~black and white photo, ~black and white photograph, ~black and "
-          "white picture | color photo", unless=f"{STYLE} @style"),
+          "white picture | color photo", unless=STYLE),
     Group("attribute", "palette", "item", "=monochrome, =black and white | =vibrant, =vibrant colors, =colorful | "
           "pastel colors | neon colors | sepia tones", unless="film noir photo photography sepia background noir"),
     Group("attribute", "eyes", "phrase", "eyes closed, ~closed eyes | eyes open, ~open eyes",
@@ -941,6 +944,8 @@ GROUPS = (
     # contextual: time, weather and light
     Group("contextual", "time of day", "phrase", "at night, ~at midnight, ~by night | at sunrise, at dawn | at "
           "sunset, at dusk | at noon, ~at midday", unless=DAYTIME),
+    Group("contextual", "end of the night", "phrase", "=at night, =at midnight, =by night | +at dusk | +at dawn",
+          unless=SUN),
     Group("contextual", "part of day", "phrase", "early in the morning, in the morning | in the evening | late at "
           "night | in the afternoon", unless=f"{DAYTIME} late early"),
     Group("contextual", "item of time", "item", "night, ~nighttime, ~night time, ~midnight | sunset, ~dusk, golden "
@@ -1185,8 +1190,8 @@ SINGLE = "lone lonely single solitary only"
 ADJECTIVES = (
     "beautiful cute lovely lone lonely single pretty dark light bright pale deep elegant majestic cozy friendly "
     "strange other nearby shiny glowing colorful colourful detailed whole brave magical mysterious shirtless "
-    "barefoot fat sleeping chubby fluffy furry adorable giant famous handsome gorgeous quiet local "
-    "typical simple real live"
+    "barefoot fat sleeping chubby fluffy furry adorable giant famous handsome gorgeous quiet local typical simple "
+    "real live"
 )
 
 # Words before a colour, and the colours that they suit.
@@ -1241,7 +1246,9 @@ MOVING = (
 # Words before "of": for images, for several things together, for what holds others, for what has the shape of others, and all
 # those after which a noun stays a thing of its own.
 IMAGES = "photo picture painting sketch drawing photograph image"
-GATHERED = "group herd flock pair couple pack school bunch pile row crowd number family line dozen variety collection"
+GATHERED = (
+    "group herd flock pair couple pack school bunch pile row crowd number family line dozen variety collection"
+)
 HOLDERS = "glass cup bowl plate basket vase pile stack bottle jar box bucket"
 FIGURES = "statue sculpture bust figurine slice piece"
 WHOLES = (
@@ -1272,23 +1279,23 @@ TAKE = {"taking": "putting", "takes": "puts", "pulling": "putting"}
 # Phrases that are one thing, none of whose words is ever exchanged.
 FIXED = (
     "on the phone, dungeons and dragons, orange juice, apple juice, white wine, red wine, black and white, black "
-    "white, red panda, blue jay, ice cream cone, orange tree, apple tree, apple pie, cherry tree, "
-    "cherry trees, lemon slices, green beans, green tea, black coffee, black tea, green onion, green onions, red "
-    "onion, stained glass, magnifying glass, glass case, milky way, high chair, wedding cake, red "
-    "cross, black hole, white chocolate, brown rice, brown sugar, white rice, white bread, bow and "
-    "arrow, horseshoe crab, ferris wheel, rolling stone, light jacket, light bulb, light bulbs, street light, "
-    "street lights, traffic lights, light source, still life, big bang, big ben, white balance, red light, green "
-    "light, orange peel, rocking horse, sea horse, clothes horse, stuffed animal, time square, left handed, right "
-    "handed, new york, new year, new years, old town, green screen, blue screen, blue whale, killer whale, great "
-    "white, white shark, sea lion, mountain lion, fruit bat, baby blue, sky blue, cat litter, cat tree, dog bed, "
-    "dog food, dog house, tree house, police station, fire station, hair salon, table tennis, tennis court, soccer "
-    "field, baseball field, chocolate chip, chocolate chips, fox news, bird feeder, bird bath, eagle eye, tiger "
-    "lily, bear hug, duck face, bull's eye, fish and chips, peanut butter, tea party, tea set, tea bag, coffee "
-    "shop, coffee bean, coffee beans, coffee stand, camera lens, phone booth, phone call, car park, car wash, cross "
-    "section, apple slices, orange slices, rose gold, rush hour, open air, in half, face paint, war paint, hair "
-    "dryer, full moon, bus stop, train station, bus station, train tracks, train track, gold medal, wine bottle, "
-    "golden hour, stop motion, rose petals, cake stand, right before, right after, right now, right next, left "
-    "over, full bloom"
+    "white, red panda, blue jay, ice cream cone, orange tree, apple tree, apple pie, cherry tree, cherry trees, "
+    "lemon slices, green beans, green tea, black coffee, black tea, green onion, green onions, red onion, stained "
+    "glass, magnifying glass, glass case, milky way, high chair, wedding cake, red cross, black hole, white "
+    "chocolate, brown rice, brown sugar, white rice, white bread, bow and arrow, horseshoe crab, ferris wheel, "
+    "rolling stone, light jacket, light bulb, light bulbs, street light, street lights, traffic lights, light "
+    "source, still life, big bang, big ben, white balance, red light, green light, orange peel, rocking horse, sea "
+    "horse, clothes horse, stuffed animal, time square, left handed, right handed, new york, new year, new years, "
+    "old town, green screen, blue screen, blue whale, killer whale, great white, white shark, sea lion, mountain "
+    "lion, fruit bat, baby blue, sky blue, cat litter, cat tree, dog bed, dog food, zebra crossing, pedestrian "
+    "crossing, road crossing, railroad crossing, dog house, tree house, police station, fire station, hair salon, "
+    "table tennis, tennis court, soccer field, baseball field, chocolate chip, chocolate chips, fox news, bird "
+    "feeder, bird bath, eagle eye, tiger lily, bear hug, duck face, bull's eye, fish and chips, peanut butter, tea "
+    "party, tea set, tea bag, coffee shop, coffee bean, coffee beans, coffee stand, camera lens, phone booth, phone "
+    "call, car park, car wash, cross section, apple slices, orange slices, rose gold, rush hour, open air, in half, "
+    "face paint, war paint, hair dryer, full moon, bus stop, train station, bus station, train tracks, train track, "
+    "gold medal, wine bottle, golden hour, stop motion, rose petals, cake stand, right before, right after, right "
+    "now, right next, left over, full bloom"
 )
 
 # Words that count things once more, and words that only suit two: captions with one of them keep their numbers.

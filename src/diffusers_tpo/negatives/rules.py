@@ -37,6 +37,7 @@ WORD_MAKERS = {
     "contextual": {},
 }
 MAX_CANDIDATES = 200  # places of one caption that are looked at; only lists of keywords have more
+LEAST_ROOM = 4  # words that may change in a short caption; in a long one it is half of them
 
 Candidate = tuple[Callable[..., Iterator[Option]], tuple]  # a function and what it is called with
 
@@ -72,33 +73,35 @@ def edit_caption(
     """Makes up to `num_edits` edits of one principle, or returns `None` where there is nothing safe to change."""
     chosen: list[Option] = []
     touched: set[int] = set()
-    new: set[str] = set()
+    taken = set() if num_edits == 1 else set(caption.known)  # several edits must not become an exchange
+    room = max(LEAST_ROOM, len(caption.words) // 2)
     for find in (candidates, last_candidates):
         places = list(find(caption, principle))
         rng.shuffle(places)
         for make, arguments in places[:MAX_CANDIDATES]:
             if len(chosen) == num_edits:
                 break
-            options = [option for option in make(*arguments) if is_usable(caption, option, new)]
+            options = [option for option in make(*arguments) if is_usable(caption, option, taken)]
             if not options:
                 continue
             weights = [1 + sum(frequencies[change.text] for change in option) for option in options]
             option = rng.choices(options, weights)[0]
             indices = {index for change in option for index in range(change.start - 1, change.end + 1)}
-            if indices.isdisjoint(touched):
+            size = sum(len(change.text.split()) + 1 for change in option)
+            if not chosen or indices.isdisjoint(touched) and size <= room:
                 chosen.append(option)
                 touched |= indices
-                new.update(change.text for change in option)
+                taken.update(change.text for change in option)
+                room -= size
     return caption.replaced(change for option in chosen for change in option) if chosen else None
 
 
-def is_usable(caption: Caption, option: Option, new: set[str]) -> bool:
-    """False if words only become more or fewer, as from "in" to "in front of", or if a further edit repeats words."""
+def is_usable(caption: Caption, option: Option, taken: set[str]) -> bool:
+    """False if words only become more or fewer, as from "in" to "in front of", or if new words are taken."""
     before = {word for change in option for word in caption.words[change.start : change.end]}
     after = {word for change in option for word in change.text.split()}
     is_rewording = len(option) == 1 and (before <= after or after <= before)
-    is_repeated = new and any(change.text in new or change.text in caption.known for change in option)
-    return not is_rewording and not is_repeated
+    return not is_rewording and taken.isdisjoint(change.text for change in option)
 
 
 class RulesEditor:

@@ -15,7 +15,7 @@ HELD_BY, SHAPED_LIKE = word_set(HOLDERS), word_set(FIGURES)
 SHADE_COLOURS = {shade: word_set(colours) for shade, colours in SHADES.items()}
 PERSONAL = frozenset("he she i we they".split())
 LINKS = frozenset("who that which to".split())
-WORN_OR_HELD = frozenset("in with wearing holding carrying".split())
+WORN_OR_HELD = frozenset("in with".split())
 
 
 def is_guarded(caption: Caption, group: Group, start: int, end: int) -> bool:
@@ -65,12 +65,13 @@ def start_of_verb(caption: Caption, index: int, verbs: frozenset[str]) -> int:
 
 
 def subjects(caption: Caption, index: int) -> Iterator[str]:
-    """Who or what stands before an index: the nearest noun, and the one before it if the nearest is only worn or held."""
+    """Who or what may be what a word at an index speaks of, nearest first: "boy" and "cap" before "in" in "a boy wearing a
+    red cap in"."""
     if caption.word(index - 1) == "while":
         human = caption.nouns & resolve("@human")
         yield from human if len(human) == 1 else ()
         return
-    for _ in range(3):
+    for _ in range(4):
         if caption.word(index - 1) in PERSONAL:
             yield caption.words[index - 1]
             return
@@ -78,11 +79,16 @@ def subjects(caption: Caption, index: int) -> Iterator[str]:
         if phrase is None:
             return
         before, whole = caption.word(phrase.start - 1), caption.word(phrase.start - 2)
-        if before != "of" or whole not in HELD_BY | SHAPED_LIKE:
-            yield phrase.noun.lemma
-            if before not in WORN_OR_HELD or phrase.noun.lemma in resolve("@human @animal"):
-                return
         index = phrase.start - 1
+        if before == "of" and whole in HELD_BY | SHAPED_LIKE:
+            continue
+        yield phrase.noun.lemma
+        if phrase.noun.lemma in resolve("@human @animal"):
+            return
+        if before is not None and (grammar.is_participle(before) or grammar.is_third_person(before)):
+            index = start_of_verb(caption, index, frozenset())
+        elif before not in WORN_OR_HELD:
+            return
 
 
 def is_after_preposition(caption: Caption, index: int, allowed: frozenset[str]) -> bool:
