@@ -30,9 +30,6 @@ from diffusers_tpo.negatives.rules import RulesEditor
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "build_negatives_at_scale.py"
 KEY = "sk-a-secret-that-stays-in-the-environment"
 FILES = 3
-WITH_JSONL = pytest.param(
-    "jsonl", marks=pytest.mark.skipif(not importlib.util.find_spec("orjson"), reason="no orjson")
-)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +121,7 @@ def test_two_workers_and_more_tasks_than_files(run, captions, capsys):
     assert f"{len(list(iterate_rows(folder)))} rows are in" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["parquet", WITH_JSONL])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_what_is_drawn_depends_on_keys_and_not_on_tasks_or_formats(kind, inputs, run, captions, tmp_path):
     one = run(input=inputs["parquet"], tasks=1, output_dir=tmp_path / "one")
     three = run(input=f"file://{inputs[kind]}", output_dir=tmp_path / "three")
