@@ -8,6 +8,8 @@ a function from what was asked to the reply.
 
 import argparse
 import asyncio
+import base64
+import io
 import json
 import re
 import threading
@@ -15,6 +17,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+
+from PIL import Image
 
 
 MODEL = "tiny-llm"
@@ -24,6 +28,7 @@ EXCHANGES = {
     "spatial": ("left", "right", "top", "bottom", "middle"),
     "contextual": ("morning", "evening", "winter", "storm", "desert"),
 }
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 LONGEST_HEAD = 2**16
 
 
@@ -46,6 +51,30 @@ class Asked:
     @property
     def caption(self) -> str:
         return self.task["caption"]
+
+    @property
+    def parts(self) -> list[dict]:
+        """What the last message consists of."""
+        content = self.body["messages"][-1]["content"]
+        return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+    @property
+    def image(self) -> Image.Image | None:
+        """What the last message shows, as the server decodes it."""
+        for part in self.parts:
+            if part["type"] == "image_url":
+                kind, _, data = part["image_url"]["url"].partition(",")
+                assert kind == "data:image/png;base64"
+                return Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG"])
+        return None
+
+    @property
+    def questions(self) -> list[str]:
+        """The numbered questions of the last message."""
+        text = "".join(part.get("text", "") for part in self.parts)
+        numbered = re.findall(r'^(\d+)\. (".*")$', text, re.MULTILINE)
+        assert [int(number) for number, _ in numbered] == list(range(1, len(numbered) + 1))
+        return [json.loads(question) for _, question in numbered]
 
 
 @dataclass(frozen=True)
@@ -103,6 +132,38 @@ def completion(message: dict | str, **fields) -> Reply:
 
 def good(asked: Asked) -> Reply:
     return completion(json.dumps({"edits": edits(asked.task)}, ensure_ascii=False))
+
+
+def facts(prompt: str) -> list[dict]:
+    """What a good language model asks about colours and where they are: "red on the left" is two facts."""
+    found = []
+    for colour, place in re.findall(rf"\b({'|'.join(COLOURS)})\b(?:.*?\b(left|right)\b)?", prompt):
+        other = next(name for name in COLOURS if name not in prompt)
+        pair = {"yes": f"Is anything {colour}?", "no": f"Is anything {other}?"}
+        found.append({"principle": "attribute", **pair})
+        if place:
+            pair = {"yes": f"Is the {place} half {colour}?", "no": f"Is the {place} half {other}?"}
+            found.append({"principle": "spatial", **pair})
+    return found
+
+
+def sees(image: Image.Image, question: str) -> bool:
+    """Looks at the pixels: whether some have a colour, or most of a half."""
+    place, colour = re.fullmatch(r"Is (?:anything|the (left|right) half) (\w+)\?", question).groups()
+    width, height = image.size
+    middle = width // 2
+    box = {"left": (0, 0, middle, height), "right": (middle, 0, width, height)}.get(place, (0, 0, width, height))
+    pixels = Counter(image.crop(box).getdata())
+    share = pixels[COLOURS[colour]] / pixels.total()
+    return share > 0.5 if place else share > 0
+
+
+def vision(asked: Asked) -> Reply:
+    """A good vision-language model: writes questions about a prompt, and answers questions about an image."""
+    if asked.image is None:
+        return completion(json.dumps({"facts": facts(asked.task["prompt"])}))
+    answers = ["yes" if sees(asked.image, question) else "no" for question in asked.questions]
+    return completion(json.dumps({"answers": answers}))
 
 
 def refused(status: int, message: str = "no", **headers) -> Reply:

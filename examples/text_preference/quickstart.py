@@ -108,7 +108,7 @@ def main():
     scenes = make_scenes(args.num_prompts, args.seed, held_out=True)
     pipes = {"before": load_model(), "after": load_model(output)}
     judged = {name: judge(pipe, scenes, SCALES, args.seed) for name, pipe in pipes.items()}
-    names = [f"{scale:g}/{fact}" for scale in SCALES for fact in FACTS] + ["implicit"]
+    names = [f"{scale:g}/{fact}" for scale in SCALES for fact in FACTS] + ["implicit/accuracy"]
     means = {m: {name: mean_interval(judged[m][name]) for name in names} for m in judged}
     gains = {name: paired_difference(judged["after"][name], judged["before"][name]) for name in names}
     rows = [[name, means["before"][name], means["after"][name], gains[name]] for name in names]

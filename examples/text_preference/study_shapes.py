@@ -84,7 +84,7 @@ def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, 
             command += f"--max_train_steps {STEPS} {SHARED} {flags}".split()
             with (folder / "train.log").open("w") as log:
                 subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-        pipe = load_model(None if flags is None else folder)
+        pipe = load_model(PIPELINE if flags is None else folder)
         np.savez(file, **judge(pipe, scenes, tuple(args.guidance_scales), seed, progress=False))
     return dict(np.load(file))
 
@@ -107,7 +107,10 @@ def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
     rows = []
     for arm in judged:
         values = [mean_interval(stack(arm, f"{best[arm]:g}/{fact}")).percent() for fact in facts]
-        margin, accuracy = mean_interval(stack(arm, "margin")), mean_interval(stack(arm, "implicit"))
+        margin, accuracy = (
+            mean_interval(stack(arm, "implicit/score_relative")),
+            mean_interval(stack(arm, "implicit/accuracy")),
+        )
         rows.append([arm, *values, accuracy.percent(), margin.percent()])
     header = ["arm", *facts, "implicit accuracy", "implicit margin"]
     text += "\n\nEach arm at its own best guidance, percent:\n\n" + markdown_table(header, rows)

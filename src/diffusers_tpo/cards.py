@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import shlex
 from pathlib import Path
 
 from datasets import DatasetInfo, Features
@@ -42,6 +43,22 @@ def public_name(name: str, what: str) -> str:
 def short_name(name: str) -> str:
     """A Hub id as it is; of a local path only its last part."""
     return name if public_name(name, "") == name else Path(name).name
+
+
+def public_command(argv: list[str], secrets: tuple[str, ...] = ("--hub_token",)) -> str:
+    """A command line without the values of secret flags, and with only the last part of every absolute or home path."""
+    words, hidden = [Path(argv[0]).name], False
+    for word in argv[1:]:
+        flag, equals, value = word.partition("=")
+        if hidden or (flag in secrets and equals):
+            words.append("***" if hidden else f"{flag}=***")
+            hidden = False
+            continue
+        hidden = word in secrets
+        path = value if equals else word
+        short = Path(path).name if path.startswith(("/", "~")) or ".." in Path(path).parts else path
+        words.append(f"{flag}={short}" if equals else short)
+    return shlex.join(words)
 
 
 def public_config(*groups: dict) -> dict[str, object]:

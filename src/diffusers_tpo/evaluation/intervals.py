@@ -1,5 +1,6 @@
-"""Means and paired differences with 95 % intervals. Knows nothing of models."""
+"""Means, shares and paired differences with 95 % intervals. Knows nothing of models."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,16 @@ class Interval:
         return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        """With two significant digits of the interval's half width."""
+        half = (self.high - self.low) / 2
+        if not np.isfinite(self.mean):
+            return "-"
+        if not np.isfinite(half):
+            return f"{self.mean:.4g}"
+        digits = max(0, 1 - int(np.floor(np.log10(half)))) if half > 0 else 3
+        if digits > 5:
+            return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def mean_interval(values) -> Interval:
@@ -29,9 +39,12 @@ def mean_interval(values) -> Interval:
 
     Args:
         values: `(N,)`, or `(S, N)` for `S` seeds of `N` prompts. The seeds of one prompt are averaged first, because they are
-            not independent; one value has no interval and gets an infinite one.
+            not independent; nan is left out. One value has no interval and gets an infinite one, none at all gives nan.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float)).mean(axis=0)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return Interval(np.nan, -np.inf, np.inf)
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
@@ -39,8 +52,45 @@ def mean_interval(values) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def share_interval(values) -> Interval:
+    """Mean of independent values between 0 and 1 with Wilson's interval, which stays in these bounds and never has no width.
+
+    Values between 0 and 1 spread less than those of 0 and 1 with the same mean, for which the interval is made: it is wide enough.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return Interval(np.nan, -np.inf, np.inf)
+    mean, z, n = float(values.mean()), stats.norm.ppf(0.975), len(values)
+    centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
+    return Interval(mean, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
 def paired_difference(values, others) -> Interval:
     """Mean of `values - others`, both over the same prompts (and seeds), with the interval of the paired difference."""
     return mean_interval(
         np.atleast_2d(np.asarray(values, dtype=float)) - np.atleast_2d(np.asarray(others, dtype=float))
     )
+
+
+def bootstrap_interval(values, seed: int = 0, resamples: int = 2000) -> Interval:
+    """Mean of independent values, such as paired differences, with a bootstrap interval (BCa, https://doi.org/10.2307/2289144).
+
+    Args:
+        values: `(N,)`; nan is left out. One value has no interval and gets an infinite one, none at all gives nan. Equal values
+            give an interval without width; where nearly all are equal, plain percentiles are taken.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    if len(values) < 2 or np.ptp(values) == 0:
+        if len(values) < 2:
+            return mean_interval(values)
+        return Interval(float(values[0]), float(values[0]), float(values[0]))
+    options = {"n_resamples": resamples, "batch": 256}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the values are too even for the corrections of BCa
+        bounds = stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(seed), **options)
+    if np.isnan(bounds.confidence_interval.low):
+        bounds = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(seed), **options)
+    return Interval(float(values.mean()), *map(float, bounds.confidence_interval))

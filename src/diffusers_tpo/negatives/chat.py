@@ -1,68 +1,20 @@
 """Asks a language model behind any OpenAI-compatible endpoint for edits. Knows nothing of checks, journals or data sets."""
 
-import asyncio
-import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from urllib.parse import urlsplit
 
-from ..errors import UserError, require
-from .editors import Answer, EditRequest
+from ..chat import HUGGING_FACE_ROUTER, Answer, ChatClient, Refused, as_answer, response_formats
+from ..errors import UserError
+from .editors import EditRequest
 from .principles import ANSWER_SCHEMA, chat_messages
 
 
-HUGGING_FACE_ROUTER = "https://router.huggingface.co/v1"
-RESPONSE_FORMATS = (
-    {"type": "json_schema", "json_schema": {"name": "edits", "schema": ANSWER_SCHEMA, "strict": True}},
-    {"type": "json_object", "schema": ANSWER_SCHEMA},  # the schema is for llama.cpp; others ignore it
-    {"type": "json_object"},
-    None,
-)
-NOT_UNDERSTOOD = (400, 415, 422, 501)  # what servers answer to a response format that they do not know
-CHECK = {401: "api_key_env", 402: "the credit there", 403: "api_key_env", 404: "model and base_url"}  # hopeless errors
+__all__ = ["HUGGING_FACE_ROUTER", "RESPONSE_FORMATS", "ChatEditor", "as_answer"]
 
-
-def check_url(url: str) -> None:
-    """Raises [`UserError`] for what no request can be sent to."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of `port`
-        usable = False
-    if not usable:
-        raise UserError(f"base_url must look like http://localhost:8000/v1, got {url!r}")
-
-
-def describe(error: Exception, secret: str | None = None) -> str:
-    """The kind of an error and the start of its message, in one printable line; some servers repeat the secret in it."""
-    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
-    return f"{type(error).__name__}: {(text.replace(secret, '***') if secret else text)[:200]}"
-
-
-def as_count(usage, name: str) -> int:
-    """A number of tokens, 0 if the server does not say it."""
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else 0
-
-
-def as_answer(body: str) -> Answer:
-    """The text and token counts in a response, whose fields a strange server may leave out or fill with anything."""
-    try:
-        body = json.loads(body)
-        message = body["choices"][0]["message"]
-        text = message.get("content") or message.get("refusal") or ""
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return Answer(failure=f"the response is no chat completion ({type(error).__name__})")
-    counts = [as_count(body.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
-    return Answer(text if isinstance(text, str) else json.dumps(text), *counts)
+RESPONSE_FORMATS = response_formats(ANSWER_SCHEMA)
 
 
 class ChatEditor:
-    """Sends many requests at once, and never more than `concurrency`.
-
-    Answers are asked for in the most structured way that the server accepts: a JSON schema, a JSON object, plain text.
-    The client repeats a request that failed for a passing reason (429, 5xx, timeouts, broken connections), after the time
-    in `Retry-After` if the server gives one of up to two minutes.
+    """Sends many requests at once, and never more than `concurrency`; see [`ChatClient`] for how.
 
     Args:
         model: name of the model at the endpoint; it stands in the data set's column `editor`.
@@ -85,16 +37,8 @@ class ChatEditor:
         options: dict | None = None,
         extra_body: dict | None = None,
     ):
-        self.openai = require("openai", extra="negatives")
-        for url in base_urls:
-            check_url(url)
-        self.name, self.base_urls, self.concurrency = model, base_urls, concurrency
-        self.api_key = api_key
-        self.client_options = {"api_key": api_key or "none", "timeout": timeout, "max_retries": max_retries}
-        self.options, self.extra_body = options or {}, extra_body
-        self.format = 0  # index of the most structured response format that the endpoint accepts
-        self.clients = []
-        self.running = [0] * len(base_urls)
+        self.name = model
+        self.client = ChatClient(model, base_urls, api_key, concurrency, timeout, max_retries, options, extra_body)
 
     def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:
         """Yields answers as they come in. Connections are open as long as this runs.
@@ -102,72 +46,10 @@ class ChatEditor:
         Raises:
             UserError: if the endpoint will never answer: wrong key, no such model, no credit.
         """
-        requests, tasks, hopeless, loop = iter(requests), set(), None, asyncio.new_event_loop()
-        self.clients = [self.openai.AsyncOpenAI(base_url=url, **self.client_options) for url in self.base_urls]
         try:
-            while True:
-                if hopeless is None:
-                    for request in islice(requests, self.concurrency - len(tasks)):
-                        tasks.add(loop.create_task(self._answer(request)))
-                if not tasks:
-                    break
-                done, tasks = loop.run_until_complete(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
-                hopeless = next((task.exception() for task in done if task.exception()), hopeless)
-                yield from [task.result() for task in done if not task.exception()]
-            if hopeless is not None:  # raised last: what others had asked for is answered and paid
-                raise hopeless
-        finally:
-            loop.run_until_complete(self._close(tasks))
-            loop.close()
-
-    async def _close(self, tasks: set[asyncio.Task]) -> None:
-        """Gives up what is still asked for, which is nothing unless the caller stopped, and closes every connection."""
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, *(client.close() for client in self.clients), return_exceptions=True)
-
-    async def _answer(self, request: EditRequest) -> tuple[EditRequest, Answer]:
-        untried = set(range(len(self.clients)))
-        while True:
-            index = min(untried, key=self.running.__getitem__)
-            untried.remove(index)
-            self.running[index] += 1
-            try:
-                answer = await self._ask(self.clients[index], request)
-            except self.openai.APIStatusError as error:
-                if error.status_code in CHECK:
-                    raise UserError(self._explain(error, index)) from None  # the error may repeat the key
-                answer = Answer(failure=describe(error, self.api_key))
-            except self.openai.OpenAIError as error:  # no connection, or a timeout
-                answer = Answer(failure=describe(error, self.api_key))
-            finally:
-                self.running[index] -= 1
-            if answer.failure is None or not untried:
-                return request, answer
-
-    async def _ask(self, client, request: EditRequest) -> Answer:
-        """One request, repeated with a plainer response format while the server does not understand it."""
-        messages = chat_messages(request.caption, request.wanted, request.rejected)
-        first_error = None
-        for number in range(self.format, len(RESPONSE_FORMATS)):
-            response_format = RESPONSE_FORMATS[number]
-            structure = {} if response_format is None else {"response_format": response_format}
-            try:
-                response = await client.chat.completions.with_raw_response.create(
-                    model=self.name, messages=messages, extra_body=self.extra_body, **structure, **self.options
-                )
-            except self.openai.APIStatusError as error:
-                if error.status_code not in NOT_UNDERSTOOD:
-                    raise
-                first_error = first_error or error
-                continue
-            self.format = max(self.format, number)
-            return as_answer(response.http_response.text)
-        raise first_error  # not the response format's fault
-
-    def _explain(self, error, index: int) -> str:
-        return (
-            f"the endpoint {self.base_urls[index]} refused the request for model {self.name!r} "
-            f"({describe(error, self.api_key)}); check {CHECK[error.status_code]}, then run the same command again: "
-            "no answer that came is lost"
-        )
+            yield from self.client.complete(
+                (request, chat_messages(request.caption, request.wanted, request.rejected), ANSWER_SCHEMA)
+                for request in requests
+            )
+        except Refused as error:
+            raise UserError(f"{error}: no answer that came is lost") from None

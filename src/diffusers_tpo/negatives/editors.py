@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..chat import Answer
 from .principles import Wanted
 
 
@@ -27,22 +28,6 @@ class EditRequest:
     rejected: tuple[tuple[str, str], ...] = ()
     accepted: tuple[str, ...] = ()
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back for one request: a text, or the reason why there is none.
-
-    Args:
-        text: unchecked; see `read_answer`.
-        prompt_tokens, completion_tokens: as the model counts them; 0 without a model.
-        failure: why there is no text; such a request may be made again later.
-    """
-
-    text: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    failure: str | None = None
 
 
 class Editor(Protocol):

@@ -1,17 +1,12 @@
 """Shows captions beside their mismatched prompts with what changed, on a page and in the terminal. Judges nothing."""
 
-import base64
-import io
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-from PIL import Image, ImageOps
-
 from ..errors import require
-from .words import CONTROL, TOKEN, changes
+from ..show import harmless, render, thumbnail
+from .words import TOKEN, changes
 
 
 THUMBNAIL = 256  # pixels of the longer side
@@ -46,16 +41,6 @@ def segments(text: str, spans: Iterable[Span]) -> list[Segment]:
     return [piece for piece in [*pieces, Segment(text[done:], False)] if piece.text]
 
 
-def harmless(text: str) -> str:
-    """The text with a visible sign for each control character, and without what no file or terminal can take."""
-
-    def sign(match: re.Match) -> str:
-        code = ord(match.group())
-        return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
-
-    return CONTROL.sub(sign, text)
-
-
 class Marked(NamedTuple):
     """One mismatched prompt, ready to be shown."""
 
@@ -79,15 +64,6 @@ def _shown(text: str, spans: Iterable[Span]) -> list[Segment]:
     return [Segment(harmless(piece), changed) for piece, changed in segments(text, spans)]
 
 
-def thumbnail(image: Image.Image) -> str:
-    """A small JPEG as a data URI."""
-    small = ImageOps.exif_transpose(image)
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    small.convert("RGB").save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
     """Writes one page that needs no other file and runs no script.
 
@@ -98,15 +74,9 @@ def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
     cards = []
     for row in rows:
         prompt, mismatched = mark(row)
-        image = thumbnail(row["image"]) if row.get("image") is not None else None
+        image = thumbnail(row["image"], THUMBNAIL) if row.get("image") is not None else None
         cards.append((harmless(row["key"]), harmless(row["editor"]), image, prompt, mismatched))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("preview.html").render(title=harmless(title), cards=cards, principles=list(STYLES))
+    page = render("preview.html", title=title, cards=cards, principles=list(STYLES))
     Path(path).write_text(page, encoding="utf-8")
 
 

@@ -1,0 +1,99 @@
+"""Names the best of several checkpoints by one metric, or by a rule over several. Knows numbers only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UserError
+from .compare import compare, mean_over_prompts
+from .intervals import Interval
+
+
+LOWER_IS_BETTER = ("error/matched",)
+RULE = "rule"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best of the candidates.
+
+    Attributes:
+        best: its name, `None` if none is admitted.
+        metric: by which the admitted ones are ordered.
+        refused: why each of the others may not be chosen.
+        against_last: the best minus the last candidate in this metric; `None` if the last is the best.
+    """
+
+    best: str | None
+    metric: str
+    refused: dict[str, str]
+    against_last: Interval | None
+
+    def sentence(self) -> str:
+        """The choice in words."""
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in self.refused.items())
+        if self.best is None:
+            return f"No checkpoint is better than the base by the rule ({reasons})."
+        text = f"Best by {self.metric}: {self.best}."
+        if self.against_last is not None:
+            sure = "" if self.against_last.excludes_zero() else ", which may be chance"
+            text += f" The last checkpoint is not the best: {self.best} differs from it by {self.against_last}{sure}."
+        return text + (f" Left out: {reasons}." if reasons else "")
+
+
+def choose_best(
+    values: dict[str, dict[str, np.ndarray]],
+    metric: str,
+    base: dict[str, np.ndarray] | None = None,
+    alignment: str = "implicit/score_relative",
+    quality: tuple[str, ...] = (),
+    seed: int = 0,
+) -> Choice:
+    """Chooses among candidates.
+
+    Args:
+        values: of each candidate, oldest first: by metric `(N,)` over the same prompts or images.
+        metric: the one to order by, higher is better except for those in [`LOWER_IS_BETTER`]; or "rule": the mean of
+            `alignment` decides among the candidates that raise it over the base, whose matched error is not worse than the
+            base's and whose `quality` metrics are not worse. "Worse" means that the 95 % interval of the paired difference
+            excludes zero on that side, "raise" that the mean is higher.
+        base: the same of the model that training began with; needed for the rule.
+
+    Raises:
+        UserError: if a metric is not there.
+    """
+    by = alignment if metric == RULE else metric
+    for name in (by, *quality):
+        missing = [candidate for candidate, table in values.items() if name not in table]
+        if missing or not values:
+            known = ", ".join(sorted(next(iter(values.values()), {}))) or "nothing: there is no checkpoint"
+            raise UserError(f"metric {name!r} was not measured; measured are {known}, or {RULE}")
+    sign = -1 if by in LOWER_IS_BETTER else 1
+    refused = {} if metric != RULE else _refuse(values, base, by, quality, seed)
+    admitted = {
+        name: sign * float(mean_over_prompts(table[by])) for name, table in values.items() if name not in refused
+    }
+    if not admitted:
+        return Choice(None, by, refused, None)
+    best = max(admitted, key=lambda name: -np.inf if np.isnan(admitted[name]) else admitted[name])
+    last = list(values)[-1]
+    gap = None if best == last else compare(values[best][by], values[last][by], seed).difference
+    return Choice(best, by, refused, gap)
+
+
+def _refuse(values, base, alignment: str, quality: tuple[str, ...], seed: int) -> dict[str, str]:
+    if base is None:
+        raise UserError(f"metric {RULE!r} compares checkpoints with the base, and the base was not measured")
+    refused = {}
+    for name, table in values.items():
+        reasons = []
+        if not compare(table[alignment], base[alignment], seed).difference.mean > 0:
+            reasons.append(f"{alignment} is not above the base's")
+        if compare(table["error/matched"], base["error/matched"], seed).difference.low > 0:
+            reasons.append("the matched error is worse than the base's")
+        reasons += [
+            f"{q} is worse than the base's" for q in quality if compare(table[q], base[q], seed).difference.high < 0
+        ]
+        if reasons:
+            refused[name] = " and ".join(reasons)
+    return refused

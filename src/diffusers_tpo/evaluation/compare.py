@@ -1,0 +1,68 @@
+"""Compares models prompt by prompt: means, win rates with ties, paired differences, best guidance. Knows numbers only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .intervals import Interval, bootstrap_interval, share_interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model against another over the same prompts.
+
+    Attributes:
+        difference: mean of the paired differences, with a bootstrap interval over prompts.
+        win_rate: share of prompts on which it scores higher, ties counted half.
+        ties: share of prompts with equal scores.
+        prompts: how many both have a score for.
+    """
+
+    difference: Interval
+    win_rate: Interval
+    ties: float
+    prompts: int
+
+
+def compare(values, others, seed: int = 0) -> Comparison:
+    """`values` against `others`, `(N,)` each; prompts without a score (nan) in one of them are left out."""
+    gains = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
+    gains = gains[~np.isnan(gains)]
+    ties = float((gains == 0).mean()) if len(gains) else np.nan
+    return Comparison(bootstrap_interval(gains, seed), share_interval((np.sign(gains) + 1) / 2), ties, len(gains))
+
+
+def mean_over_prompts(values) -> np.ndarray:
+    """Mean over the last axis without nan; nan where there is nothing."""
+    values = np.asarray(values, dtype=float)
+    there = ~np.isnan(values)
+    count = there.sum(axis=-1)
+    return np.where(count > 0, np.where(there, values, 0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def best_scale(values) -> int:
+    """Index of the guidance scale with the highest mean.
+
+    Args:
+        values: `(scales, N)`.
+    """
+    means = mean_over_prompts(values)
+    return 0 if np.isnan(means).all() else int(np.nanargmax(means))
+
+
+def at_own_best(values) -> np.ndarray:
+    """The score of every prompt at the model's own best guidance scale, `(N,)`.
+
+    The scale is chosen on the prompts of odd number for those of even number, and the other way round, so that the choice
+    flatters nobody.
+
+    Args:
+        values: `(scales, N)`.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.shape[1] < 2:
+        return values[best_scale(values)]
+    result = np.empty(values.shape[1])
+    for half in (0, 1):
+        result[half::2] = values[best_scale(values[:, 1 - half :: 2]), half::2]
+    return result

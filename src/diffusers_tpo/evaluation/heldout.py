@@ -1,0 +1,96 @@
+"""Held-out pairs: images with a matched prompt and mismatched ones, on which a model is judged. Knows nothing of training."""
+
+from dataclasses import dataclass
+
+import datasets
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from diffusers import DiffusionPipeline
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data import Columns, check_columns, check_text, decode_image, transform_image
+from ..errors import UserError
+from ..families import Family
+from ..noising import Draw
+
+
+@dataclass(frozen=True)
+class HeldOutPairs:
+    """Rows of a text-preference data set.
+
+    Attributes:
+        prompts: of each image, the matched one first.
+        principles: of its mismatched prompts.
+        resolution: side in pixels of the square in the middle of the image that is judged.
+    """
+
+    rows: datasets.Dataset
+    image_column: str
+    prompts: list[list[str]]
+    principles: list[list[str]]
+    resolution: int
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def captions(self) -> list[str]:
+        return [texts[0] for texts in self.prompts]
+
+    def distinct(self, number: int) -> list[int]:
+        """The first rows whose captions are all different, at most `number`."""
+        first = {texts[0]: row for row, texts in reversed(list(enumerate(self.prompts)))}
+        return sorted(first.values())[:number]
+
+    @torch.no_grad()
+    def encode(
+        self, family: Family, pipe: DiffusionPipeline, seed: int = 0, batch_size: int = 8, progress: str | None = None
+    ) -> Tensor:
+        """Latents `(N, C, H, W)` on the CPU. Every process must call it: each encodes its share, and all get the whole.
+
+        Raises:
+            UserError: naming a row whose image cannot be read.
+        """
+        state, latents = PartialState(), None
+        starts = range(0, len(self), batch_size)[state.process_index :: state.num_processes]
+        hidden = progress is None or not state.is_local_main_process
+        for start in tqdm(starts, desc=progress, disable=hidden):
+            draws = [Draw(seed, row) for row in range(start, min(start + batch_size, len(self)))]
+            pixels = torch.stack([self._pixels(draw) for draw in draws])
+            part = family.encode_images(pipe, pixels, [draw.generator("vae") for draw in draws]).float().cpu()
+            if latents is None:
+                latents = torch.zeros(len(self), *part.shape[1:])
+            latents[start : start + len(draws)] = part
+        if state.num_processes > 1:
+            shapes = [None] * state.num_processes
+            torch.distributed.all_gather_object(shapes, None if latents is None else latents.shape)
+            shape = next(shape for shape in shapes if shape is not None)
+            latents = torch.zeros(shape) if latents is None else latents
+        return reduce(latents.to(state.device), "sum").cpu()
+
+    def _pixels(self, draw: Draw) -> Tensor:
+        image = decode_image(self.rows[draw.row][self.image_column], draw.row)
+        return transform_image(image, draw, self.resolution, center_crop=True, random_flip=False)
+
+
+def held_out_pairs(rows: datasets.Dataset, columns: Columns, resolution: int, number: int | None) -> HeldOutPairs:
+    """The first `number` rows of a loaded data set, checked as for training.
+
+    Raises:
+        UserError: naming a wrong column or row.
+    """
+    if number is not None and number < 1:
+        raise UserError(f"the number of held-out pairs must be at least 1, got {number}")
+    check_columns(rows, columns, "tdpo")
+    rows = rows.select(range(len(rows) if number is None else min(number, len(rows))))
+    if len(rows) == 0:
+        raise UserError("the data set of held-out pairs holds no rows; choose another split")
+    prompts, principles = [], []
+    for index, row in enumerate(rows.select_columns([c for c in rows.column_names if c != columns.image])):
+        check_text(row, index, columns, "tdpo", unpaired=False)
+        prompts.append([row[columns.prompt], *row[columns.mismatched]])
+        principles.append(row.get(columns.principles) or [""] * len(row[columns.mismatched]))
+    return HeldOutPairs(
+        rows.cast_column(columns.image, datasets.Image(decode=False)), columns.image, prompts, principles, resolution
+    )

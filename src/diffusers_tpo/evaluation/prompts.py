@@ -1,0 +1,284 @@
+"""Prompts to judge models on: published sets by name, or a user's own file or data set. Knows nothing of models or scores."""
+
+import contextlib
+import functools
+import importlib
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from huggingface_hub import hf_hub_download
+
+from ..data import load_rows
+from ..errors import UserError
+
+
+logger = logging.getLogger(__name__)
+
+PROMPT_COLUMNS = ("prompt", "caption", "text", "Prompt")
+CSV = {"keep_default_na": False}  # "None" and "null" are prompts
+TABLES = {  # suffix -> loader of `datasets` and its options; a JSON list of strings becomes the column `text`
+    ".csv": ("csv", CSV),
+    ".tsv": ("csv", CSV | {"sep": "\t", "quoting": 3}),  # quotation marks are part of a prompt
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+}
+SUFFIXES = (".txt", *TABLES)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and its category, "" where its set has none."""
+
+    text: str
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Where a published set lies on the Hub.
+
+    Args:
+        repo: id of the data set.
+        revision: the commit that is read, so that a set stays the same set.
+        files: names of its files, each with the category of all its prompts or `None` where a column tells. Without files,
+            the parquet files of the split `train` are streamed, and only the two columns are fetched.
+        prompt_column: the column of prompts.
+        category_column: the column of categories, if there is one.
+    """
+
+    repo: str
+    revision: str
+    files: tuple[tuple[str, str | None], ...] = ()
+    prompt_column: str = "prompt"
+    category_column: str | None = None
+
+
+# Checked against public pages and code, without access to the Hub itself. Not checked: that these commits can still be
+# downloaded; `revision` names another one.
+PROMPT_SETS: dict[str, PromptSet | str] = {
+    # PartiPrompts: 1632 prompts in 12 categories. Columns and numbers were read from the file of google-research/parti, whose
+    # size is that of the file on the Hub; the other grouping is the column Challenge.
+    "parti": PromptSet(
+        "nateraw/parti-prompts",
+        "944b156abfdad7627c3221b5ec4f6a6fb060a197",
+        (("PartiPrompts.tsv", None),),
+        "Prompt",
+        "Category",
+    ),
+    # HPSv2 benchmark: four lists of 800 strings, one for each style. Sizes and hashes of the four files at this commit
+    # stand in public evaluation code; not checked is how many of the 3200 prompts are repeated.
+    "hpsv2": PromptSet(
+        "zhwang/HPDv2",
+        "b9517430f34b1080d4f741118d2a440155a165cd",
+        tuple((f"benchmark/{style}.json", style) for style in ("anime", "concept-art", "paintings", "photo")),
+        "text",
+    ),
+    # Pick-a-Pic v1, the 500 prompts of the split test_unique, some of them not safe for work. The data sets of its authors
+    # (yuvalkirstain/pickapic_v1, _v2 and both _no_images) are gone from the Hub, so this is a copy of the prompts by others:
+    # lines with `id` and `prompt`, all different. That they are the original 500 is the copy's own word.
+    "pickapic": PromptSet(
+        "Jialuo21/pickapic-test", "c45a875adf0fe5f2896e46bbef2124f4953dcaa6", (("test.jsonl", None),)
+    ),
+    # Open image preferences: pairs of images in about 2 GB of parquet. The columns stand in the notebook that wrote it
+    # (huggingface/data-is-better-together); its other groupings are the columns sub_category and evolution.
+    "open_image_preferences": PromptSet(
+        "data-is-better-together/open-image-preferences-v1-binarized",
+        "421d9b4e11f22d576a15c14e38aaa4687748023f",
+        category_column="category",
+    ),
+    # Captions of the embedded world that its training never shows: a function of (num_prompts, seed).
+    "shapes": "diffusers_tpo.shapes.prompts:held_out_prompts",
+}
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a user asked for, apart from the number of prompts."""
+
+    source: str
+    prompt_column: str | None
+    category_column: str | None
+    config: str | None
+    split: str | None
+    revision: str | None
+    cache_dir: str | None
+    token: str | None
+
+    def refuse(self, kind: str, *names: str) -> None:
+        """Raises [`UserError`] if one of the named options was given, which means nothing for this kind of source."""
+        given = [name for name in names if getattr(self, name) is not None]
+        if given:
+            raise UserError(f"prompts {self.source!r} is {kind}, which takes no {', '.join(given)}; leave it out")
+
+    def columns(self, rows: datasets.IterableDataset, prompt: str | None, category: str | None) -> tuple:
+        """The columns of prompts and categories: those asked for, else those given here, else a usual name."""
+        present = list(rows.column_names or next(iter(rows), ()))
+        usual = next((name for name in PROMPT_COLUMNS if name in present), None)
+        prompt = self.prompt_column or prompt or usual
+        category = self.category_column or category
+        there = ", ".join(present) or "no columns, for it is empty"
+        if prompt is None:
+            raise UserError(
+                f"prompts {self.source!r} has no column named {', '.join(PROMPT_COLUMNS)}; name its prompt_column, "
+                f"it has {there}"
+            )
+        for flag, column in {"prompt_column": prompt, "category_column": category}.items():
+            if column is not None and column not in present:
+                raise UserError(f"{flag} {column!r} is not a column of prompts {self.source!r}; it has {there}")
+        return prompt, category
+
+
+Cell = tuple[object, object]  # a prompt and its category as they stand in a row
+
+
+def _cells(rows: datasets.IterableDataset, prompt: str, category: str | None) -> Iterator[Cell]:
+    """Reads two columns, so that the images of a row are not decoded."""
+    for row in rows.select_columns(list(dict.fromkeys([prompt, category or prompt]))):
+        yield row[prompt], row[category] if category else ""
+
+
+def _stream_table(path: Path) -> datasets.IterableDataset:
+    loader, options = TABLES[path.suffix.lower()]
+    if not path.stat().st_size:
+        raise ValueError("it is empty")
+    return datasets.load_dataset(loader, data_files=str(path), split="train", streaming=True, **options)
+
+
+def _read_set(request: _Request, entry: PromptSet) -> Iterator[Cell]:
+    request.refuse("a named set", "config", "split")
+    revision = request.revision or entry.revision
+    source = {"revision": revision, "cache_dir": request.cache_dir, "token": request.token}
+    for name, category in entry.files:
+        rows = _stream_table(Path(hf_hub_download(entry.repo, name, repo_type="dataset", **source)))
+        cells = _cells(rows, *request.columns(rows, entry.prompt_column, entry.category_column))
+        own = category is not None and request.category_column is None
+        yield from ((text, category) for text, _ in cells) if own else cells
+    if not entry.files:
+        stream = functools.partial(datasets.load_dataset, entry.repo, split="train", streaming=True, **source)
+        columns = request.columns(stream(), entry.prompt_column, entry.category_column)
+        yield from _cells(stream(columns=[column for column in columns if column is not None]), *columns)
+
+
+def _read_file(request: _Request, path: Path) -> Iterator[Cell]:
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"prompts {request.source!r} must be an existing file that ends in {', '.join(SUFFIXES)}")
+    request.refuse("a file", "config", "split", "revision")
+    if path.suffix.lower() in TABLES:
+        rows = _stream_table(path)
+        yield from _cells(rows, *request.columns(rows, None, None))
+        return
+    request.refuse("a text file of one prompt a line", "prompt_column", "category_column")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"prompts {request.source!r} is no UTF-8 text ({error}); save it as UTF-8") from error
+    yield from ((line, "") for line in lines if line.strip())
+
+
+def _read_dataset(request: _Request) -> Iterator[Cell]:
+    split = request.split or "train"
+    options = {"streaming": True, "cache_dir": request.cache_dir, "token": request.token}
+    try:
+        rows = load_rows(request.source, request.config, split, request.revision, **options)
+    except UserError as error:
+        cause = error.__cause__
+        reason = "it holds no rows" if isinstance(cause, IndexError) else _reason(cause)
+        raise UserError(
+            f"prompts {request.source!r} with split {split!r} cannot be loaded ({reason}); give one of "
+            f"{', '.join(PROMPT_SETS)}, a file that ends in {', '.join(SUFFIXES)}, or a data set that has this split"
+        ) from error
+    yield from _cells(rows, *request.columns(rows, None, None))
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _readable(source: str):
+    """Turns whatever goes wrong while reading into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # parsers and the network raise many kinds; each means that the prompts cannot be had
+        entry = PROMPT_SETS.get(source)
+        where = f" from {entry.repo}" if isinstance(entry, PromptSet) else ""
+        raise UserError(
+            f"prompts {source!r} cannot be loaded{where} ({_reason(error)}); check the "
+            f"{'connection, or give a file of prompts' if where else 'file or data set'}"
+        ) from error
+
+
+def _clean(source: str, cells: Iterable[Cell]) -> list[Prompt]:
+    """Strips prompts, leaves out what is no text and keeps every prompt once, with its first category."""
+    kept, number, left_out = {}, 0, 0
+    for text, category in cells:
+        number += 1
+        text = text.strip() if isinstance(text, str) else ""
+        if text:
+            kept.setdefault(text, "" if category is None else str(category).strip())
+        else:
+            left_out += 1
+    if not kept:
+        raise UserError(f"prompts {source!r} holds no prompt in {number} rows; give a source or a column that does")
+    if left_out:
+        logger.warning("prompts %r: %d of %d rows hold no text and are left out", source, left_out, number)
+    if number - left_out > len(kept):
+        logger.info("prompts %r: %d repeated prompts are kept once", source, number - left_out - len(kept))
+    return [Prompt(text, category) for text, category in kept.items()]
+
+
+def load_prompts(
+    source: str,
+    prompt_column: str | None = None,
+    category_column: str | None = None,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    num_prompts: int | None = None,
+    seed: int = 0,
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> list[Prompt]:
+    """Loads the prompts that models are judged on, each once and in the order of their source.
+
+    Args:
+        source: a name of `PROMPT_SETS`; a text file with one prompt a line; a CSV, TSV, JSON or parquet file; a folder; or the
+            id of a data set on the Hub. A name wins over a file or folder that is called the same.
+        prompt_column: the column of prompts, by default the first of `PROMPT_COLUMNS` that exists.
+        category_column: the column of categories, by default none but that of a named set.
+        config: configuration of a data set.
+        split: split of a data set, by default `train`.
+        revision: commit, branch or tag of a data set, by default `main`, or the commit that a named set is tied to.
+        num_prompts: how many to take at random, in their order; all by default, or where there are no more.
+        seed: of this choice; of the scenes for `shapes`.
+
+    Raises:
+        UserError: if there is no such source, split or column, it cannot be read, or it holds no prompt.
+    """
+    if num_prompts is not None and num_prompts < 1:
+        raise UserError(f"num_prompts must be at least 1 to take some of prompts {source!r}, got {num_prompts}")
+    request = _Request(source, prompt_column, category_column, config, split, revision, cache_dir, token)
+    entry, path = PROMPT_SETS.get(source), Path(source)
+    if isinstance(entry, str):
+        request.refuse("made by a function", "prompt_column", "category_column", "config", "split", "revision")
+        module, _, function = entry.partition(":")
+        return getattr(importlib.import_module(module), function)(num_prompts, seed)
+    with _readable(source):
+        if entry is not None:
+            cells = _read_set(request, entry)
+        elif path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir()):
+            cells = _read_file(request, path)
+        else:
+            cells = _read_dataset(request)
+        prompts = _clean(source, cells)
+    if num_prompts is None or num_prompts >= len(prompts):
+        return prompts
+    chosen = random.Random(f"prompts/{seed}").sample(range(len(prompts)), num_prompts)
+    return [prompts[index] for index in sorted(chosen)]

@@ -1,0 +1,79 @@
+"""Renders a prompt set with fixed seeds into a folder, so that a stopped run goes on where it was. Judges nothing."""
+
+import os
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from diffusers import DiffusionPipeline
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..noising import Draw
+
+
+def image_path(folder: Path, index: int, number: int) -> Path:
+    """Where image `number` of prompt `index` lies."""
+    return Path(folder) / f"{index:05d}-{number}.png"
+
+
+@torch.no_grad()
+def render(pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, **options) -> list[Image.Image]:
+    """Renders one batch.
+
+    Args:
+        jobs: prompt and number of each image. Its noise depends on the seed, the prompt and the number alone, so it is the same
+            for every model, guidance scale, prompt set and batch.
+        options: of the pipeline, such as `guidance_scale`.
+    """
+    prompts = [prompt for prompt, _ in jobs]
+    generators = [Draw(seed, prompt, number).generator("image") for prompt, number in jobs]
+    return pipe(prompts, generator=generators, **options).images
+
+
+def render_missing(
+    pipe: DiffusionPipeline,
+    prompts: list[str],
+    folder: Path,
+    images_per_prompt: int,
+    seed: int,
+    batch_size: int,
+    progress: str | None = None,
+    **options,
+) -> int:
+    """Renders what a folder lacks; every process takes its share.
+
+    A batch that is not complete is rendered anew as a whole. So the batches, on whose make-up the last digits of an image may
+    depend, are those of a run that was never stopped, with any number of processes.
+
+    Returns:
+        How many images this process rendered.
+    """
+    state = PartialState()
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(index, number) for index in range(len(prompts)) for number in range(images_per_prompt)]
+    batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+    open_batches = [batch for batch in batches if not all(image_path(folder, *job).exists() for job in batch)]
+    hidden = progress is None or not state.is_local_main_process
+    mine = open_batches[state.process_index :: state.num_processes]
+    for batch in tqdm(mine, desc=progress, disable=hidden):
+        images = render(pipe, [(prompts[index], number) for index, number in batch], seed, **options)
+        for job, image in zip(batch, images, strict=True):
+            save_whole(image, image_path(folder, *job))
+    return sum(map(len, mine))
+
+
+def save_whole(image: Image.Image, path: Path) -> None:
+    """Writes a PNG file that is there whole or not at all."""
+    partial = path.with_name(f".partial-{path.name}")
+    image.save(partial, format="PNG")
+    os.replace(partial, path)
+
+
+def read_image(path: Path) -> Image.Image | None:
+    """The image in RGB; `None` if the file is missing or broken."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError):  # Pillow raises each of them for some broken file
+        return None

@@ -1,0 +1,100 @@
+"""All figures of an evaluation, as arrays over prompts and as the file results.json. Draws and prints nothing."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..files import write_whole
+from .compare import at_own_best, compare
+from .intervals import Interval, bootstrap_interval
+from .prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured of `M` models.
+
+    Attributes:
+        models: their labels; the others are compared with the first.
+        scales: `G` guidance scales.
+        scores: by metric: `(M, G, P)`, the mean over the images of each of the `P` prompts, nan where none was scored.
+        kinds: by metric: "adherence" or "aesthetics".
+        preference: by model and metric, see [`~diffusers_tpo.evaluation.preference_values`]: `(N,)` over held-out pairs.
+        retrieval: by model: `(N,)`, see [`~diffusers_tpo.evaluation.retrieval_accuracy`].
+        divergence: by model: of its p(c) from that of the first model.
+        shared: whether prompt `i` is the caption of held-out pair `i`, so that scores and preferences can be correlated.
+    """
+
+    prompts: list[Prompt]
+    models: list[str]
+    scales: list[float]
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    preference: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    retrieval: dict[str, np.ndarray] = field(default_factory=dict)
+    divergence: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    shared: bool = False
+
+    def at_best(self, metric: str, model: str) -> np.ndarray:
+        """Scores of a model at its own best guidance scale, `(P,)`."""
+        return at_own_best(self.scores[metric][self.models.index(model)])
+
+    def values(self, model: str) -> dict[str, np.ndarray]:
+        """All metrics of a model by name, each over its prompts or pairs: scores at its own best guidance, preferences."""
+        return {metric: self.at_best(metric, model) for metric in self.scores} | self.preference.get(model, {})
+
+
+def write_results(results: Results, path: Path, about: dict[str, object]) -> None:
+    """Writes `results.json`: `about` (command, versions, settings), all scores and the figures drawn from them."""
+    first = results.models[0]
+    means, differences = {}, {}
+    for metric, scores in results.scores.items():
+        means[metric] = {
+            model: {f"{scale:g}": vars(bootstrap_interval(scores[m, g])) for g, scale in enumerate(results.scales)}
+            | {"own best": vars(bootstrap_interval(results.at_best(metric, model)))}
+            for m, model in enumerate(results.models)
+        }
+        differences[metric] = {
+            model: {f"{scale:g}": _comparison(scores[m, g], scores[0, g]) for g, scale in enumerate(results.scales)}
+            | {"own best": _comparison(results.at_best(metric, model), results.at_best(metric, first))}
+            for m, model in enumerate(results.models)
+            if m
+        }
+    content = about | {
+        "prompts": [vars(prompt) for prompt in results.prompts],
+        "models": results.models,
+        "guidance_scales": results.scales,
+        "kinds": results.kinds,
+        "means": means,
+        "differences_to_first": differences,
+        "scores": results.scores,
+        "preference": results.preference,
+        "retrieval": results.retrieval,
+        "divergence": {m: {k: vars(v) for k, v in table.items()} for m, table in results.divergence.items()},
+    }
+    write_whole(path, json.dumps(_plain(content), ensure_ascii=True, indent=1, allow_nan=False))
+
+
+def _comparison(values, others) -> dict[str, object]:
+    found = compare(values, others)
+    return {
+        "difference": vars(found.difference),
+        "win_rate": vars(found.win_rate),
+        "ties": found.ties,
+        "prompts": found.prompts,
+    }
+
+
+def _plain(value):
+    """The same in JSON's types; numbers that JSON does not know become null."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.7g}") if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,225 @@
+"""Turns the figures of an evaluation into the tables, curves and examples of its report. Measures nothing."""
+
+import numpy as np
+
+from .choose import Choice
+from .compare import best_scale, compare, mean_over_prompts
+from .correlation import Regression, regress, within_groups
+from .intervals import bootstrap_interval, mean_interval, share_interval
+from .renders import image_path
+from .report import Curves, Example, Line, Report, Scatter, Table
+from .results import Results
+from .suite import Suite
+
+
+SHARES = ("implicit/accuracy", "reward/accuracy", "retrieval")
+EXAMPLES = 8
+SCORE = "implicit/score"
+
+
+def build_report(suite: Suite, results: Results, title: str, facts: dict[str, str], choice: Choice | None) -> Report:
+    """The whole report; `choice` is that of a checkpoint sweep."""
+    tables, curves = [], []
+    for metric in results.scores:
+        tables += [
+            means_table(results, metric),
+            differences_table(results, metric),
+            *categories_table(results, metric),
+        ]
+        curves.append(scale_curves(results, metric))
+    if results.preference:
+        tables.insert(0, preference_table(results))
+    scatters = []
+    if results.shared and results.scores and len(results.models) > 2:
+        tables.append(correlation_table(results))
+        scatters = [scatter(results, name, scores) for name, scores in standardised(results).items()]
+    gains, losses = examples(suite, results)
+    warnings = unscored(results) + ([choice.sentence()] if choice else [])
+    return Report(title, facts, warnings, tables, curves, scatters, gains, losses)
+
+
+def unscored(results: Results) -> list[str]:
+    """One sentence for each metric and model with prompts that have no score."""
+    found = []
+    for metric, scores in results.scores.items():
+        for model, missing in zip(results.models, np.isnan(scores).sum(axis=(1, 2)), strict=True):
+            if missing and not np.isnan(scores).all():
+                found.append(
+                    f"{metric}: {missing} of {scores[0].size} prompts of {model} have no score; they are left out"
+                )
+    return found
+
+
+def means_table(results: Results, metric: str) -> Table:
+    """Means over the prompts by model and guidance scale."""
+    rows = []
+    for model, scores in zip(results.models, results.scores[metric], strict=True):
+        cells = [str(bootstrap_interval(part)) for part in scores]
+        rows.append(
+            [
+                model,
+                *cells,
+                f"{results.scales[best_scale(scores)]:g}",
+                str(bootstrap_interval(results.at_best(metric, model))),
+            ]
+        )
+    header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "best at", "own best"]
+    note = (
+        f"Mean over {len(results.prompts)} prompts with 95 % bootstrap interval. The own best guidance of a model is chosen on one "
+        "half of the prompts for the other half."
+    )
+    return Table(f"{metric} ({results.kinds.get(metric, 'adherence')})", note, header, rows)
+
+
+def differences_table(results: Results, metric: str) -> Table:
+    """Paired differences to the first model, and win rates."""
+    first, rows = results.models[0], []
+    for m, model in enumerate(results.models[1:], start=1):
+        scores = results.scores[metric]
+        cells = [str(compare(scores[m, g], scores[0, g]).difference) for g in range(len(results.scales))]
+        own = compare(results.at_best(metric, model), results.at_best(metric, first))
+        rows.append([model, *cells, str(own.difference), own.win_rate.percent(), f"{100 * own.ties:.0f}"])
+    header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "own best", "win rate %", "ties %"]
+    note = "Paired differences with 95 % bootstrap interval over prompts; win rate at the own best guidance, ties counted half."
+    return Table(f"{metric}: minus {first}", note, header, rows)
+
+
+def categories_table(results: Results, metric: str) -> list[Table]:
+    """Differences to the first model by category of the prompts, if they have any."""
+    categories = sorted({prompt.category for prompt in results.prompts} - {""})
+    if len(categories) < 2 or len(results.models) < 2:
+        return []
+    names = np.array([prompt.category for prompt in results.prompts])
+    base = results.at_best(metric, results.models[0])
+    own = {model: results.at_best(metric, model) for model in results.models[1:]}
+    rows = []
+    for category in categories:
+        part = names == category
+        cells = [str(compare(values[part], base[part]).difference) for values in own.values()]
+        rows.append([category, str(int(part.sum())), f"{mean_over_prompts(base[part]):.4g}", *cells])
+    header = ["category", "prompts", results.models[0], *(f"{model}, difference" for model in own)]
+    return [Table(f"{metric} by category", "Each model at its own best guidance.", header, rows)]
+
+
+def preference_table(results: Results) -> Table:
+    """What the models themselves say of held-out pairs."""
+    names = list(dict.fromkeys(name for table in results.preference.values() for name in table))
+    extra = ["retrieval"] * bool(results.retrieval) + ["p(c) KL", "p(c) JS"] * bool(results.divergence)
+    rows = []
+    for model in results.models:
+        table = results.preference[model]
+        row = [model]
+        for name in names:
+            interval = share_interval if name.startswith(SHARES) else mean_interval
+            row.append(str(interval(table[name])) if name in table else "-")
+        if results.retrieval:
+            row.append(str(share_interval(results.retrieval[model])))
+        if results.divergence:
+            row += [
+                str(results.divergence[model][name]) if model in results.divergence else "-" for name in ("kl", "js")
+            ]
+        rows.append(row)
+    pairs = max(len(values) for table in results.preference.values() for values in table.values())
+    note = (
+        f"{pairs} held-out images. error/matched: mean squared denoising error under the own caption, lower is better. "
+        "implicit/score: how much larger the error under mismatched captions is. reward: against the first model. Retrieval: share of "
+        "images whose own caption is the best of all. p(c): divergence from the first model's, in nats."
+    )
+    return Table("Implicit preference", note, ["model", *names, *extra], rows)
+
+
+def scale_curves(results: Results, metric: str) -> Curves:
+    """The metric over the guidance scale, a line for each model."""
+    lines = []
+    for model, scores in zip(results.models, results.scores[metric], strict=True):
+        found = [bootstrap_interval(part) for part in scores]
+        lines.append(
+            Line(model, list(results.scales), [i.mean for i in found], [i.low for i in found], [i.high for i in found])
+        )
+    return Curves(f"guidance-{metric}", f"{metric} over guidance", "guidance scale", metric, lines)
+
+
+def examples(suite: Suite, results: Results) -> tuple[list[Example], list[Example]]:
+    """The prompts on which the best of the other models gains most and loses most against the first, at its best guidance."""
+    if not results.scores or len(results.models) < 2:
+        return [], []
+    metric = next(iter(results.scores))
+    scores = results.scores[metric]
+    means = [
+        float(np.nan_to_num(mean_over_prompts(results.at_best(metric, model)), nan=-np.inf))
+        for model in results.models
+    ]
+    other = 1 + int(np.argmax(means[1:]))
+    scale = best_scale(scores[other])
+    gains = scores[other, scale] - scores[0, scale]
+    order = [int(index) for index in np.argsort(-gains, kind="stable") if not np.isnan(gains[index])]
+
+    def show(index: int) -> Example:
+        shown = []
+        for m in (0, other):
+            path = image_path(suite.images(results.models[m], results.scales[scale]), index, 0)
+            shown.append((results.models[m], path if path.exists() else None, f"{scores[m, scale, index]:.4g}"))
+        return Example(results.prompts[index].text, f"{metric} at guidance {results.scales[scale]:g}", shown)
+
+    up = [show(index) for index in order[:EXAMPLES] if gains[index] > 0]
+    down = [show(index) for index in order[::-1][:EXAMPLES] if gains[index] < 0]
+    return up, down
+
+
+def correlation_table(results: Results) -> Table:
+    """Each score regressed on the implicit preference score, at every guidance scale and on three levels."""
+    rows = []
+    for name, y in standardised(results).items():
+        for g, scale in enumerate(results.scales):
+            for level, found in regressions(results, y[:, g]).items():
+                figures = [
+                    found.slope,
+                    found.pearson,
+                    found.spearman,
+                    f"{found.pearson_p:.2g}",
+                    f"{found.spearman_p:.2g}",
+                ]
+                rows.append([name, f"{scale:g}", level, str(found.n), *map(str, figures)])
+    header = ["score", "guidance", "over", "n", "slope", "r", "Spearman", "p (r)", "p (Spearman)"]
+    note = (
+        f"Scores regressed on {SCORE}. Over models: means of each model. Over prompts: within models, each model's mean removed. Over "
+        "models at equal prompts: each prompt's mean removed. The last two resample prompts. Adherence and aesthetics: mean of all "
+        "scores of that kind, each in units of its spread."
+    )
+    return Table("Correlation with the implicit preference", note, header, rows)
+
+
+def standardised(results: Results) -> dict[str, np.ndarray]:
+    """The scores `(M, G, P)` by metric, and the mean of those of each kind in units of their spread."""
+    found = dict(results.scores)
+    for kind in ("adherence", "aesthetics"):
+        parts = [scores for metric, scores in results.scores.items() if results.kinds.get(metric, "adherence") == kind]
+        parts = [(part - np.nanmean(part)) / np.nanstd(part) for part in parts if np.nanstd(part) > 0]
+        if len(parts) > 1:
+            found[f"all {kind}"] = np.mean(parts, axis=0)
+    return found
+
+
+def regressions(results: Results, y: np.ndarray) -> dict[str, Regression]:
+    """Scores `(M, P)` on the implicit preference score: over models, over prompts, over models at equal prompts."""
+    x = np.stack([results.preference[model][SCORE] for model in results.models])
+    models, prompts = (grid.ravel() for grid in np.indices(x.shape))
+    means = mean_over_prompts(x), mean_over_prompts(y)
+    return {
+        "models": regress(*means),
+        "prompts": regress(*within_groups(x.ravel(), y.ravel(), models), clusters=prompts),
+        "models, equal prompts": regress(*within_groups(x.ravel(), y.ravel(), prompts), clusters=prompts),
+    }
+
+
+def scatter(results: Results, name: str, scores: np.ndarray) -> Scatter:
+    """Mean score over mean implicit preference score at the first guidance scale, a point for each model.
+
+    Args:
+        scores: `(M, G, P)`. Models whose labels agree up to a slash, such as checkpoints of one run, share a colour.
+    """
+    x = [float(mean_over_prompts(results.preference[model][SCORE])) for model in results.models]
+    y = mean_over_prompts(scores[:, 0]).tolist()
+    groups = [model.split("/")[0] for model in results.models]
+    note = f"guidance {results.scales[0]:g}; {len(results.models)} models, mean over {len(results.prompts)} prompts"
+    return Scatter(f"correlation-{name}", f"{name} against implicit preference", SCORE, name, x, y, groups, note)

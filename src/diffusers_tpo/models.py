@@ -1,0 +1,148 @@
+"""Loads what a user calls a model: a pipeline, a LoRA on its base, a checkpoint of a training run. Trains nothing."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from accelerate import load_checkpoint_in_model
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.training_utils import EMAModel
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file
+
+from .adapters import LORA_FILE, add_lora, load_lora_state
+from .checkpoints import STATE, read_state
+from .errors import UserError
+from .families import family_of
+
+
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+EMA_STATE = "custom_checkpoint_1.pkl"  # what accelerate calls the second object registered for checkpointing
+
+
+def load_pipeline(
+    source: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    vae: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> DiffusionPipeline:
+    """A pipeline whose modules are frozen and in evaluation mode.
+
+    Args:
+        source: Hub id or folder.
+        vae: Hub id or folder of another VAE.
+
+    Raises:
+        UserError: if it cannot be loaded, with the reason.
+    """
+    options = {"dtype": dtype, "cache_dir": cache_dir, "token": token}
+    try:
+        pipe = DiffusionPipeline.from_pretrained(source, revision=revision, variant=variant, **options)
+        if vae:
+            pipe.vae = AutoencoderKL.from_pretrained(vae, **options)
+    except (OSError, ValueError, AttributeError) as error:  # the last where diffusers has no such pipeline class
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
+    pipe.set_progress_bar_config(disable=True)
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False).eval()
+    return pipe
+
+
+def kind_of(source: str, cache_dir: str | None = None, token: str | None = None) -> str:
+    """What lies at a folder, file or Hub id: "pipeline", "lora" or "checkpoint".
+
+    Raises:
+        UserError: if it is none of these.
+    """
+    path = Path(source)
+    if path.is_dir():
+        for name, kind in (("model_index.json", "pipeline"), (STATE, "checkpoint"), (LORA_WEIGHTS, "lora")):
+            if (path / name).is_file():
+                return kind
+        raise UserError(
+            f"models names the folder {source!r}, which holds no pipeline (model_index.json), LoRA ({LORA_WEIGHTS}) or "
+            f"checkpoint ({STATE}); check the path"
+        )
+    if path.is_file() and path.suffix == ".safetensors":
+        return "lora"
+    try:
+        hf_hub_download(source, "model_index.json", cache_dir=cache_dir, token=token)
+    except EntryNotFoundError:
+        return "lora"
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"models names {source!r}, which is no folder, and on the Hub: {reason}") from error
+    return "pipeline"
+
+
+def fingerprint(source: str) -> str:
+    """Changes when the files of a local model do; of a Hub id only its name."""
+    path = Path(source)
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stamps or source).encode()).hexdigest()[:16]
+
+
+def load_model(source: str, base: str | None = None, **options) -> DiffusionPipeline:
+    """A pipeline, or the pipeline `base` with a LoRA or with the weights of a checkpoint of the training script.
+
+    A checkpoint that averages its weights (`use_ema`) is loaded with the averages, as its final model would be.
+
+    Args:
+        base: what a LoRA or checkpoint belongs to; by default a checkpoint's own `pretrained_model_name_or_path`.
+        options: of [`load_pipeline`].
+
+    Raises:
+        UserError: if something is missing or does not fit.
+    """
+    kind = kind_of(source, options.get("cache_dir"), options.get("token"))
+    if kind == "pipeline":
+        return load_pipeline(source, **options)
+    if kind == "lora":
+        if base is None:
+            raise UserError(f"models names the LoRA {source!r}; name its pipeline in --pretrained_model_name_or_path")
+        pipe = load_pipeline(base, **options)
+        try:
+            pipe.load_lora_weights(source, cache_dir=options.get("cache_dir"), token=options.get("token"))
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({reason})") from error
+        return pipe
+    return load_checkpoint(Path(source), base, **options)
+
+
+def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> DiffusionPipeline:
+    """The base pipeline with the weights of one checkpoint; see [`load_model`]."""
+    config = read_state(checkpoint)["config"]
+    base = base or config["pretrained_model_name_or_path"]
+    try:
+        pipe = load_pipeline(base, **options)
+    except UserError as error:
+        raise UserError(f"{error}; name the base of {checkpoint.name} in --pretrained_model_name_or_path") from error
+    family = family_of(pipe)
+    denoiser = getattr(pipe, family.denoiser)
+    try:
+        if config.get("use_lora"):
+            layers = config["lora_layers"].replace(" ", "").split(",") if "lora_layers" in config else None
+            shape = {"alpha": config.get("lora_alpha"), "use_dora": config.get("use_dora", False)}
+            add_lora(denoiser, layers or family.lora_targets, config["rank"], **shape)
+            load_lora_state(denoiser, load_file(checkpoint / LORA_FILE))
+            trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+        else:
+            load_checkpoint_in_model(denoiser, str(checkpoint), strict=True)
+            trained = list(denoiser.parameters())
+        if config.get("use_ema"):
+            averages = EMAModel(trained)
+            averages.load_state_dict(torch.load(checkpoint / EMA_STATE, weights_only=True))
+            averages.copy_to(trained)
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"models names the checkpoint {str(checkpoint)!r}, which does not load ({reason})") from error
+    denoiser.requires_grad_(False).eval()
+    return pipe

@@ -1,0 +1,166 @@
+"""The implicit judgement against a model whose errors are known, and against a real tiny pipeline."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from diffusers import DDPMScheduler
+from torch.testing import assert_close
+
+from diffusers_tpo.adapters import adapters_off
+from diffusers_tpo.evaluation import (
+    ErrorMatrix,
+    error_matrix,
+    preference_values,
+    prompt_divergence,
+    retrieval_accuracy,
+)
+from diffusers_tpo.families import StableDiffusion
+
+
+class KnownFamily:
+    """Predicts the noise of clean latents that are all zero, plus an offset that its prompt names."""
+
+    def __init__(self):
+        self.scheduler, self.timesteps = DDPMScheduler(), []
+
+    def encode_prompts(self, pipe, prompts):
+        return {"offset": torch.tensor([float(prompt) for prompt in prompts])}
+
+    def predict(self, denoiser, latents, timesteps, cond):
+        self.timesteps += timesteps.tolist()
+        sigma = (1 - self.scheduler.alphas_cumprod[timesteps]).sqrt().view(-1, 1, 1, 1)
+        return latents / sigma + cond["offset"].view(-1, 1, 1, 1)
+
+
+def known(prompts: list[list[str]], family=None, **settings) -> ErrorMatrix:
+    family, latents = family or KnownFamily(), torch.zeros(len(prompts), *tiny.LATENT)
+    return error_matrix(family, None, torch.nn.Identity(), family.scheduler, latents, prompts, **settings)
+
+
+def test_the_error_matrix_of_a_model_with_known_errors():
+    """x0 = 0, so x_t / sigma is the noise itself, and the error of a prompt is its offset squared."""
+    family = KnownFamily()
+    errors = known([["0.1", "0.5", "-0.5"], ["0.2", "0.1"]], family, strata=4, repeats=1)
+    expected = torch.tensor([[0.01, 0.25, 0.25], [0.04, 0.01, torch.nan]])
+    assert_close(errors.mean(), expected, rtol=1e-3, atol=1e-5, equal_nan=True)
+    assert errors.draws.shape == (4, 1, 2, 3)
+    drawn = np.array(family.timesteps).reshape(4, 5)  # a forward pass of five rows in each quarter of the schedule
+    assert (drawn // 250 == np.arange(4)[:, None]).all()
+    for image in (drawn[:, :3], drawn[:, 3:]):  # the same timestep for all prompts of an image
+        assert (image == image[:, :1]).all()
+    assert (drawn[:, 0] != drawn[:, 3]).any()
+
+
+def constant(means: list[list[float]]) -> ErrorMatrix:
+    return ErrorMatrix(torch.tensor(means).expand(2, 2, -1, -1))
+
+
+def test_preference_values_by_hand():
+    errors = constant([[1.0, 1.5, 0.5], [2.0, 2.0, torch.nan]])
+    reference = constant([[1.5, 1.5, 1.5], [1.0, 3.0, torch.nan]])
+    values = preference_values(errors, [["content", "spatial"], ["spatial"]], reference)
+    expected = {
+        "error/matched": [1.0, 2.0],
+        "implicit/score": [0.0, 0.0],
+        "implicit/score_relative": [0.0, 0.0],
+        "implicit/score_relative/content": [0.5, np.nan],
+        "implicit/score_relative/spatial": [-0.5, 0.0],
+        "implicit/accuracy": [0.5, 0.5],
+        "implicit/accuracy/content": [1.0, np.nan],
+        "implicit/accuracy/spatial": [0.0, 0.5],  # a tie is half a preference
+        "reward/matched": [0.5, -1.0],
+        "reward/matched_relative": [0.5 / 1.5, -1.0],
+        "reward/margin": [0.5 - (0.0 + 1.0) / 2, -1.0 - 1.0],
+        "reward/accuracy": [0.5, 0.0],
+    }
+    assert set(values) == set(expected)
+    for name, wanted in expected.items():
+        assert values[name] == pytest.approx(wanted, nan_ok=True), name
+
+
+def test_without_principles_or_reference_there_are_fewer_values():
+    values = preference_values(constant([[1.0, 2.0]]), [[""]])
+    assert set(values) == {"error/matched", "implicit/score", "implicit/score_relative", "implicit/accuracy"}
+
+
+def test_retrieval_shares_a_tie():
+    errors = constant([[1.0, 2.0, 3.0], [1.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
+    assert retrieval_accuracy(errors).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_the_divergence_of_p_c_by_hand():
+    """One image and errors 0 and log 3 at temperature 1: p = (3/4, 1/4) against (1/2, 1/2)."""
+    policy, reference = constant([[0.0, float(np.log(3))]]), constant([[1.0, 1.0]])
+    found = prompt_divergence(policy, reference, temperature=1.0)
+    kl = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    middle = np.array([0.625, 0.375])
+    p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
+    js = (np.sum(p * np.log(p / middle)) + np.sum(q * np.log(q / middle))) / 2
+    assert found["kl"].mean == pytest.approx(kl) and found["js"].mean == pytest.approx(js)
+    assert found["kl"].low == pytest.approx(kl)  # there is only one image to draw
+
+
+def test_the_divergence_is_of_the_average_over_images():
+    """Both models read their own caption from every image, one of them twice as surely: p(c) is uniform all the same."""
+    policy, reference = constant((2.0 - 2 * np.eye(4)).tolist()), constant((1.0 - np.eye(4)).tolist())
+    found = prompt_divergence(policy, reference)
+    assert found["kl"].mean == pytest.approx(0, abs=1e-9) and found["js"].mean == pytest.approx(0, abs=1e-9)
+    assert found["kl"].high > 0
+
+
+def test_the_standard_error_by_hand():
+    """Draws 1 and 3 in one stratum, 2 and 2 in the other: variances 2 and 0, so sqrt((2 / 2 + 0 / 2) / 4) = 1 / 2."""
+    draws = torch.tensor([[1.0, 3.0], [2.0, 2.0]]).view(2, 2, 1, 1)
+    assert ErrorMatrix(draws).standard_error().item() == pytest.approx(0.5)
+    assert ErrorMatrix(draws[:, :1]).standard_error().isnan().all()
+
+
+@pytest.fixture(scope="module")
+def judge():
+    pipe, family = tiny.make_pipe(), StableDiffusion()
+    latents = torch.randn(5, *tiny.LATENT, generator=torch.Generator().manual_seed(0))
+
+    def run(prompts: list[list[str]], **settings):
+        settings = {"strata": 3, "repeats": 2} | settings
+        part = latents[: len(prompts)]
+        return error_matrix(family, pipe, pipe.unet, DDPMScheduler(), part, prompts, **settings)
+
+    return run
+
+
+def test_identical_prompts_have_exactly_equal_errors_and_others_differ(judge):
+    errors = judge([["cat", "cat", "dog"]] * 5).mean()
+    assert torch.equal(errors[:, 0], errors[:, 1])
+    assert (errors[:, 0] != errors[:, 2]).all()
+    assert len(set(errors[:, 0].tolist())) == 5
+
+
+def test_the_standard_error_says_how_far_other_seeds_move_the_estimate(judge):
+    prompts = [["cat", "dog"]] * 5
+    found = [judge(prompts, seed=seed) for seed in range(30)]
+    for matrices in (found, [matrix.margins() for matrix in found]):
+        spread = torch.stack([matrix.mean() for matrix in matrices]).std(dim=0).mean()
+        claimed = torch.stack([matrix.standard_error() for matrix in matrices]).square().mean(dim=0).sqrt().mean()
+        assert 0.7 < claimed / spread < 1.4
+    margins, single = found[0].margins().standard_error().mean(), found[0].standard_error().mean()
+    assert margins < 0.5 * single  # noise that two prompts share cancels in their difference
+
+
+def test_the_batch_size_changes_nothing_and_the_seed_does(judge):
+    prompts = [[f"cat {i}", f"dog {i}", f"red {i}"][: 3 - i % 2] for i in range(5)]
+    whole = judge(prompts).mean()
+    for batch_size in (1, 2, 5):
+        assert_close(judge(prompts, batch_size=batch_size).mean(), whole, **tiny.FLOAT_TOLERANCE, equal_nan=True)
+    assert not torch.allclose(judge(prompts, seed=1).mean(), whole, equal_nan=True)
+    assert_close(judge(prompts[:2]).mean(), whole[:2], **tiny.FLOAT_TOLERANCE, equal_nan=True)
+
+
+def test_a_new_policy_has_exactly_the_errors_of_its_reference():
+    pipe, family = tiny.make_policy(), StableDiffusion()
+    latents, prompts = torch.randn(2, *tiny.LATENT), [["cat", "dog"], ["red cat", "cat"]]
+    errors = error_matrix(family, pipe, pipe.unet, DDPMScheduler(), latents, prompts, strata=2)
+    with adapters_off(pipe.unet) as bare:
+        reference = error_matrix(family, pipe, bare, DDPMScheduler(), latents, prompts, strata=2)
+    values = preference_values(errors, [["content"]] * 2, reference)
+    assert values["reward/margin"].tolist() == [0, 0] and values["reward/accuracy"].tolist() == [0.5, 0.5]

@@ -1,0 +1,101 @@
+"""Intervals against arithmetic and against simulation."""
+
+import numpy as np
+import pytest
+
+from diffusers_tpo.evaluation import Interval, bootstrap_interval, mean_interval, paired_difference, share_interval
+
+
+def test_the_interval_by_hand():
+    """Mean 3, standard error sqrt(2.5 / 5) = 0.7071, t(0.975, 4) = 2.7764."""
+    interval = mean_interval([1, 2, 3, 4, 5])
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((3, 3 - 1.9632, 3 + 1.9632), abs=1e-4)
+    assert interval.excludes_zero() and not mean_interval([-1, 2]).excludes_zero()
+    assert mean_interval([-3, -3.1, -2.9]).excludes_zero()
+    assert str(interval) == "3.0 [1.0, 5.0]"
+
+
+def test_seeds_of_one_prompt_are_averaged_first():
+    """Three copies of the same prompts are no new evidence."""
+    values = [0.0, 1.0, 0.5, 0.2]
+    assert mean_interval([values] * 3) == mean_interval(values)
+    assert mean_interval([[0.0, 2.0], [2.0, 4.0]]) == mean_interval([1.0, 3.0])
+
+
+@pytest.mark.parametrize("draw", [lambda rng: rng.normal(3, 2, 12), lambda rng: rng.random(200) < 0.4])
+def test_the_interval_holds_the_truth_95_times_in_100(draw):
+    rng = np.random.default_rng(0)
+    truth = 3 if draw(np.random.default_rng(1)).dtype == float else 0.4
+    intervals = [mean_interval(draw(rng)) for _ in range(1000)]
+    assert 0.93 <= np.mean([i.low <= truth <= i.high for i in intervals]) <= 0.97
+
+
+def test_the_paired_difference_holds_the_truth_and_is_narrower_than_the_unpaired():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        difficulty = rng.normal(0, 5, 40)
+        ours, theirs = difficulty + 0.5 + rng.normal(0, 0.5, 40), difficulty + rng.normal(0, 0.5, 40)
+        interval = paired_difference(ours, theirs)
+        covered.append(interval.low <= 0.5 <= interval.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    single = mean_interval(ours)
+    assert interval.high - interval.low < 0.5 * (single.high - single.low)
+    assert interval.mean == pytest.approx(np.mean(ours) - np.mean(theirs))
+
+
+def test_one_value_has_an_infinite_interval():
+    for values in ([0.5], [[0.5], [0.5]]):
+        interval = mean_interval(values)
+        assert (interval.mean, interval.low, interval.high) == (0.5, -np.inf, np.inf)
+        assert not interval.excludes_zero()
+    assert not paired_difference([1.0], [0.0]).excludes_zero()
+
+
+def test_the_bootstrap_holds_the_truth_of_skewed_differences_95_times_in_100():
+    rng = np.random.default_rng(0)
+    found = [bootstrap_interval(rng.exponential(2, 60) - 1, resamples=400) for _ in range(400)]
+    assert 0.91 <= np.mean([i.low <= 1 <= i.high for i in found]) <= 0.98
+    assert all(i.low < i.mean < i.high for i in found)
+
+
+def test_the_bootstrap_is_seeded_and_leaves_nan_out():
+    values = np.random.default_rng(0).normal(size=30)
+    assert bootstrap_interval(values) == bootstrap_interval([*values, np.nan])
+    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+
+
+def test_the_bootstrap_of_nothing_of_one_value_and_of_a_constant():
+    assert np.isnan(bootstrap_interval([np.nan]).mean)
+    assert bootstrap_interval([2.0]) == Interval(2.0, -np.inf, np.inf)
+    assert bootstrap_interval([0.5] * 10) == Interval(0.5, 0.5, 0.5)
+
+
+def test_the_share_interval_by_hand_and_at_the_bounds():
+    """Wilson for 8 of 10: centre (0.8 + 3.8415 / 20) / 1.38415 = 0.7167."""
+    found = share_interval([1] * 8 + [0] * 2)
+    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    full = share_interval([1.0] * 10 + [np.nan])
+    assert full.mean == 1 and full.high == pytest.approx(1) and full.low == pytest.approx(0.7225, abs=1e-4)
+    assert np.isnan(share_interval([]).mean)
+
+
+def test_the_share_interval_holds_the_truth():
+    rng = np.random.default_rng(0)
+    found = [share_interval(rng.random(50) < 0.9) for _ in range(2000)]
+    assert 0.93 <= np.mean([i.low <= 0.9 <= i.high for i in found]) <= 0.98
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        (Interval(0.12345, 0.1, 0.14), "0.123 [0.100, 0.140]"),
+        (Interval(123.456, 100, 140), "123 [100, 140]"),
+        (Interval(0.5, 0.5, 0.5), "0.500 [0.500, 0.500]"),
+        (Interval(2.0, -np.inf, np.inf), "2"),
+        (Interval(np.nan, -np.inf, np.inf), "-"),
+        (Interval(1.2346e-7, 1e-7, 1.4e-7), "1.235e-07 [1e-07, 1.4e-07]"),
+    ],
+)
+def test_an_interval_is_written_with_two_digits_of_its_width(interval, text):
+    assert str(interval) == text
