@@ -153,8 +153,8 @@ def sees(image: Image.Image, question: str) -> bool:
     width, height = image.size
     middle = width // 2
     box = {"left": (0, 0, middle, height), "right": (middle, 0, width, height)}.get(place, (0, 0, width, height))
-    pixels = Counter(image.crop(box).getdata())
-    share = pixels[COLOURS[colour]] / pixels.total()
+    pixels = {value: number for number, value in image.crop(box).getcolors(width * height)}
+    share = pixels.get(COLOURS[colour], 0) / sum(pixels.values())
     return share > 0.5 if place else share > 0
 
 

@@ -233,7 +233,7 @@ def test_band_by_hand():
     line, low, high = line_band([*X, math.nan], [*Y, 0.0], [1.5, 3.5])
     half = 4.302653 * np.sqrt([0.9 / 4, 0.9 * (1 / 4 + 4 / 5)])
     assert line == pytest.approx([2.5, 4.1])
-    assert low == pytest.approx(line - half) and high == pytest.approx(line + half)
+    assert low == pytest.approx(line - half, abs=1e-6) and high == pytest.approx(line + half, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_band_by_hand():
     [
         (([1.0, 2.0], [1.0]), "x and y"),
         (([[1.0, 2.0]], [[1.0, 2.0]]), "x and y"),
-        ((X, Y, ["a"]), "clusters has 1 labels for 4 points"),
+        ((X, Y, ["a"]), "clusters has the length 1 for 4 points"),
     ],
 )
 def test_wrong_lengths_are_named(arguments, words):
@@ -250,7 +250,7 @@ def test_wrong_lengths_are_named(arguments, words):
 
 
 def test_wrong_groups_are_named():
-    with pytest.raises(UserError, match="groups has 0 labels for 4 points"):
+    with pytest.raises(UserError, match="groups has the length 0 for 4 points"):
         within_groups(X, Y, [])
 
 

@@ -98,7 +98,7 @@ def test_the_divergence_of_p_c_by_hand():
     p, q = np.array([0.75, 0.25]), np.array([0.5, 0.5])
     js = (np.sum(p * np.log(p / middle)) + np.sum(q * np.log(q / middle))) / 2
     assert found["kl"].mean == pytest.approx(kl) and found["js"].mean == pytest.approx(js)
-    assert found["kl"].low == pytest.approx(kl)  # there is only one image to draw
+    assert found["kl"].low == 0 and found["kl"].high == np.inf  # one image says nothing of others
 
 
 def test_the_divergence_is_of_the_average_over_images():
@@ -106,7 +106,17 @@ def test_the_divergence_is_of_the_average_over_images():
     policy, reference = constant((2.0 - 2 * np.eye(4)).tolist()), constant((1.0 - np.eye(4)).tolist())
     found = prompt_divergence(policy, reference)
     assert found["kl"].mean == pytest.approx(0, abs=1e-9) and found["js"].mean == pytest.approx(0, abs=1e-9)
-    assert found["kl"].high > 0
+    assert found["kl"].low == 0 and found["kl"].high > 0
+
+
+def test_the_interval_of_the_divergence_says_how_far_other_images_move_it():
+    rng, found = np.random.default_rng(0), []
+    for _ in range(200):
+        reference = rng.normal(size=(60, 5))
+        policy = reference + rng.normal(size=(60, 5)) * 0.3 + np.array([0.8, 0, 0, 0, -0.8])
+        found.append(prompt_divergence(constant(policy.tolist()), constant(reference.tolist()), temperature=1.0)["kl"])
+    truth = np.mean([i.mean for i in found])
+    assert 0.9 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.99
 
 
 def test_the_standard_error_by_hand():

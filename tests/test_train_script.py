@@ -229,7 +229,7 @@ def test_both_or_no_data_set(refused):
 
 
 def test_fewer_rows_than_a_batch(refused):
-    assert "exceeds the 8 rows; lower train_batch_size" in refused(train_batch_size=64)
+    assert "exceeds the 8 rows; lower it" in refused(train_batch_size=64)
 
 
 def test_mismatched_prompt_equal_to_its_prompt(refused, tmp_path):

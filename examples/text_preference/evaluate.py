@@ -169,10 +169,7 @@ def load_pairs(args: PairArguments, resolution: int | None, seed: int, run: RunA
         rows = make_rows(make_scenes(args.num_pairs, seed, held_out=True), seed)
     else:
         source = {"config": args.pairs_config, "split": args.pairs_split, "revision": args.pairs_revision}
-        try:
-            rows = load_rows(args.pairs, **source, cache_dir=run.cache_dir, token=run.hub_token)
-        except UserError as error:
-            raise UserError(str(error).replace("dataset_name", "pairs", 1)) from error
+        rows = load_rows(args.pairs, **source, cache_dir=run.cache_dir, token=run.hub_token, argument="pairs")
     columns = Columns(args.image_column, args.caption_column, args.negative_prompts_column, args.principles_column)
     return held_out_pairs(rows, columns, args.pairs_resolution or resolution or 512, args.num_pairs)
 

@@ -26,7 +26,6 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.logging import get_logger
 from accelerate.utils import LoggerType, ProjectConfiguration, set_seed
-from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader
@@ -39,8 +38,10 @@ from diffusers_tpo.cards import public_config, write_model_card
 from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
 from diffusers_tpo.data import PRINCIPLES, Columns, RowReader, as_torch_dataset, check_columns, collate, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
+from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.hub import push_folder
+from diffusers_tpo.models import load_pipeline
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
 from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
 
@@ -157,29 +158,25 @@ class RunArguments:
     hub_token: str | None = flag(None, "Unsafe on a shared machine; `hf auth login` is better. Never stored.")
 
 
-def check_arguments(data: DataArguments, args: TrainingArguments, run: RunArguments):
+def check_arguments(data: DataArguments, args: TrainingArguments, evals: EvaluationConfig, run: RunArguments):
     if (data.dataset_name is None) == (data.train_data_dir is None):
         raise UserError("give exactly one of dataset_name and train_data_dir")
     if data.streaming and (run.max_train_steps is None or run.dataloader_num_workers):
-        raise UserError(
-            "streaming needs max_train_steps, as a stream has no known length, and dataloader_num_workers 0"
-        )
+        raise UserError("streaming needs max_train_steps, as a stream has no length, and dataloader_num_workers 0")
     trackers = [str(tracker) for tracker in LoggerType] + ["none"]
     if run.report_to not in trackers:
         raise UserError(f"report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")
     if not 0 <= args.min_timestep < args.max_timestep <= 1:
-        raise UserError(
-            f"min_timestep {args.min_timestep} must be below max_timestep {args.max_timestep}, both in 0 to 1"
-        )
-    counts = {"resolution": data.resolution, "num_mismatched": data.num_mismatched}
-    counts |= {
-        "train_batch_size": args.train_batch_size,
-        "gradient_accumulation_steps": args.gradient_accumulation_steps,
-    }
-    counts |= {"checkpointing_steps": run.checkpointing_steps, "validation_steps": run.validation_steps}
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
+        bounds = f"min_timestep {args.min_timestep} must be below max_timestep {args.max_timestep}"
+        raise UserError(f"{bounds}, both in 0 to 1")
+    positive = [(data, "resolution"), (data, "num_mismatched"), (args, "train_batch_size")]
+    positive += [(args, "gradient_accumulation_steps"), (run, "checkpointing_steps"), (run, "validation_steps")]
+    for group, name in positive:
+        if getattr(group, name) < 1:
+            raise UserError(f"{name} must be at least 1, got {getattr(group, name)}")
+    if evals.load_best_model_at_end and evals.eval_steps % run.checkpointing_steps:
+        needed = f"a multiple of checkpointing_steps {run.checkpointing_steps}"
+        raise UserError(f"load_best_model_at_end needs eval_steps to be {needed}, got {evals.eval_steps}")
     if wrong := [name for name in data.principles if name not in PRINCIPLES]:
         raise UserError(f"principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
     if args.use_8bit_adam:
@@ -188,35 +185,34 @@ def check_arguments(data: DataArguments, args: TrainingArguments, run: RunArgume
             raise UserError("use_8bit_adam needs a CUDA GPU, and none is visible; leave it out")
 
 
-def load_pipeline(model: ModelArguments, run: RunArguments) -> DiffusionPipeline:
-    source = model.pretrained_model_name_or_path
-    options = {"dtype": torch.float32, "cache_dir": run.cache_dir, "token": run.hub_token}
-    try:
-        pipe = DiffusionPipeline.from_pretrained(source, revision=model.revision, variant=model.variant, **options)
-        if model.pretrained_vae_model_name_or_path:
-            pipe.vae = AutoencoderKL.from_pretrained(model.pretrained_vae_model_name_or_path, **options)
-    except (OSError, ValueError, AttributeError) as error:  # the last where diffusers has no such pipeline class
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
-    pipe.set_progress_bar_config(disable=True)
-    for component in pipe.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.requires_grad_(False).eval()
-    return pipe
+def columns_of(data: DataArguments) -> Columns:
+    names = (data.image_column, data.caption_column, data.negative_prompts_column, data.principles_column)
+    return Columns(*names, label=data.label_column)
 
 
 def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments):
     source = {"config": data.dataset_config_name, "split": data.dataset_split, "revision": data.dataset_revision}
     options = {"streaming": data.streaming, "cache_dir": run.cache_dir, "token": run.hub_token}
     rows = load_rows(data.dataset_name or data.train_data_dir, **source, **options)
-    names = (data.image_column, data.caption_column, data.negative_prompts_column, data.principles_column)
-    columns = Columns(*names, label=data.label_column)
+    columns = columns_of(data)
     unpaired = check_columns(rows, columns, loss_type)
     pixels = {"resolution": data.resolution, "center_crop": data.center_crop, "random_flip": data.random_flip}
     prompts = {"num_mismatched": data.num_mismatched, "principles": tuple(data.principles)}
     prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts}
     reader = RowReader(columns, loss_type, unpaired, seed, **pixels, **prompts)
     return as_torch_dataset(rows, reader, data.max_train_samples)
+
+
+def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: RunArguments, device):
+    """What every checkpoint is asked, `None` for nothing."""
+    if evals.eval_steps is None:
+        return None
+    own = {} if evals.eval_dataset_name else {"config": data.dataset_config_name, "revision": data.dataset_revision}
+    name = evals.eval_dataset_name or data.dataset_name or data.train_data_dir
+    options = {"cache_dir": run.cache_dir, "token": run.hub_token}
+    rows = load_rows(name, split=evals.eval_split, argument="eval_dataset_name", **own, **options)
+    folder = Path(run.output_dir) / "evaluation"
+    return make_watch(evals, rows, columns_of(data), data.resolution, seed, folder, str(device), **options)
 
 
 def make_optimizer(parameters, args: TrainingArguments, processes: int):
@@ -226,7 +222,7 @@ def make_optimizer(parameters, args: TrainingArguments, processes: int):
     return AdamW(parameters, lr=args.learning_rate * scale, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
 
 
-def save_final(pipe, family, model: ModelArguments, data: DataArguments, config, run: RunArguments, history: list):
+def save_final(pipe, family, model: ModelArguments, data: DataArguments, config, run: RunArguments, history, **card):
     """Writes the LoRA or the pipeline with its card, and pushes both where asked."""
     output = Path(run.output_dir)
     if model.use_lora:
@@ -235,13 +231,13 @@ def save_final(pipe, family, model: ModelArguments, data: DataArguments, config,
         pipe.save_pretrained(output)
     repo = run.hub_model_id or output.resolve().name
     source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
-    write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, history)
+    write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, history, **card)
     if run.push_to_hub:
         logger.info(f"Pushed to {push_folder(output, repo, run.hub_token)}")
 
 
-def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: TrainingArguments, run: RunArguments):
-    check_arguments(data, args, run)
+def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: TrainingArguments, evals, run):
+    check_arguments(data, args, evals, run)
     output = Path(run.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
@@ -256,10 +252,12 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     set_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = run.allow_tf32
     dataset = load_data(data, tpo.loss_type, args.seed, run)
+    watch = load_watch(evals, data, args.seed, run, accelerator.device)
     config = public_config(*map(asdict, (model, data, tpo, args)), {"num_processes": accelerator.num_processes})
 
     # The models: only the denoiser, or its LoRA, is trained, and the VAE stays float32, because half precision overflows.
-    pipe = load_pipeline(model, run)
+    vae, options = model.pretrained_vae_model_name_or_path, {"cache_dir": run.cache_dir, "token": run.hub_token}
+    pipe = load_pipeline(model.pretrained_model_name_or_path, model.revision, model.variant, vae, **options)
     family = family_of(pipe)
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
     denoiser = getattr(pipe, family.denoiser)
@@ -291,9 +289,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     if not data.streaming:
         if len(loader) == 0:
-            raise UserError(
-                f"train_batch_size times processes exceeds the {len(dataset)} rows; lower train_batch_size"
-            )
+            raise UserError(f"train_batch_size times processes exceeds the {len(dataset)} rows; lower it")
         steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
         run.max_train_steps = run.max_train_steps or run.num_train_epochs * steps_per_epoch
     shape = {"num_cycles": args.lr_num_cycles, "power": args.lr_power, "num_training_steps": run.max_train_steps}
@@ -301,19 +297,24 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     accelerator.register_for_checkpointing(schedule, *([ema] if ema else []))
 
     # Where to begin.
-    state = {"step": 0, "epoch": 0, "batches": 0}
-    if run.resume_from_checkpoint and (checkpoint := find_checkpoint(output, run.resume_from_checkpoint)):
+    checkpoint = find_checkpoint(output, run.resume_from_checkpoint) if run.resume_from_checkpoint else None
+    state = {"step": 0, "epoch": 0, "batches": 0} if checkpoint is None else read_state(checkpoint)
+    if checkpoint:
         check_config(checkpoint, config)
+    if watch:
+        with averaged_weights(None, trainable, denoiser), accelerator.autocast():  # the weights are still the base's
+            watch.begin(pipe, scheduler, state["step"])
+    if checkpoint:
         accelerator.load_state(str(checkpoint))
-        state = read_state(checkpoint)
         logger.info(f"Resuming from {checkpoint.name}")
     step = state["step"]
     history = TrainingLog(output / "training_log.jsonl", step, accelerator.is_main_process)
     accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
     alarm, waiting = CollapseAlarm(run.collapse_bound, run.collapse_patience), []
-    progress = tqdm(
-        initial=step, total=run.max_train_steps, desc=tpo.loss_type, disable=not accelerator.is_main_process
-    )
+    hidden = not accelerator.is_main_process
+    progress = tqdm(initial=step, total=run.max_train_steps, desc=tpo.loss_type, disable=hidden)
+    noising = {"timestep_range": (args.min_timestep, args.max_timestep), "noise_offset": args.noise_offset}
+    noising |= {"snr_gamma": args.snr_gamma if tpo.loss_type == "sft" else None}
 
     for epoch in itertools.count(state["epoch"]):
         if step >= run.max_train_steps:
@@ -327,17 +328,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                     generators = [draw.generator("vae") for draw in batch.draws]
                     latents = family.encode_images(pipe, batch.pixels, generators)
                     cond = family.encode_prompts(pipe, batch.prompts)
-                noised = add_noise(
-                    scheduler,
-                    latents,
-                    batch.draws,
-                    timestep_range=(args.min_timestep, args.max_timestep),
-                    noise_offset=args.noise_offset,
-                    snr_gamma=args.snr_gamma if tpo.loss_type == "sft" else None,
-                ).repeat(batch.prompts_per_image)
-                with (
-                    accelerator.autocast()
-                ):  # the frozen copy runs as the policy does, and starts with exactly its errors
+                noised = add_noise(scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
+                with accelerator.autocast():  # for the frozen copy too, so that it starts with the policy's errors
                     loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched.to(accelerator.device))
                 waiting.append(metrics)
                 accelerator.backward(loss)
@@ -354,6 +346,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             step += 1
             row = {"lr": schedule.get_last_lr()[0], **mean_over_processes(waiting)}
             waiting = []
+            if watch and step % evals.eval_steps == 0:
+                with averaged_weights(ema, trainable, denoiser), accelerator.autocast():
+                    row |= watch.judge(f"checkpoint-{step}", pipe, scheduler)
             history.append(step, row)
             accelerator.log(row, step=step)
             progress.update()
@@ -365,7 +360,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 logger.warning(alarm)
             if step % run.checkpointing_steps == 0 or stop:
                 position = {"step": step, "epoch": epoch, "batches": batches, "config": config}
-                save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit)
+                keep = watch.best() if watch else None
+                save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit, keep=keep)
             if stop:
                 accelerator.end_training()
                 sys.exit(f"stopped by collapse_action at step {step}; checkpoint-{step} holds the state")
@@ -377,15 +373,19 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             if step >= run.max_train_steps:
                 break
         if batches == 0:
-            raise UserError(
-                "dataset_name streams fewer rows than train_batch_size times processes; lower train_batch_size"
-            )
+            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
 
+    card = {}
+    if watch and watch.judged:
+        chosen, sentence, card["evaluation"] = watch.conclude(evals.load_best_model_at_end)
+        logger.info(sentence)
+        if evals.load_best_model_at_end:
+            accelerator.load_state(str(output / chosen))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         setattr(pipe, family.denoiser, accelerator.unwrap_model(denoiser))
         with averaged_weights(ema, trainable, denoiser):
-            save_final(pipe, family, model, data, config, run, history.rows)
+            save_final(pipe, family, model, data, config, run, history.rows, **card)
         logger.info(f"Saved to {output}")
     accelerator.end_training()
     if accelerator.num_processes > 1:
@@ -394,5 +394,5 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        groups = (ModelArguments, DataArguments, TPOConfig, TrainingArguments, RunArguments)
+        groups = (ModelArguments, DataArguments, TPOConfig, TrainingArguments, EvaluationConfig, RunArguments)
         main(*HfArgumentParser(groups, description=__doc__).parse_args_into_dataclasses())

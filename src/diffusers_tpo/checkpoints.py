@@ -54,13 +54,14 @@ def check_config(checkpoint: Path, config: dict) -> None:
         )
 
 
-def publish(partial: Path, state: dict, limit: int | None = None) -> Path:
+def publish(partial: Path, state: dict, limit: int | None = None, keep: str | None = None) -> Path:
     """Turns a fully written folder into a checkpoint under its final name; call it on one process.
 
     Args:
         partial: the folder from [`partial_folder`] with all weights in it.
         state: `step`, `config` and whatever else describes the run; must be JSON.
-        limit: how many checkpoints to keep; older ones are removed after the new one is safe.
+        limit: how many checkpoints to keep; older ones are removed after the new one is safe ...
+        keep: ... but for the one of this name.
     """
     (partial / STATE).write_text(json.dumps(state, indent=2, sort_keys=True))
     for path in sorted(partial.rglob("*")):
@@ -73,7 +74,8 @@ def publish(partial: Path, state: dict, limit: int | None = None) -> Path:
     sync(final.parent)
     if limit is not None:
         for old in list_checkpoints(final.parent)[: -max(limit, 1)]:
-            shutil.rmtree(old)
+            if old.name != keep:
+                shutil.rmtree(old)
     return final
 
 
@@ -88,11 +90,11 @@ def clear_partial(output_dir: Path) -> None:
         shutil.rmtree(path)
 
 
-def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | None) -> None:
+def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | None, keep: str | None = None) -> None:
     """Writes one checkpoint; call it on every process.
 
     Args:
-        state: see [`publish`].
+        state: see [`publish`], as for `limit` and `keep`.
         accelerator: its `save_state` writes the weights and its barrier joins the processes.
     """
     partial = partial_folder(output_dir, state["step"])
@@ -103,7 +105,7 @@ def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | Non
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        publish(partial, state, limit)
+        publish(partial, state, limit, keep)
     accelerator.wait_for_everyone()
 
 

@@ -64,11 +64,12 @@ def load_rows(
     streaming: bool = False,
     cache_dir: str | None = None,
     token: str | None = None,
+    argument: str = "dataset_name",
 ):
     """Loads a split from the Hub, an imagefolder or parquet folder, or a folder written by `save_to_disk`.
 
     Raises:
-        UserError: if there is no such data set, configuration or split.
+        UserError: if there is no such data set, configuration or split; it names `argument`.
     """
     folder = Path(name)
     try:
@@ -84,7 +85,7 @@ def load_rows(
         raise UserError(EMPTY) from error
     except (FileNotFoundError, KeyError, ValueError, ConnectionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"dataset_name {name!r} with split {split!r} cannot be loaded ({reason})") from error
+        raise UserError(f"{argument} {name!r} with split {split!r} cannot be loaded ({reason})") from error
 
 
 def check_columns(rows, columns: Columns, loss_type: str) -> bool:

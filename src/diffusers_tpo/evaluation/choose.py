@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import UserError
-from .compare import compare, mean_over_prompts
-from .intervals import Interval
+from .compare import mean_over_prompts
+from .intervals import Interval, paired_difference
 
 
 LOWER_IS_BETTER = ("error/matched",)
@@ -47,7 +47,6 @@ def choose_best(
     base: dict[str, np.ndarray] | None = None,
     alignment: str = "implicit/score_relative",
     quality: tuple[str, ...] = (),
-    seed: int = 0,
 ) -> Choice:
     """Chooses among candidates.
 
@@ -69,7 +68,7 @@ def choose_best(
             known = ", ".join(sorted(next(iter(values.values()), {}))) or "nothing: there is no checkpoint"
             raise UserError(f"metric {name!r} was not measured; measured are {known}, or {RULE}")
     sign = -1 if by in LOWER_IS_BETTER else 1
-    refused = {} if metric != RULE else _refuse(values, base, by, quality, seed)
+    refused = {} if metric != RULE else _refuse(values, base, by, quality)
     admitted = {
         name: sign * float(mean_over_prompts(table[by])) for name, table in values.items() if name not in refused
     }
@@ -77,23 +76,23 @@ def choose_best(
         return Choice(None, by, refused, None)
     best = max(admitted, key=lambda name: -np.inf if np.isnan(admitted[name]) else admitted[name])
     last = list(values)[-1]
-    gap = None if best == last else compare(values[best][by], values[last][by], seed).difference
+    gap = None if best == last else paired_difference(values[best][by], values[last][by])
     return Choice(best, by, refused, gap)
 
 
-def _refuse(values, base, alignment: str, quality: tuple[str, ...], seed: int) -> dict[str, str]:
+def _refuse(values, base, alignment: str, quality: tuple[str, ...]) -> dict[str, str]:
     if base is None:
         raise UserError(f"metric {RULE!r} compares checkpoints with the base, and the base was not measured")
     refused = {}
-    for name, table in values.items():
+    for candidate, table in values.items():
         reasons = []
-        if not compare(table[alignment], base[alignment], seed).difference.mean > 0:
+        if not paired_difference(table[alignment], base[alignment]).mean > 0:
             reasons.append(f"{alignment} is not above the base's")
-        if compare(table["error/matched"], base["error/matched"], seed).difference.low > 0:
+        if paired_difference(table["error/matched"], base["error/matched"]).low > 0:
             reasons.append("the matched error is worse than the base's")
-        reasons += [
-            f"{q} is worse than the base's" for q in quality if compare(table[q], base[q], seed).difference.high < 0
-        ]
+        for name in quality:
+            if paired_difference(table[name], base[name]).high < 0:
+                reasons.append(f"{name} is worse than the base's")
         if reasons:
-            refused[name] = " and ".join(reasons)
+            refused[candidate] = " and ".join(reasons)
     return refused

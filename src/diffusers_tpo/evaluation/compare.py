@@ -50,19 +50,19 @@ def best_scale(values) -> int:
     return 0 if np.isnan(means).all() else int(np.nanargmax(means))
 
 
-def at_own_best(values) -> np.ndarray:
+def at_own_best(values, folds: int = 10) -> np.ndarray:
     """The score of every prompt at the model's own best guidance scale, `(N,)`.
 
-    The scale is chosen on the prompts of odd number for those of even number, and the other way round, so that the choice
-    flatters nobody.
+    The scale for each tenth of the prompts is chosen on the other nine, so that the choice flatters nobody.
 
     Args:
         values: `(scales, N)`.
     """
     values = np.asarray(values, dtype=float)
-    if values.shape[1] < 2:
+    number = values.shape[1]
+    if number < 2:
         return values[best_scale(values)]
-    result = np.empty(values.shape[1])
-    for half in (0, 1):
-        result[half::2] = values[best_scale(values[:, 1 - half :: 2]), half::2]
+    fold, result = np.arange(number) % min(folds, number), np.empty(number)
+    for part in range(fold.max() + 1):
+        result[fold == part] = values[best_scale(values[:, fold != part])][fold == part]
     return result

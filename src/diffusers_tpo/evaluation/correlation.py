@@ -148,7 +148,7 @@ def _columns(name: str, x, y, labels: Sequence | None) -> tuple[np.ndarray, np.n
         return x, y, np.zeros(len(x), dtype=int)
     labels = list(labels)
     if len(labels) != len(x):
-        raise UserError(f"{name} has {len(labels)} labels for {len(x)} points; give one for every point")
+        raise UserError(f"{name} has the length {len(labels)} for {len(x)} points; give one label for every point")
     numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
     return x, y, np.array([numbers[label] for label in labels], dtype=int)
 

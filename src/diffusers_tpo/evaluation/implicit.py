@@ -7,6 +7,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 from diffusers import DDPMScheduler, DiffusionPipeline
+from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -182,7 +183,7 @@ def retrieval_accuracy(errors: ErrorMatrix) -> np.ndarray:
 
 
 def prompt_divergence(
-    policy: ErrorMatrix, reference: ErrorMatrix, temperature: float | None = None, seed: int = 0, resamples: int = 1000
+    policy: ErrorMatrix, reference: ErrorMatrix, temperature: float | None = None
 ) -> dict[str, Interval]:
     """How far the policy's p(c) has moved from the reference's, which the derivation of the loss takes as equal.
 
@@ -194,18 +195,22 @@ def prompt_divergence(
             choice, which keeps p(c | x) from being flat or all in one prompt.
 
     Returns:
-        In nats: `kl`, of the policy's p(c) from the reference's; `js`, the Jensen-Shannon divergence. Both are zero or more
-        and biased upwards with few images. The intervals are percentiles of a bootstrap over images.
+        In nats: `kl`, of the policy's p(c) from the reference's; `js`, the Jensen-Shannon divergence. Both are zero or more, and
+        too large with few images. The intervals are the jackknife's over images, cut at zero; one image has an infinite one.
     """
     errors, base = policy.mean().double(), reference.mean().double()
     temperature = temperature or float(base.std(dim=1).mean()) or 1.0
     p, q = torch.softmax(-errors / temperature, dim=1), torch.softmax(-base / temperature, dim=1)
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(p), (resamples, len(p)), generator=generator)
-    resampled = _divergences(p[picks].mean(dim=1), q[picks].mean(dim=1))
-    values = _divergences(p.mean(dim=0), q.mean(dim=0))
-    bounds = {name: torch.quantile(x, torch.tensor([0.025, 0.975]).double()) for name, x in resampled.items()}
-    return {name: Interval(float(values[name]), *map(float, bounds[name])) for name in values}
+    values, n = _divergences(p.mean(dim=0), q.mean(dim=0)), len(p)
+    if n < 2:
+        return {name: Interval(float(value), 0.0, np.inf) for name, value in values.items()}
+    without = _divergences((p.sum(dim=0) - p) / (n - 1), (q.sum(dim=0) - q) / (n - 1))
+    half = {
+        name: float(stats.t.ppf(0.975, n - 1) * (n - 1) / n**0.5 * x.std(correction=0)) for name, x in without.items()
+    }
+    return {
+        name: Interval(float(v), max(0.0, float(v) - half[name]), float(v) + half[name]) for name, v in values.items()
+    }
 
 
 def _divergences(p: Tensor, q: Tensor) -> dict[str, Tensor]:

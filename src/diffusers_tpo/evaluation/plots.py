@@ -125,7 +125,7 @@ def _figure(plot: Curves | Scatter, note: str, dark: bool):
     figure = matplotlib.Figure(figsize=(6, height), dpi=180, facecolor=page, layout="constrained")
     axes = figure.add_subplot(facecolor=page)
     texts = [axes.set_title(title, loc="left", pad=note_height + 10)]
-    texts += [axes.set_xlabel(_wrap(plot.xlabel, 70, 1)), axes.set_ylabel(_wrap(plot.ylabel, 40, 1))]
+    texts += [axes.set_xlabel(_wrap(plot.xlabel, 60, 1)), axes.set_ylabel(_wrap(plot.ylabel, 40, 1))]
     texts += [axes.annotate(note, (0, 1), (0, 9), xycoords="axes fraction", textcoords="offset points")]
     for text in texts:
         text.set_parse_math(False)

@@ -1,8 +1,9 @@
 """Prompts to judge models on: published sets by name, or a user's own file or data set. Knows nothing of models or scores."""
 
-import contextlib
 import functools
+import glob
 import importlib
+import json
 import logging
 import random
 from collections.abc import Iterable, Iterator
@@ -20,14 +21,12 @@ logger = logging.getLogger(__name__)
 
 PROMPT_COLUMNS = ("prompt", "caption", "text", "Prompt")
 CSV = {"keep_default_na": False}  # "None" and "null" are prompts
-TABLES = {  # suffix -> loader of `datasets` and its options; a JSON list of strings becomes the column `text`
+TABLES = {  # suffix -> loader of `datasets` and its options
     ".csv": ("csv", CSV),
     ".tsv": ("csv", CSV | {"sep": "\t", "quoting": 3}),  # quotation marks are part of a prompt
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),
 }
-SUFFIXES = (".txt", *TABLES)
+SUFFIXES = (".txt", ".json", ".jsonl", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ PROMPT_SETS: dict[str, PromptSet | str] = {
         "text",
     ),
     # Pick-a-Pic v1, the 500 prompts of the split test_unique, some of them not safe for work. The data sets of its authors
-    # (yuvalkirstain/pickapic_v1, _v2 and both _no_images) are gone from the Hub, so this is a copy of the prompts by others:
-    # lines with `id` and `prompt`, all different. That they are the original 500 is the copy's own word.
+    # (yuvalkirstain/pickapic_v1, _v2 and those without images) are reported gone from the Hub, so this is a copy of the prompts
+    # by others: lines with `id` and `prompt`, all different. That they are the original 500 is the copy's own word.
     "pickapic": PromptSet(
         "Jialuo21/pickapic-test", "c45a875adf0fe5f2896e46bbef2124f4953dcaa6", (("test.jsonl", None),)
     ),
@@ -118,18 +117,17 @@ class _Request:
     def columns(self, rows: datasets.IterableDataset, prompt: str | None, category: str | None) -> tuple:
         """The columns of prompts and categories: those asked for, else those given here, else a usual name."""
         present = list(rows.column_names or next(iter(rows), ()))
-        usual = next((name for name in PROMPT_COLUMNS if name in present), None)
-        prompt = self.prompt_column or prompt or usual
+        prompt = self.prompt_column or prompt or next((name for name in PROMPT_COLUMNS if name in present), None)
         category = self.category_column or category
-        there = ", ".join(present) or "no columns, for it is empty"
+        if not present:
+            raise UserError(f"prompts {self.source!r} holds no rows; give a file or data set that does")
         if prompt is None:
-            raise UserError(
-                f"prompts {self.source!r} has no column named {', '.join(PROMPT_COLUMNS)}; name its prompt_column, "
-                f"it has {there}"
-            )
+            there = f"name its prompt_column, one of {', '.join(present)}"
+            raise UserError(f"prompts {self.source!r} has no column named {', '.join(PROMPT_COLUMNS)}; {there}")
         for flag, column in {"prompt_column": prompt, "category_column": category}.items():
             if column is not None and column not in present:
-                raise UserError(f"{flag} {column!r} is not a column of prompts {self.source!r}; it has {there}")
+                there = ", ".join(present)
+                raise UserError(f"{flag} {column!r} is not a column of prompts {self.source!r}, which has {there}")
         return prompt, category
 
 
@@ -142,19 +140,39 @@ def _cells(rows: datasets.IterableDataset, prompt: str, category: str | None) ->
         yield row[prompt], row[category] if category else ""
 
 
-def _stream_table(path: Path) -> datasets.IterableDataset:
-    loader, options = TABLES[path.suffix.lower()]
+def _stream_json(path: Path) -> datasets.IterableDataset:
+    """Reads a JSON list or JSON lines; a value that is no object becomes the column `text`.
+
+    The loader of `datasets` puts quotation marks around the strings of a list with a null in it.
+    """
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+        values = [json.loads(line) for line in text.split("\n") if line.strip()]
+    values = values if isinstance(values, list) else [values]
+    rows = [value if isinstance(value, dict) else {"text": value} for value in values]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return datasets.IterableDataset.from_generator(lambda: ({name: row.get(name) for name in names} for row in rows))
+
+
+def _stream_file(path: Path) -> datasets.IterableDataset:
     if not path.stat().st_size:
         raise ValueError("it is empty")
-    return datasets.load_dataset(loader, data_files=str(path), split="train", streaming=True, **options)
+    if path.suffix.lower() not in TABLES:
+        return _stream_json(path)
+    loader, options = TABLES[path.suffix.lower()]
+    name = glob.escape(str(path))
+    return datasets.load_dataset(loader, data_files=name, split="train", streaming=True, **options)
 
 
 def _read_set(request: _Request, entry: PromptSet) -> Iterator[Cell]:
     request.refuse("a named set", "config", "split")
-    revision = request.revision or entry.revision
-    source = {"revision": revision, "cache_dir": request.cache_dir, "token": request.token}
+    source = {"revision": request.revision or entry.revision, "cache_dir": request.cache_dir, "token": request.token}
     for name, category in entry.files:
-        rows = _stream_table(Path(hf_hub_download(entry.repo, name, repo_type="dataset", **source)))
+        rows = _stream_file(Path(hf_hub_download(entry.repo, name, repo_type="dataset", **source)))
         cells = _cells(rows, *request.columns(rows, entry.prompt_column, entry.category_column))
         own = category is not None and request.category_column is None
         yield from ((text, category) for text, _ in cells) if own else cells
@@ -168,16 +186,12 @@ def _read_file(request: _Request, path: Path) -> Iterator[Cell]:
     if not path.is_file() or path.suffix.lower() not in SUFFIXES:
         raise UserError(f"prompts {request.source!r} must be an existing file that ends in {', '.join(SUFFIXES)}")
     request.refuse("a file", "config", "split", "revision")
-    if path.suffix.lower() in TABLES:
-        rows = _stream_table(path)
+    if path.suffix.lower() != ".txt":
+        rows = _stream_file(path)
         yield from _cells(rows, *request.columns(rows, None, None))
         return
     request.refuse("a text file of one prompt a line", "prompt_column", "category_column")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"prompts {request.source!r} is no UTF-8 text ({error}); save it as UTF-8") from error
-    yield from ((line, "") for line in lines if line.strip())
+    yield from ((line, "") for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
 
 
 def _read_dataset(request: _Request) -> Iterator[Cell]:
@@ -186,8 +200,7 @@ def _read_dataset(request: _Request) -> Iterator[Cell]:
     try:
         rows = load_rows(request.source, request.config, split, request.revision, **options)
     except UserError as error:
-        cause = error.__cause__
-        reason = "it holds no rows" if isinstance(cause, IndexError) else _reason(cause)
+        reason = "it holds no rows" if isinstance(error.__cause__, IndexError) else _reason(error.__cause__)
         raise UserError(
             f"prompts {request.source!r} with split {split!r} cannot be loaded ({reason}); give one of "
             f"{', '.join(PROMPT_SETS)}, a file that ends in {', '.join(SUFFIXES)}, or a data set that has this split"
@@ -196,23 +209,30 @@ def _read_dataset(request: _Request) -> Iterator[Cell]:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error as part of a sentence."""
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not encoded in UTF-8: {error}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0].replace(". ", "; ").rstrip(".")
 
 
-@contextlib.contextmanager
-def _readable(source: str):
-    """Turns whatever goes wrong while reading into one sentence."""
+def _read(request: _Request) -> Iterator[Cell]:
+    """Reads prompts and categories from wherever they are, and turns whatever goes wrong into one sentence."""
+    source, entry, path = request.source, PROMPT_SETS.get(request.source), Path(request.source)
+    advice = "check the file or data set"
     try:
-        yield
+        if entry is not None:
+            advice = f"check the connection to {entry.repo}, or give a file of prompts"
+            yield from _read_set(request, entry)
+        elif path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir()):
+            yield from _read_file(request, path)
+        else:
+            yield from _read_dataset(request)
     except UserError:
         raise
     except Exception as error:  # parsers and the network raise many kinds; each means that the prompts cannot be had
-        entry = PROMPT_SETS.get(source)
-        where = f" from {entry.repo}" if isinstance(entry, PromptSet) else ""
-        raise UserError(
-            f"prompts {source!r} cannot be loaded{where} ({_reason(error)}); check the "
-            f"{'connection, or give a file of prompts' if where else 'file or data set'}"
-        ) from error
+        raise UserError(f"prompts {source!r} cannot be loaded ({_reason(error)}); {advice}") from error
 
 
 def _clean(source: str, cells: Iterable[Cell]) -> list[Prompt]:
@@ -229,8 +249,6 @@ def _clean(source: str, cells: Iterable[Cell]) -> list[Prompt]:
         raise UserError(f"prompts {source!r} holds no prompt in {number} rows; give a source or a column that does")
     if left_out:
         logger.warning("prompts %r: %d of %d rows hold no text and are left out", source, left_out, number)
-    if number - left_out > len(kept):
-        logger.info("prompts %r: %d repeated prompts are kept once", source, number - left_out - len(kept))
     return [Prompt(text, category) for text, category in kept.items()]
 
 
@@ -249,8 +267,9 @@ def load_prompts(
     """Loads the prompts that models are judged on, each once and in the order of their source.
 
     Args:
-        source: a name of `PROMPT_SETS`; a text file with one prompt a line; a CSV, TSV, JSON or parquet file; a folder; or the
-            id of a data set on the Hub. A name wins over a file or folder that is called the same.
+        source: a name of `PROMPT_SETS`; a text file with one prompt a line; a file of CSV, tab-separated values without
+            quoting, JSON, JSON lines or parquet; a folder; or the id of a data set on the Hub. A name wins over a file or folder
+            that is called the same.
         prompt_column: the column of prompts, by default the first of `PROMPT_COLUMNS` that exists.
         category_column: the column of categories, by default none but that of a named set.
         config: configuration of a data set.
@@ -265,19 +284,12 @@ def load_prompts(
     if num_prompts is not None and num_prompts < 1:
         raise UserError(f"num_prompts must be at least 1 to take some of prompts {source!r}, got {num_prompts}")
     request = _Request(source, prompt_column, category_column, config, split, revision, cache_dir, token)
-    entry, path = PROMPT_SETS.get(source), Path(source)
+    entry = PROMPT_SETS.get(source)
     if isinstance(entry, str):
         request.refuse("made by a function", "prompt_column", "category_column", "config", "split", "revision")
         module, _, function = entry.partition(":")
         return getattr(importlib.import_module(module), function)(num_prompts, seed)
-    with _readable(source):
-        if entry is not None:
-            cells = _read_set(request, entry)
-        elif path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir()):
-            cells = _read_file(request, path)
-        else:
-            cells = _read_dataset(request)
-        prompts = _clean(source, cells)
+    prompts = _clean(source, _read(request))
     if num_prompts is None or num_prompts >= len(prompts):
         return prompts
     chosen = random.Random(f"prompts/{seed}").sample(range(len(prompts)), num_prompts)

@@ -28,7 +28,7 @@ def build_report(suite: Suite, results: Results, title: str, facts: dict[str, st
         ]
         curves.append(scale_curves(results, metric))
     if results.preference:
-        tables.insert(0, preference_table(results))
+        tables = preference_tables(results) + tables
     scatters = []
     if results.shared and results.scores and len(results.models) > 2:
         tables.append(correlation_table(results))
@@ -65,8 +65,8 @@ def means_table(results: Results, metric: str) -> Table:
         )
     header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "best at", "own best"]
     note = (
-        f"Mean over {len(results.prompts)} prompts with 95 % bootstrap interval. The own best guidance of a model is chosen on one "
-        "half of the prompts for the other half."
+        f"Mean over {len(results.prompts)} prompts with 95 % bootstrap interval. The own best guidance for each tenth of the prompts "
+        "is chosen on the other nine."
     )
     return Table(f"{metric} ({results.kinds.get(metric, 'adherence')})", note, header, rows)
 
@@ -101,31 +101,45 @@ def categories_table(results: Results, metric: str) -> list[Table]:
     return [Table(f"{metric} by category", "Each model at its own best guidance.", header, rows)]
 
 
-def preference_table(results: Results) -> Table:
-    """What the models themselves say of held-out pairs."""
+def preference_tables(results: Results) -> list[Table]:
+    """What the models themselves say of held-out pairs: as a whole, by principle, against the first model."""
     names = list(dict.fromkeys(name for table in results.preference.values() for name in table))
-    extra = ["retrieval"] * bool(results.retrieval) + ["p(c) KL", "p(c) JS"] * bool(results.divergence)
-    rows = []
-    for model in results.models:
-        table = results.preference[model]
-        row = [model]
-        for name in names:
-            interval = share_interval if name.startswith(SHARES) else mean_interval
-            row.append(str(interval(table[name])) if name in table else "-")
-        if results.retrieval:
-            row.append(str(share_interval(results.retrieval[model])))
-        if results.divergence:
-            row += [
-                str(results.divergence[model][name]) if model in results.divergence else "-" for name in ("kl", "js")
-            ]
-        rows.append(row)
-    pairs = max(len(values) for table in results.preference.values() for values in table.values())
+    whole = [name for name in names if not name.startswith("reward/") and name.count("/") < 2]
+    by_principle = [name for name in names if name.count("/") > 1]
+    against = [name for name in names if name.startswith("reward/")]
+    tables = {model: dict(results.preference[model]) for model in results.models}
+    if results.retrieval:
+        whole.append("retrieval")
+        for model, values in results.retrieval.items():
+            tables[model]["retrieval"] = values
+
+    def rows(columns: list[str], models: list[str], extra=lambda model: []) -> list[list[str]]:
+        return [[model, *(_cell(name, tables[model]) for name in columns), *extra(model)] for model in models]
+
+    pairs = max(len(values) for values in tables[results.models[0]].values())
     note = (
         f"{pairs} held-out images. error/matched: mean squared denoising error under the own caption, lower is better. "
-        "implicit/score: how much larger the error under mismatched captions is. reward: against the first model. Retrieval: share of "
-        "images whose own caption is the best of all. p(c): divergence from the first model's, in nats."
+        "implicit/score: how much larger the error under mismatched captions is; relative: as a share of the matched error. Accuracy: "
+        "share of pairs with a positive score. Retrieval: share of images whose own caption is the best of all."
     )
-    return Table("Implicit preference", note, ["model", *names, *extra], rows)
+    found = [Table("Implicit preference", note, ["model", *whole], rows(whole, results.models))]
+    if by_principle:
+        header = [name.removeprefix("implicit/") for name in by_principle]
+        found.append(Table("By principle", "", ["model", *header], rows(by_principle, results.models)))
+    if against:
+        extra = ["p(c) KL", "p(c) JS"] if results.divergence else []
+        note = "Rewards, as in training: the first model's errors minus the model's own."
+        note += " p(c): divergence of how often a caption is preferred, in nats." if extra else ""
+        lines = rows(
+            against, results.models[1:], lambda model: [str(i) for i in results.divergence.get(model, {}).values()]
+        )
+        found.append(Table(f"Against {results.models[0]}", note, ["model", *against, *extra], lines))
+    return found
+
+
+def _cell(name: str, table: dict[str, np.ndarray]) -> str:
+    interval = share_interval if name.startswith(SHARES) else mean_interval
+    return str(interval(table[name])) if name in table else "-"
 
 
 def scale_curves(results: Results, metric: str) -> Curves:

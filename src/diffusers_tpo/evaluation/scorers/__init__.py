@@ -84,8 +84,10 @@ class CheckedScorer:
         if len(column) != number:
             raise UserError(f"{wanted}, got {len(column)} of them")
         for index, value in enumerate(column):
-            if value is not None and (not isinstance(value, Real) or math.isinf(value)):
-                raise UserError(f"{wanted}, got {value!r} for image {index}; use nan where there is no score")
+            if value is not None and not isinstance(value, Real):
+                raise UserError(f"{wanted}, got {type(value).__name__} for image {index}")
+            if value is not None and math.isinf(value):
+                raise UserError(f"{wanted}, got {value} for image {index}; use nan where there is no score")
         return [math.nan if value is None else float(value) for value in column]
 
 
@@ -131,7 +133,7 @@ def import_function(name: str) -> Callable:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(
-            f"module {module_name!r} of scorer {name!r} cannot be imported ({error}); "
+            f"module {module_name!r} of scorer {name!r} cannot be imported ({first_line(error)}); "
             f"install what is missing, or start in the module's folder"
         ) from error
     if not hasattr(module, function):
@@ -147,5 +149,9 @@ def import_function(name: str) -> Callable:
 
 def loading_error(name: str, model: str, error: Exception) -> UserError:
     """One sentence for a scorer whose model cannot be loaded."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return UserError(f"scorer {name!r} cannot load its model {model!r} ({reason})")
+    return UserError(f"scorer {name!r} cannot load its model {model!r} ({first_line(error)})")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, to stand within a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -36,7 +36,7 @@ class ClipSimilarity:
         token: str | None,
         batch_size: int,
     ):
-        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPConfig, CLIPModel
+        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
         hub = {"cache_dir": cache_dir, "token": token, "trust_remote_code": False}
         part = processor
@@ -45,10 +45,7 @@ class ClipSimilarity:
             self.processor = AutoImageProcessor.from_pretrained(processor, backend="pil", **hub)
             part = model
             config = AutoConfig.from_pretrained(model, **hub)
-            if not isinstance(config, CLIPConfig):
-                raise UserError(
-                    f"scorer {scorer!r} needs a CLIP model, and {model!r} is of type {config.model_type!r}"
-                )
+            check_config(scorer, model, config, processor, self.tokenizer)
             self.model, loaded = CLIPModel.from_pretrained(
                 model, config=config, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **hub
             )
@@ -56,15 +53,10 @@ class ClipSimilarity:
             raise
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise loading_error(scorer, part, error) from error
-        if loaded["missing_keys"]:
+        if missing := loaded["missing_keys"]:
             raise UserError(
-                f"scorer {scorer!r} needs a whole CLIP model, and {model!r} lacks {len(loaded['missing_keys'])} of its "
-                f"weights, such as {min(loaded['missing_keys'])}"
-            )
-        if len(self.tokenizer) != config.text_config.vocab_size:  # a folder without tokenizer files gives an empty one
-            raise UserError(
-                f"scorer {scorer!r} needs a tokenizer of {config.text_config.vocab_size} tokens, as many as {model!r} "
-                f"knows, and that of {processor!r} has {len(self.tokenizer)}"
+                f"scorer {scorer!r} needs a whole CLIP model, and {model!r} lacks {len(missing)} of its weights, such as "
+                f"{min(missing)}"
             )
         self.model.eval().to(device)
         self.batch_size = batch_size
@@ -85,6 +77,20 @@ class ClipSimilarity:
         pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
         inputs = {**text, **pixels}
         return {name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask", "pixel_values")}
+
+
+def check_config(scorer: str, model: str, config, processor: str, tokenizer) -> None:
+    """Raises [`UserError`] for a model that is no CLIP, or a tokenizer that is not the model's."""
+    from transformers import CLIPConfig
+
+    if not isinstance(config, CLIPConfig):
+        raise UserError(f"scorer {scorer!r} needs a CLIP model, and {model!r} is of type {config.model_type!r}")
+    known = config.text_config.vocab_size
+    if len(tokenizer) != known:  # a folder without tokenizer files gives an empty one
+        raise UserError(
+            f"scorer {scorer!r} needs a tokenizer of {known} tokens, as many as {model!r} knows, and that of "
+            f"{processor!r} has {len(tokenizer)}"
+        )
 
 
 class ClipScore:

@@ -91,7 +91,7 @@ class VLMJudge:
         if num_facts < 1:
             raise UserError(f"num_facts must be 1 or more, got {num_facts}")
         options = {"temperature": 0.0} if options is None else options
-        settings = (base_urls, api_key, concurrency, timeout, max_retries, options, extra_body, "scorers")
+        settings = (base_urls, api_key, concurrency, timeout, max_retries, options, extra_body, "evaluate")
         self.judge = ChatClient(model, *settings)
         self.writer = ChatClient(question_model, *settings) if question_model else self.judge
         self.questions, self.num_facts = QuestionFile(questions), num_facts
@@ -121,6 +121,7 @@ class VLMJudge:
 
     def write_questions(self, prompts: Iterable[str]) -> None:
         """Asks for questions about every prompt that has none yet. For many prompts, one call is fastest."""
+        self.questions.refresh()
         missing = [
             prompt
             for prompt in dict.fromkeys(prompts)

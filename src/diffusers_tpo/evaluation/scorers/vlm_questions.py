@@ -169,6 +169,11 @@ class QuestionFile:
     def __getitem__(self, prompt: str) -> tuple[Question, ...]:
         return self.questions[prompt]
 
+    def refresh(self) -> None:
+        """Learns what other processes have added."""
+        with self.lock:
+            self._read()
+
     def keep(self, prompt: str, questions: tuple[Question, ...], model: str) -> None:
         """Adds a line, unless another process has asked about this prompt in the meantime."""
         record = {"prompt": prompt, "questions": [asdict(question) for question in questions], "model": model}
@@ -189,7 +194,7 @@ class QuestionFile:
         end = added.rfind(b"\n") + 1
         if _is_json(added[end:]):  # some text editors leave out the last line break
             with self.path.open("ab") as file:
-                file.write(b"\n")
+                pass
             added, end = added + b"\n", len(added) + 1
         for line in added[:end].splitlines():
             self.lines += 1

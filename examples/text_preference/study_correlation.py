@@ -1,0 +1,110 @@
+#!/usr/bin/env python
+"""Does the implicit preference say how well a model follows prompts? Checkpoints of every strength on the shapes world.
+
+    python examples/text_preference/study_correlation.py --output_dir outputs/correlation
+
+It trains a denoiser from scratch, then the shipped and a half-trained one with text preferences and without, and judges every
+checkpoint with evaluate.py, where an exact verifier knows what an image shows. Finished runs and judgements are kept.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+from diffusers_tpo.checkpoints import list_checkpoints
+from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.models import load_model
+from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
+
+
+FOLDER = Path(__file__).parent
+SHARED = "--resolution 32 --use_ema --ema_decay 0.98 --report_to none"
+SCRATCH = (
+    "--loss_type sft --train_batch_size 64 --learning_rate 1e-3 --lr_warmup_steps 100 --proportion_empty_prompts 0.1"
+)
+TUNED = "--train_batch_size 16 --checkpointing_steps 50 --max_train_steps 200"
+PREFER = "--beta 500 --anchor_weight 0.5 --principles content attribute --learning_rate 1e-4"
+RUNS = {  # name: (base, flags)
+    "scratch": ("untrained", f"{SCRATCH} --max_train_steps 1600 --checkpointing_steps 100"),
+    "shipped-sft": ("shipped", f"{TUNED} --loss_type sft --learning_rate 1e-4"),
+    "shipped-tdpo": ("shipped", f"{TUNED} --loss_type tdpo {PREFER}"),
+    "shipped-unclipped": (
+        "shipped",
+        f"{TUNED} --loss_type tdpo --beta 5000 --anchor_weight 0 --mismatched_clip inf --learning_rate 3e-4",
+    ),
+    "weak-sft": ("weak", f"{TUNED} --loss_type sft --learning_rate 1e-4"),
+    "weak-tdpo": ("weak", f"{TUNED} --loss_type tdpo {PREFER}"),
+    "weak-tkto": ("weak", f"{TUNED} --loss_type tkto {PREFER}"),
+}
+WEAK_STEP = 400  # of the run from scratch
+
+
+def make_base(name: str, output: Path) -> Path:
+    """The pipeline that a run begins with: shipped, with a denoiser of random weights, or half trained."""
+    if name == "shipped":
+        return PIPELINE
+    folder = output / name
+    if not (folder / "model_index.json").exists():
+        if name == "untrained":
+            pipe = StableDiffusionPipeline.from_pretrained(PIPELINE)
+            torch.manual_seed(0)
+            pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config)
+        else:
+            pipe = load_model(str(output / "runs" / "scratch" / f"checkpoint-{WEAK_STEP}"), str(output / "untrained"))
+        pipe.save_pretrained(folder)
+    return folder
+
+
+def train(name: str, output: Path, log: Path) -> None:
+    base, flags = RUNS[name]
+    command = [sys.executable, str(FOLDER / "train_text_to_image_tpo.py"), *f"{SHARED} {flags}".split()]
+    command += [
+        "--pretrained_model_name_or_path",
+        str(make_base(base, output)),
+        "--dataset_name",
+        str(output / "data"),
+    ]
+    command += ["--output_dir", str(output / "runs" / name), "--resume_from_checkpoint", "latest"]
+    with log.open("w") as file:
+        subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--num_pairs", type=int, default=256, help="held-out images, and their captions to render")
+    parser.add_argument("--seed", type=int, default=0, help="of the evaluation; the runs have seed 0")
+    args = parser.parse_args()
+    output = args.output_dir
+    data = output / "data" / "train.parquet"
+    if not data.exists():
+        data.parent.mkdir(parents=True, exist_ok=True)
+        make_rows(make_scenes(8192, 0), 0).to_parquet(data)
+    for name in RUNS:
+        folder = output / "runs" / name
+        if not (folder / "README.md").exists():  # the card is written last
+            folder.mkdir(parents=True, exist_ok=True)
+            print(f"training {name}", flush=True)
+            train(name, output, folder / "train.log")
+    models = [
+        f"{name}/{path.name.split('-')[1]}={path}"
+        for name in RUNS
+        for path in list_checkpoints(output / "runs" / name)
+    ]
+    command = [sys.executable, str(FOLDER / "evaluate.py"), "--pretrained_model_name_or_path", str(PIPELINE)]
+    command += ["--models", *models, "--pairs", "shapes", "--num_pairs", str(args.num_pairs), "--seed", str(args.seed)]
+    command += (
+        "--scorers shapes --guidance_scales 1 2.5 --num_inference_steps 10 --resolution 32 --batch_size 128".split()
+    )
+    command += ["--scheduler", "DPMSolverMultistepScheduler", "--title", "Implicit preference and alignment"]
+    command += ["--output_dir", str(output / f"evaluation-{args.seed}")]
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

@@ -1,0 +1,173 @@
+"""Judges a model while it trains and says which of its checkpoints is best. Knows nothing of losses or loops."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from diffusers import DDPMScheduler, DiffusionPipeline
+
+from ..cards import markdown_table
+from ..data import Columns
+from ..errors import UserError
+from .choose import Choice, choose_best
+from .compare import compare, mean_over_prompts
+from .heldout import held_out_pairs
+from .intervals import bootstrap_interval
+from .prompts import Prompt
+from .results import Results
+from .scorers import Scorer, load_scorer
+from .suite import Suite
+
+
+BASE = "base"
+
+
+def _flag(default, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class EvaluationConfig:
+    """How a model is judged on held-out pairs while it trains."""
+
+    eval_steps: int | None = _flag(None, "Optimizer steps between evaluations; never by default.")
+    eval_dataset_name: str | None = _flag(None, "Held-out pairs, with the same columns; the training data by default.")
+    eval_split: str = _flag("validation", "Their split.")
+    max_eval_samples: int = _flag(500, "Use only the first pairs.")
+    eval_scorers: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Render their captions too, and let these scorers of evaluate.py judge."},
+    )
+    eval_guidance_scale: float = _flag(4.0, "Guidance of these renders.")
+    eval_inference_steps: int = _flag(30, "Sampling steps of these renders.")
+    eval_batch_size: int = _flag(8, "Images in a batch.")
+    load_best_model_at_end: bool = _flag(False, "End with the best checkpoint instead of the last.")
+    metric_for_best_model: str = _flag("rule", "A metric, or rule: alignment up, matched error and quality not worse.")
+
+    def __post_init__(self):
+        for name in ("eval_steps", "max_eval_samples", "eval_inference_steps", "eval_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
+        if self.load_best_model_at_end and self.eval_steps is None:
+            raise UserError("load_best_model_at_end needs --eval_steps")
+
+
+@dataclass
+class CheckpointWatch:
+    """The same questions for the base and for every checkpoint.
+
+    Attributes:
+        scorers: judge the renders, by name.
+        metric: see [`~diffusers_tpo.evaluation.choose.choose_best`]. The rule orders by the first adherence score, or without
+            scorers by `implicit/score_relative`, and lets no aesthetic score fall.
+        judged: labels of the checkpoints that have been judged, oldest first.
+    """
+
+    suite: Suite
+    scorers: dict[str, Scorer] = field(default_factory=dict)
+    metric: str = "rule"
+    judged: list[str] = field(default_factory=list)
+
+    def begin(self, pipe: DiffusionPipeline, scheduler: DDPMScheduler, step: int) -> None:
+        """Judges the base, before the first step; call it on every process.
+
+        Args:
+            step: from which the run goes on; what was asked of later checkpoints is forgotten.
+
+        Raises:
+            UserError: if the folder holds answers under other settings.
+        """
+        self.suite.begin()
+        labels = {
+            int(path.stem.split("-")[1]): path.stem for path in self.suite.errors("").parent.glob("checkpoint-*")
+        }
+        self.judged = [labels[number] for number in sorted(labels) if number <= step]
+        if not self.suite.is_answered(BASE):
+            self.judge(BASE, pipe, scheduler)
+
+    def judge(self, label: str, pipe: DiffusionPipeline, scheduler: DDPMScheduler) -> dict[str, float]:
+        """Judges the present weights as `label`; call it on every process.
+
+        Returns:
+            The mean of every metric, under `eval/<metric>`.
+        """
+        self.suite.forget(label)
+        self.suite.ask(label, pipe, scheduler, progress=False)
+        for name, scorer in self.scorers.items():
+            self.suite.score([label], name, scorer, progress=False)
+        if label != BASE:
+            self.judged = [name for name in self.judged if name != label] + [label]
+        values = self.results([BASE, label]).values(label)
+        means = {f"eval/{name}": float(mean_over_prompts(part)) for name, part in values.items()}
+        return {name: mean for name, mean in means.items() if np.isfinite(mean)}
+
+    def results(self, models: list[str]) -> Results:
+        return self.suite.results(models, {name: scorer.kinds for name, scorer in self.scorers.items()})
+
+    def choose(self) -> Choice:
+        """The best checkpoint so far."""
+        results = self.results([BASE, *self.judged])
+        kinds = results.kinds.items()
+        alignment = next((name for name, kind in kinds if kind == "adherence"), "implicit/score_relative")
+        quality = tuple(name for name, kind in kinds if kind == "aesthetics")
+        values = {name: results.values(name) for name in self.judged}
+        return choose_best(values, self.metric, results.values(BASE), alignment, quality)
+
+    def best(self) -> str | None:
+        """Name of the best checkpoint so far; `None` if there is none that the rule admits."""
+        return self.choose().best if self.judged else None
+
+    def conclude(self, load_best: bool) -> tuple[str, str, str]:
+        """The end of a run.
+
+        Returns:
+            The checkpoint to end with, the best (if the rule admits one) or the last; the choice in words; what the card says.
+        """
+        choice = self.choose()
+        label = choice.best if load_best and choice.best else self.judged[-1]
+        results = self.results([BASE, label])
+        before, after = results.values(BASE), results.values(label)
+        rows = []
+        for name, values in after.items():
+            old, gain = "-", "-"
+            if name in before:
+                old, gain = bootstrap_interval(before[name]), compare(values, before[name]).difference
+            rows.append([name, str(old), str(bootstrap_interval(values)), str(gain)])
+        table = markdown_table(["metric", "base", label, "paired difference"], rows)
+        return (
+            label,
+            choice.sentence(),
+            f"On {len(self.suite.pairs)} held-out pairs, mean with 95 % interval.\n\n{table}",
+        )
+
+
+def make_watch(
+    config: EvaluationConfig,
+    rows,
+    columns: Columns,
+    resolution: int,
+    seed: int,
+    folder: Path,
+    device: str = "cpu",
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> CheckpointWatch:
+    """Asks every checkpoint about the held-out pairs in `rows`, and answers in `folder`.
+
+    Raises:
+        UserError: for a wrong row or scorer.
+    """
+    pairs = held_out_pairs(rows, columns, resolution, config.max_eval_samples)
+    suite = Suite(
+        folder,
+        [Prompt(caption) for caption in pairs.captions()] if config.eval_scorers else [],
+        (config.eval_guidance_scale,),
+        pairs,
+        num_inference_steps=config.eval_inference_steps,
+        resolution=resolution,
+        batch_size=config.eval_batch_size,
+        seed=seed,
+    )
+    scorers = {name: load_scorer(name, device, cache_dir, token) for name in config.eval_scorers}
+    return CheckpointWatch(suite, scorers, config.metric_for_best_model)
