@@ -26,7 +26,7 @@ ALLOWED = {
     "show": set(),
     "models": {"adapters", "checkpoints", "errors", "families"},
     "cache": {"errors", "families", "noising"},
-    "evaluation": {"cards", "chat", "data", "errors", "families", "files", "losses", "noising", "show"},
+    "evaluation": {"cards", "chat", "data", "errors", "families", "files", "losses", "negatives", "noising", "show"},
     "trainer": {"errors", "losses", "noising", "families", "adapters"},
     "__init__": {"noising", "trainer"},
 }

@@ -141,7 +141,7 @@ def test_scores_belong_to_their_images_whatever_the_order_of_the_answers(tmp_pat
 
 
 def test_concurrency_is_bounded_and_used(tmp_path):
-    with ChatServer(lambda asked: vision(asked).after(0.02)) as server:
+    with ChatServer(lambda asked: vision(asked).after(0.05)) as server:
         judge = judge_for(server, tmp_path, concurrency=3)
         judge([picture("red")] * 12, [f"a red square, number {n}" for n in range(12)])
     assert server.most_in_flight == 3 and len(server.asked) == 24
@@ -260,7 +260,7 @@ def test_no_question_is_asked_for_twice(tmp_path):
 
 
 def test_all_questions_can_be_written_before_the_first_image(tmp_path):
-    with ChatServer(lambda asked: vision(asked).after(0.02)) as server:
+    with ChatServer(lambda asked: vision(asked).after(0.2)) as server:
         judge_for(server, tmp_path).write_questions(f"a red square, number {n}" for n in range(16))
         assert server.most_in_flight == 8 and len(about_prompts(server)) == 16 == len(server.asked)
 
@@ -372,10 +372,10 @@ FACTS = {
     "with others that are broken": json.dumps(
         {
             "facts": [
+                fact(yes="Is it new?", no="Is it red?"),  # contradicts the next
                 fact(),
                 fact(yes="is it RED?", no="Is it round?"),  # again
                 fact(yes="Is it large?", no="Is it large?"),  # no contradiction
-                fact(yes="Is it new?", no="Is it red?"),  # contradicts the first
                 fact("colour", "a?", "b?"),
                 fact(yes="a?" * 200),
                 fact(yes=" "),
@@ -580,7 +580,7 @@ def test_questions_that_came_before_a_hopeless_error_are_kept(tmp_path):
             judge_for(server, tmp_path, concurrency=1).write_questions(prompts)
         server.behaviour = vision
         judge_for(server, tmp_path).write_questions(prompts)
-    assert about_prompts(server)[5:] == prompts[4:]
+    assert about_prompts(server)[:5] == prompts[:5] and sorted(about_prompts(server)[5:]) == prompts[4:]
 
 
 @pytest.mark.parametrize("accepted", [("json_object",), ()])

@@ -194,7 +194,7 @@ class QuestionFile:
         end = added.rfind(b"\n") + 1
         if _is_json(added[end:]):  # some text editors leave out the last line break
             with self.path.open("ab") as file:
-                pass
+                file.write(b"\n")
             added, end = added + b"\n", len(added) + 1
         for line in added[:end].splitlines():
             self.lines += 1
