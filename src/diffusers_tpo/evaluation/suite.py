@@ -18,7 +18,7 @@ from ..files import differences, write_whole
 from .heldout import HeldOutPairs
 from .implicit import ErrorMatrix, error_matrix, preference_values, prompt_divergence, retrieval_accuracy
 from .prompts import Prompt
-from .renders import render_missing
+from .renders import image_path, render_missing
 from .results import Results
 from .scorers import Scorer
 from .scores import score_missing, score_table
@@ -104,9 +104,9 @@ class Suite:
 
     def is_answered(self, model: str) -> bool:
         """Whether nothing is left to ask the model itself; scorers may still have to judge its images."""
-        total = len(self.prompts) * self.images_per_prompt
+        jobs = [(index, number) for index in range(len(self.prompts)) for number in range(self.images_per_prompt)]
         return (self.pairs is None or self.errors(model).exists()) and all(
-            len(list(self.images(model, scale).glob("*.png"))) == total for scale in self.guidance_scales if total
+            image_path(self.images(model, scale), *job).exists() for scale in self.guidance_scales for job in jobs
         )
 
     def forget(self, model: str) -> None:

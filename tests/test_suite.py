@@ -1,0 +1,281 @@
+"""The same questions for every model, with real tiny pipelines: rendered, scored, stopped and gone on with, collected."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from diffusers_tpo import training_scheduler
+from diffusers_tpo.data import Columns
+from diffusers_tpo.errors import UserError
+from diffusers_tpo.evaluation.heldout import held_out_pairs
+from diffusers_tpo.evaluation.prompts import Prompt
+from diffusers_tpo.evaluation.renders import image_path, read_image, render, render_missing
+from diffusers_tpo.evaluation.results import Results, write_results
+from diffusers_tpo.evaluation.suite import Suite
+from diffusers_tpo.evaluation.summary import build_report, regressions
+from diffusers_tpo.evaluation.watch import CheckpointWatch
+
+
+class Brightness:
+    """A scorer of the user: how bright an image is, and whether the prompt is long; notes what it was given."""
+
+    kinds = {"bright": "adherence", "constant": "aesthetics"}
+
+    def __init__(self):
+        self.judged = 0
+
+    def __call__(self, images, prompts):
+        self.judged += len(images)
+        return {"bright": [float(np.asarray(image).mean()) for image in images], "constant": [0.5] * len(images)}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return held_out_pairs(tiny.make_dataset(5), Columns(), tiny.RESOLUTION, None)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny.make_pipe()
+
+
+def make_suite(folder, pairs, **changes) -> Suite:
+    settings = {
+        "guidance_scales": (1.0, 3.0),
+        "num_inference_steps": 2,
+        "resolution": tiny.RESOLUTION,
+        "batch_size": 2,
+    }
+    settings |= {"strata": 2, "retrieval_size": 3, "images_per_prompt": 2, "score_batch_size": 3}
+    prompts = [Prompt(caption) for caption in pairs.captions()]
+    return Suite(folder, prompts, pairs=pairs, **(settings | changes))
+
+
+def ask(suite: Suite, label: str, pipe) -> None:
+    suite.ask(label, pipe, training_scheduler(pipe.scheduler), progress=False)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory, pairs, pipe):
+    """Two models, asked without a stop."""
+    suite, scorer = make_suite(tmp_path_factory.mktemp("suite"), pairs), Brightness()
+    suite.begin()
+    for label, model in {"base": pipe, "run/other": tiny.make_pipe(seed=1)}.items():
+        ask(suite, label, model)
+    suite.score(["base", "run/other"], "mine", scorer, progress=False)
+    assert scorer.judged == 2 * 2 * 5 * 2
+    return suite
+
+
+def test_an_image_depends_on_seed_prompt_and_number_alone(pipe):
+    jobs, options = [("cat", 0), ("dog", 0), ("cat", 1)], {"num_inference_steps": 2, "guidance_scale": 1.0}
+    images = [np.asarray(image).astype(int) for image in render(pipe, jobs, 0, **options)]
+    single = [np.asarray(render(pipe, [job], 0, **options)[0]).astype(int) for job in jobs]
+    for image, alone in zip(images, single, strict=True):
+        assert np.abs(image - alone).max() <= 1
+    assert (images[0] != images[2]).any() and (images[0] != images[1]).any()
+    assert (np.asarray(render(pipe, jobs[:1], 1, **options)[0]) != single[0]).any()
+
+
+def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, answered, pairs, pipe):
+    suite, scorer = make_suite(tmp_path, pairs), Brightness()
+    suite.begin()
+    ask(suite, "base", pipe)
+    for path in sorted(suite.images("base", 1.0).glob("*.png"))[3:6]:  # as if it had been killed while rendering
+        path.unlink()
+    (suite.images("base", 1.0) / ".partial-00001-0.png").write_bytes(b"torn")
+    suite.errors("base").unlink()
+    assert not suite.is_answered("base")
+    ask(suite, "base", pipe)
+    assert suite.is_answered("base")
+    suite.score(["base"], "mine", scorer, progress=False)
+    lines = (suite.scores("base", 3.0) / "mine-0.jsonl").read_text().splitlines()
+    (suite.scores("base", 3.0) / "mine-0.jsonl").write_text(lines[0] + "\n" + lines[2] + "\n" + lines[3][:20])
+    scorer.judged = 0
+    suite.score(["base"], "mine", scorer, progress=False)
+    assert scorer.judged == 3 + 1  # the second batch, and the last one that was cut off
+    for scale in (1.0, 3.0):
+        whole, mine = contents(answered.images("base", scale)), contents(suite.images("base", scale))
+        assert {name: mine[name] for name in whole} == whole
+    assert suite.errors("base").read_bytes() == answered.errors("base").read_bytes()
+    kinds = {"mine": Brightness.kinds}
+    ours, theirs = suite.results(["base"], kinds), answered.results(["base", "run/other"], kinds)
+    for metric in Brightness.kinds:
+        assert np.array_equal(ours.scores[metric][0], theirs.scores[metric][0])
+
+
+def test_what_is_there_is_not_asked_again(answered, pipe):
+    before = {path: path.stat().st_mtime_ns for path in answered.folder.rglob("*")}
+    ask(answered, "base", pipe)
+    scorer = Brightness()
+    answered.score(["base", "run/other"], "mine", scorer, progress=False)
+    assert scorer.judged == 0
+    changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time and path.is_file()}
+    assert changed <= {"mine-0.jsonl"}  # opened to append, nothing written
+
+
+def test_other_settings_are_refused_by_name(answered, pairs, tmp_path):
+    answered.begin()
+    with pytest.raises(UserError, match="output_dir was begun with other settings: seed was 0 and is 1; use the same"):
+        make_suite(answered.folder, pairs, seed=1).begin()
+    with pytest.raises(UserError, match="prompts was"):
+        Suite(answered.folder, [Prompt("cat")], (1.0, 3.0), pairs).begin()
+    make_suite(answered.folder, pairs, guidance_scales=(7.0,)).begin()  # more scales may be added
+
+
+def test_a_missing_or_broken_image_has_no_score_and_is_named(tmp_path, answered, pairs, pipe):
+    suite = replace(make_suite(tmp_path, pairs, guidance_scales=(1.0,), images_per_prompt=1), pairs=None)
+    ask(suite, "base", pipe)
+    image_path(suite.images("base", 1.0), 1, 0).write_bytes(b"\x89PNG broken")
+    image_path(suite.images("base", 1.0), 4, 0).unlink()
+    suite.score(["base"], "mine", Brightness(), progress=False)
+    results = suite.results(["base"], {"mine": Brightness.kinds})
+    assert np.isnan(results.scores["bright"][0, 0]).tolist() == [False, True, False, False, True]
+    report = build_report(suite, results, "title", {}, None)
+    assert "bright: 2 of 5 prompts of base have no score; they are left out" in report.warnings
+    assert read_image(image_path(suite.images("base", 1.0), 1, 0)) is None
+
+
+def test_results_hold_everything_and_are_json(tmp_path, answered):
+    results = answered.results(["base", "run/other"], {"mine": Brightness.kinds})
+    assert results.scores["bright"].shape == (2, 2, 5) and results.shared
+    images = [read_image(image_path(answered.images("run/other", 3.0), 2, n)) for n in range(2)]
+    assert results.scores["bright"][1, 1, 2] == pytest.approx(np.mean([np.asarray(image).mean() for image in images]))
+    assert set(results.retrieval) == {"base", "run/other"} and set(results.divergence) == {"run/other"}
+    assert "reward/margin" not in results.preference["base"] and "reward/margin" in results.preference["run/other"]
+    write_results(results, tmp_path / "results.json", {"about": {"seed": 0}})
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert read["about"] == {"seed": 0} and read["prompts"][0] == {"text": "cat 0", "category": ""}
+    gain = results.scores["bright"][1, 0] - results.scores["bright"][0, 0]
+    told = read["differences_to_first"]["bright"]["run/other"]["1"]
+    assert told["difference"]["mean"] == pytest.approx(gain.mean(), rel=1e-5)
+    assert told["win_rate"]["mean"] == pytest.approx((gain > 0).mean()) and told["prompts"] == 5
+    same = read["differences_to_first"]["constant"]["run/other"]["own best"]
+    assert same["ties"] == 1 and same["win_rate"]["mean"] == 0.5 and same["difference"]["high"] == 0
+
+
+def test_the_report_shows_the_largest_gains_and_losses(answered):
+    results = answered.results(["base", "run/other"], {"mine": Brightness.kinds})
+    report = build_report(answered, results, "title", {"seed": "0"}, None)
+    titles = [table.title for table in report.tables]
+    assert titles[:3] == ["Implicit preference", "By principle", "Against base"]
+    assert "bright (adherence)" in titles and "constant: minus base" in titles
+    assert "by category" not in " ".join(titles) and "Correlation" not in " ".join(
+        titles
+    )  # of two models there is none
+    for examples, sign in ((report.gains, 1), (report.losses, -1)):
+        gaps = [sign * (float(e.images[1][2]) - float(e.images[0][2])) for e in examples]
+        assert all(gap > 0 for gap in gaps) and gaps == sorted(gaps, reverse=True)
+    shown = [example.prompt for example in report.gains + report.losses]
+    assert sorted(shown) == [f"cat {i}" for i in range(5)]
+    for _, path, _ in (report.gains + report.losses)[0].images:
+        assert Image.open(path).size == (tiny.RESOLUTION, tiny.RESOLUTION)
+
+
+def known_results(models: int, prompts: int, slope: float, noise: float = 0.0, categories: bool = False) -> Results:
+    """Scores that are a known line of the implicit preference score over models and prompts."""
+    rng = np.random.default_rng(0)
+    labels = [f"run/{m}" for m in range(models)]
+    x = rng.normal(size=(models, 1)) + rng.normal(size=(1, prompts)) + 0.3 * rng.normal(size=(models, prompts))
+    y = 2 + slope * x + noise * rng.normal(size=x.shape)
+    texts = [Prompt(f"p {i}", ["one", "two"][i % 2] if categories else "") for i in range(prompts)]
+    preference = {label: {"implicit/score": x[m]} for m, label in enumerate(labels)}
+    scores = {"fit": np.stack([y, y], axis=1), "fixed": np.full((models, 2, prompts), 0.5)}
+    return Results(texts, labels, [1.0, 2.0], scores, {"fixed": "aesthetics"}, preference, shared=True)
+
+
+def test_the_correlation_of_known_lines(tmp_path):
+    results = known_results(6, 20, slope=3.0)
+    for found in regressions(results, results.scores["fit"][:, 0]).values():
+        assert found.slope.mean == pytest.approx(3) and found.pearson.mean == pytest.approx(1)
+    noisy = known_results(6, 20, slope=3.0, noise=5.0)
+    within = regressions(noisy, noisy.scores["fit"][:, 0])["prompts"]
+    assert within.slope.low < 3 < within.slope.high and within.pearson.mean < 0.95 and within.n == 120
+    none = regressions(results, results.scores["fixed"][:, 0])["models"]
+    assert math.isnan(none.pearson.mean)
+    report = build_report(Suite(tmp_path, results.prompts), results, "t", {}, None)
+    table = next(table for table in report.tables if table.title.startswith("Correlation"))
+    assert ["fit", "2", "models", "6"] in [row[:4] for row in table.rows]
+    assert {scatter.name for scatter in report.scatters} == {"correlation-fit", "correlation-fixed"}
+    assert report.scatters[0].groups == ["run"] * 6
+
+
+def test_categories_have_their_own_differences(tmp_path):
+    results = known_results(2, 20, slope=1.0, categories=True)
+    report = build_report(Suite(tmp_path, results.prompts), results, "t", {}, None)
+    table = next(table for table in report.tables if table.title == "fit by category")
+    assert [row[:2] for row in table.rows] == [["one", "10"], ["two", "10"]]
+    part = results.scores["fit"][:, 0, ::2]
+    assert table.rows[0][3].startswith(f"{(part[1] - part[0]).mean():.1f}"[:3])
+
+
+def test_one_prompt_and_one_model_make_a_report(tmp_path):
+    results = known_results(1, 1, slope=1.0)
+    report = build_report(Suite(tmp_path, results.prompts), results, "t", {}, None)
+    assert report.gains == [] and report.losses == [] and len(report.tables) >= 3
+
+
+def test_held_out_pairs_are_checked_and_cut(pairs):
+    assert len(pairs) == 5 and pairs.prompts[2] == ["cat 2", "dog 2", "2 red cats"]
+    assert held_out_pairs(tiny.make_dataset(5), Columns(), 16, 2).captions() == ["cat 0", "cat 1"]
+    no_principles = held_out_pairs(tiny.make_dataset(2, principles=None), Columns(), 16, None)
+    assert no_principles.principles == [["", ""]] * 2
+    with pytest.raises(UserError, match="row 1: a mismatched prompt equals its prompt"):
+        held_out_pairs(tiny.make_dataset(2, negative_prompts=[["x"], ["cat 1"]], principles=None), Columns(), 16, None)
+    with pytest.raises(UserError, match="negative_prompts_column 'negative_prompts' is not a column"):
+        held_out_pairs(tiny.make_dataset(2, negative_prompts=None), Columns(), 16, None)
+    with pytest.raises(UserError, match="must be at least 1, got 0"):
+        held_out_pairs(tiny.make_dataset(2), Columns(), 16, 0)
+
+
+def test_distinct_rows_are_the_first_of_each_caption():
+    rows = tiny.make_dataset(5, prompt=["a", "b", "a", "c", "b"])
+    pairs = held_out_pairs(rows, Columns(), 16, None)
+    assert pairs.distinct(10) == [0, 1, 3] and pairs.distinct(2) == [0, 1]
+
+
+def test_latents_do_not_depend_on_the_batch(pairs, pipe):
+    from diffusers_tpo.families import family_of
+
+    whole = pairs.encode(family_of(pipe), pipe, batch_size=5)
+    assert torch.allclose(pairs.encode(family_of(pipe), pipe, batch_size=2), whole, **tiny.FLOAT_TOLERANCE)
+    assert whole.shape == (5, *tiny.LATENT)
+
+
+def test_render_missing_counts_what_it_did(tmp_path, pipe):
+    job = (tmp_path, 1, 0, 2)
+    assert render_missing(pipe, ["cat", "dog", "red"], *job, num_inference_steps=1) == 3
+    image_path(tmp_path, 1, 0).unlink()
+    assert render_missing(pipe, ["cat", "dog", "red"], *job, num_inference_steps=1) == 2  # its whole batch
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pairs, pipe):
+    suite = make_suite(tmp_path, pairs, retrieval_size=0, guidance_scales=(1.0,))
+    scheduler = training_scheduler(pipe.scheduler)
+    watch = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright")
+    watch.begin(pipe, scheduler, step=0)
+    assert watch.judged == [] and watch.best() is None
+    for step, seed in ((9, 1), (10, 2)):
+        means = watch.judge(f"checkpoint-{step}", tiny.make_pipe(seed=seed), scheduler)
+    assert {"eval/bright", "eval/error/matched", "eval/implicit/accuracy", "eval/reward/margin"} <= set(means)
+    results = watch.results(["base", "checkpoint-9", "checkpoint-10"])
+    bright = results.scores["bright"][1:, 0].mean(axis=1)
+    best = ["checkpoint-9", "checkpoint-10"][int(bright.argmax())]
+    assert watch.best() == best and watch.conclude(load_best=True)[0] == best
+    label, sentence, card = watch.conclude(load_best=False)
+    assert label == "checkpoint-10" and best in sentence and "| bright" in card and "5 held-out pairs" in card
+    again = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright")
+    again.begin(tiny.make_pipe(seed=5), scheduler, step=9)  # the base is not judged anew
+    assert again.judged == ["checkpoint-9"]
+    assert again.results(["base"]).scores["bright"][0] == pytest.approx(results.scores["bright"][0])
