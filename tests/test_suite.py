@@ -260,6 +260,12 @@ def test_render_missing_counts_what_it_did(tmp_path, pipe):
     assert not list(tmp_path.glob(".partial*"))
 
 
+def test_a_prompt_that_occurs_twice_is_rendered_with_two_seeds(tmp_path, pipe):
+    render_missing(pipe, ["cat", "dog", "cat"], tmp_path, 2, 0, 6, num_inference_steps=1)
+    found = {image_path(tmp_path, index, number).read_bytes() for index in (0, 2) for number in (0, 1)}
+    assert len(found) == 4
+
+
 def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pairs, pipe):
     suite = make_suite(tmp_path, pairs, retrieval_size=0, guidance_scales=(1.0,))
     scheduler = training_scheduler(pipe.scheduler)

@@ -8,16 +8,21 @@ checkpoint with evaluate.py, where an exact verifier knows what an image shows. 
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.checkpoints import list_checkpoints
 from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.evaluation.correlation import regress
 from diffusers_tpo.models import load_model
+from diffusers_tpo.shapes.scenes import PRINCIPLES
 from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
 
 
@@ -41,6 +46,15 @@ RUNS = {  # name: (base, flags)
     "weak-tkto": ("weak", f"{TUNED} --loss_type tkto {PREFER}"),
 }
 WEAK_STEP = 400  # of the run from scratch
+GROUPS = {  # which checkpoints: by the start of their labels
+    "all": ("base", *RUNS),
+    "all but unclipped": ("base", *(name for name in RUNS if name != "shipped-unclipped")),
+    "from scratch": ("scratch/",),
+    "tuned from the shipped base": ("base", "shipped-"),
+    "tuned from the weak base": (f"scratch/{WEAK_STEP}", "weak-"),
+}
+PREDICTORS = {"score": "implicit/score", "relative score": "implicit/score_relative", "matched error": "error/matched"}
+SCORES = ("shapes/aligned", "shapes/clean")
 
 
 def make_base(name: str, output: Path) -> Path:
@@ -73,6 +87,47 @@ def train(name: str, output: Path, log: Path) -> None:
         subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
 
 
+def report(results: dict) -> str:
+    """How well figures of the denoising errors say what the images show, over the checkpoints of each group."""
+    models, scales = results["models"], results["guidance_scales"]
+    means = {name: [np.mean(results["preference"][model][name]) for model in models] for name in PREDICTORS.values()}
+    rows = []
+    for group, starts in GROUPS.items():
+        chosen = [index for index, model in enumerate(models) if model.startswith(starts)]
+        for score in SCORES:
+            y = np.mean(results["scores"][score], axis=2)[chosen]
+            for label, name in PREDICTORS.items():
+                x = np.array(means[name])[chosen] * (-1 if name == "error/matched" else 1)
+                found = [regress(x, y[:, g]) for g in range(len(scales))]
+                figures = [str(part) for one in found for part in (one.pearson, one.spearman)]
+                rows.append([group, str(len(chosen)), score.removeprefix("shapes/"), label, *figures])
+    header = ["checkpoints", "n", "images", "predictor"]
+    header += [f"{name}, guidance {scale:g}" for scale in scales for name in ("r", "Spearman")]
+    text = "Matched error with its sign turned.\n\n" + markdown_table(header, rows)
+
+    rows = []
+    for principle in PRINCIPLES:
+        x = [
+            np.nanmean(np.array(results["preference"][model][f"implicit/score_relative/{principle}"], float))
+            for model in models
+        ]
+        row = [principle]
+        for starts in (GROUPS["all"], GROUPS["all but unclipped"]):
+            chosen = [index for index, model in enumerate(models) if model.startswith(starts)]
+            y = np.mean(results["scores"][f"shapes/{principle}"], axis=2)[chosen]
+            row += [str(regress(np.array(x)[chosen], y[:, g]).spearman) for g in range(len(scales))]
+        rows.append(row)
+    header = [
+        "principle",
+        *(f"{group}, guidance {scale:g}" for group in ("all", "all but unclipped") for scale in scales),
+    ]
+    return (
+        text
+        + "\n\nSpearman of a principle's own relative score with that fact of the images:\n\n"
+        + markdown_table(header, rows)
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
@@ -103,6 +158,9 @@ def main():
     command += ["--scheduler", "DPMSolverMultistepScheduler", "--title", "Implicit preference and alignment"]
     command += ["--output_dir", str(output / f"evaluation-{args.seed}")]
     subprocess.run(command, check=True)
+    text = report(json.loads((output / f"evaluation-{args.seed}" / "results.json").read_text()))
+    (output / f"correlation-{args.seed}.md").write_text(text + "\n")
+    print(f"\n{text}")
 
 
 if __name__ == "__main__":

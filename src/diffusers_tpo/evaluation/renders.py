@@ -1,6 +1,7 @@
 """Renders a prompt set with fixed seeds into a folder, so that a stopped run goes on where it was. Judges nothing."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def render_missing(
     progress: str | None = None,
     **options,
 ) -> int:
-    """Renders what a folder lacks; every process takes its share.
+    """Renders what a folder lacks; every process takes its share. A prompt that occurs twice gets other images the second time.
 
     A batch that is not complete is rendered anew as a whole. So the batches, on whose make-up the last digits of an image may
     depend, are those of a run that was never stopped, with any number of processes.
@@ -53,11 +54,15 @@ def render_missing(
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(index, number) for index in range(len(prompts)) for number in range(images_per_prompt)]
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+    seen, before = Counter(), []
+    for prompt in prompts:
+        before.append(seen[prompt] * images_per_prompt)
+        seen[prompt] += 1
     open_batches = [batch for batch in batches if not all(image_path(folder, *job).exists() for job in batch)]
     hidden = progress is None or not state.is_local_main_process
     mine = open_batches[state.process_index :: state.num_processes]
     for batch in tqdm(mine, desc=progress, disable=hidden):
-        images = render(pipe, [(prompts[index], number) for index, number in batch], seed, **options)
+        images = render(pipe, [(prompts[i], before[i] + number) for i, number in batch], seed, **options)
         for job, image in zip(batch, images, strict=True):
             save_whole(image, image_path(folder, *job))
     return sum(map(len, mine))
