@@ -15,13 +15,14 @@ import datetime
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import diffusers
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from transformers import HfArgumentParser
 
 from diffusers_tpo.cards import public_command, short_name, versions
@@ -238,7 +239,7 @@ def main(
     run: RunArguments,
 ):
     check_arguments(renders, pairing, scores, prompting)
-    state, output = PartialState(), Path(run.output_dir)
+    accelerator, output = Accelerator(), Path(run.output_dir)
     models = list_models(model)
     pairs = load_pairs(pairing, renders.resolution, renders.seed, run)
     if not scores.scorers:
@@ -274,10 +275,15 @@ def main(
         keep_settings(output / "models" / f"{label}.json", identity, f"the model {label!r}")
         if not suite.is_answered(label):
             suite.ask(label, *load(source, model, renders, run))
+    failures = {}
     for name in scores.scorers:
-        suite.score(list(models), name, make_scorer(name, scores, output, run))
+        scorer = make_scorer(name, scores, output, run)
+        if name == "vlm":
+            scorer.write_questions([prompt.text for prompt in prompts])
+            failures = scorer.failures
+        suite.score(list(models), name, scorer)
 
-    if state.is_main_process:
+    if accelerator.is_main_process:
         results = suite.results(list(models), kinds)
         base = "base" if "base" in models else None
         choice = None
@@ -291,13 +297,17 @@ def main(
             "renders": f"{renders.images_per_prompt} per prompt, {renders.num_inference_steps} steps, seed {renders.seed}",
             "versions": versions(),
         }
-        about = {"about": facts, "settings": suite.settings(), "choice": choice and vars(choice)}
+        about = {"about": facts, "settings": suite.settings(), "choice": choice and asdict(choice)}
         write_results(results, output / "results.json", about)
         report = build_report(suite, results, run.title, facts, choice)
+        report.warnings.extend(f"vlm: {reason} ({number} times)" for reason, number in failures.items())
         write_report(report, output)
         print_report(report)
         print(f"In {output}/: report.html, results.json, plots/, images/")
-    state.wait_for_everyone()
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    if accelerator.num_processes > 1:
+        time.sleep(0.5)  # gloo's threads need Python's lock once more, or a CPU run can hang here
 
 
 if __name__ == "__main__":

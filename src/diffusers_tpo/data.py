@@ -75,7 +75,10 @@ def load_rows(
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             loaded = datasets.load_from_disk(name)
-            loaded = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+            if isinstance(loaded, datasets.DatasetDict):
+                loaded = loaded[split]
+            elif split not in ("train", str(loaded.split)):
+                raise KeyError(f"it was saved without splits, so there is only 'train', not {split!r}")
             return loaded.to_iterable_dataset() if streaming else loaded
         files = files_of_card(folder, config)
         config = config if files is None else None

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.training_utils import EMAModel
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .adapters import LORA_FILE, add_lora, load_lora_state
@@ -44,7 +45,7 @@ def load_pipeline(
         pipe = DiffusionPipeline.from_pretrained(source, revision=revision, variant=variant, **options)
         if vae:
             pipe.vae = AutoencoderKL.from_pretrained(vae, **options)
-    except (OSError, ValueError, AttributeError) as error:  # the last where diffusers has no such pipeline class
+    except (OSError, ValueError, SafetensorError, AttributeError) as error:  # the last where diffusers has no such pipeline class
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
     pipe.set_progress_bar_config(disable=True)
@@ -110,7 +111,7 @@ def load_model(source: str, base: str | None = None, **options) -> DiffusionPipe
         pipe = load_pipeline(base, **options)
         try:
             pipe.load_lora_weights(source, cache_dir=options.get("cache_dir"), token=options.get("token"))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({reason})") from error
         return pipe
@@ -141,7 +142,7 @@ def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> Dif
             averages = EMAModel(trained)
             averages.load_state_dict(torch.load(checkpoint / EMA_STATE, weights_only=True))
             averages.copy_to(trained)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"models names the checkpoint {str(checkpoint)!r}, which does not load ({reason})") from error
     denoiser.requires_grad_(False).eval()

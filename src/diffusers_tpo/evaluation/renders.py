@@ -58,9 +58,9 @@ def render_missing(
     for prompt in prompts:
         before.append(seen[prompt] * images_per_prompt)
         seen[prompt] += 1
-    open_batches = [batch for batch in batches if not all(image_path(folder, *job).exists() for job in batch)]
+    share = batches[state.process_index :: state.num_processes]
+    mine = [batch for batch in share if not all(image_path(folder, *job).exists() for job in batch)]
     hidden = progress is None or not state.is_local_main_process
-    mine = open_batches[state.process_index :: state.num_processes]
     for batch in tqdm(mine, desc=progress, disable=hidden):
         images = render(pipe, [(prompts[i], before[i] + number) for i, number in batch], seed, **options)
         for job, image in zip(batch, images, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,15 @@ from .renders import image_path, read_image
 from .scorers import Scorer
 
 
+def _file_name(scorer: str) -> str:
+    return scorer.replace(":", ".")
+
+
 def read_scores(folder: Path, scorer: str) -> dict[int, dict[str, list[float]]]:
     """The batches that some process has judged, by number; a line that was cut off counts as not there."""
     found = {}
-    for path in sorted(folder.glob(f"{scorer}-*.jsonl")):
+    own = re.compile(re.escape(_file_name(scorer)) + r"-\d+\.jsonl")
+    for path in sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name)):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
@@ -50,7 +56,7 @@ def score_missing(
     open_batches = [batch for batch in range(math.ceil(len(jobs) / batch_size)) if batch not in done]
     mine = [batch for batch in open_batches if batch % state.num_processes == state.process_index]
     hidden = progress is None or not state.is_local_main_process
-    with (folder / f"{name}-{state.process_index}.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / f"{_file_name(name)}-{state.process_index}.jsonl").open("a", encoding="utf-8") as file:
         for batch in tqdm(mine, desc=progress, disable=hidden or not mine):
             part = jobs[batch * batch_size : (batch + 1) * batch_size]
             loaded = [read_image(image_path(images, *job)) for job in part]

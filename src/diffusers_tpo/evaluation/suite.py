@@ -103,11 +103,13 @@ class Suite:
         return self.folder / "implicit" / f"{model}.safetensors"
 
     def is_answered(self, model: str) -> bool:
-        """Whether nothing is left to ask the model itself; scorers may still have to judge its images."""
+        """Whether nothing is left to ask the model itself; call it on every process, and all get the same answer."""
         jobs = [(index, number) for index in range(len(self.prompts)) for number in range(self.images_per_prompt)]
-        return (self.pairs is None or self.errors(model).exists()) and all(
+        answer = (self.pairs is None or self.errors(model).exists()) and all(
             image_path(self.images(model, scale), *job).exists() for scale in self.guidance_scales for job in jobs
         )
+        PartialState().wait_for_everyone()  # before any process goes on and adds to it
+        return answer
 
     def forget(self, model: str) -> None:
         """Removes all answers of a model; call it on every process."""

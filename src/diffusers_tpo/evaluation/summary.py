@@ -208,6 +208,7 @@ def standardised(results: Results) -> dict[str, np.ndarray]:
     found = dict(results.scores)
     for kind in ("adherence", "aesthetics"):
         parts = [scores for metric, scores in results.scores.items() if results.kinds.get(metric, "adherence") == kind]
+        parts = [scores for scores in parts if not np.isnan(scores).all()]
         parts = [(part - np.nanmean(part)) / np.nanstd(part) for part in parts if np.nanstd(part) > 0]
         if len(parts) > 1:
             found[f"all {kind}"] = np.mean(parts, axis=0)

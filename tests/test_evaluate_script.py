@@ -1,0 +1,322 @@
+"""`evaluate.py` and the evaluation of the training script as users run them: kinds of models, sweep, resuming, wrong input."""
+
+import json
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from chat_server import ChatServer, vision
+from conftest import SCRIPT, as_flags, reset_accelerate
+from safetensors.torch import load_file
+
+from diffusers_tpo.checkpoints import list_checkpoints
+from diffusers_tpo.errors import UserError
+from diffusers_tpo.evaluation.renders import image_path
+from diffusers_tpo.models import fingerprint, kind_of, load_model
+
+
+EVALUATE = SCRIPT.with_name("evaluate.py")
+SMALL = {
+    "resolution": tiny.RESOLUTION,
+    "num_inference_steps": 2,
+    "guidance_scales": [1, 3],
+    "batch_size": 4,
+    "strata": 2,
+}
+MINE = """
+import numpy as np
+def brightness(images, prompts):
+    return [float(np.asarray(image).mean()) for image in images]
+def colours(images, prompts):
+    return {"red": [float(np.asarray(image)[..., 0].mean()) for image in images], "missing": [None] * len(images)}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, pipe_dir, data_dir):
+    """A LoRA run with averages and a full run, three checkpoints each, judged on the way."""
+    root = tmp_path_factory.mktemp("runs")
+    shared = {"pretrained_model_name_or_path": pipe_dir, "train_data_dir": data_dir, "resolution": tiny.RESOLUTION}
+    shared |= {"report_to": "none", "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
+    shared |= {"learning_rate": 1e-2, "eval_steps": 1, "eval_split": "train", "max_eval_samples": 5}
+    kinds = {"lora": {"use_lora": True, "rank": 4, "use_ema": True, "ema_decay": 0.5}, "full": {"loss_type": "sft"}}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, flags in kinds.items():
+            reset_accelerate()
+            patch.setattr(sys, "argv", [str(SCRIPT), *as_flags(shared | flags | {"output_dir": root / name})])
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            reset_accelerate()
+    return root
+
+
+@pytest.fixture
+def evaluate(monkeypatch, tmp_path, pipe_dir, data_dir):
+    """Runs `evaluate.py` in this process; returns results.json, or what it printed when it ended with exit code 2."""
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+
+    def run(output="out", **flags):
+        reset_accelerate()
+        given = {"pretrained_model_name_or_path": pipe_dir, "pairs": data_dir, "output_dir": tmp_path / output}
+        monkeypatch.setattr(sys, "argv", [str(EVALUATE), *as_flags(given | SMALL | flags)])
+        try:
+            runpy.run_path(str(EVALUATE), run_name="__main__")
+        except SystemExit as stopped:
+            return stopped.code
+        finally:
+            reset_accelerate()
+        return json.loads((tmp_path / output / "results.json").read_text())
+
+    return run
+
+
+def test_every_kind_of_model_is_told_apart_and_loaded(runs, pipe_dir):
+    lora, full = runs / "lora", runs / "full"
+    assert [kind_of(str(path)) for path in (pipe_dir, lora, full, full / "checkpoint-2")] == [
+        "pipeline",
+        "lora",
+        "pipeline",
+        "checkpoint",
+    ]
+    assert kind_of(str(lora / "pytorch_lora_weights.safetensors")) == "lora"
+    final, last = (load_model(str(path), pipe_dir) for path in (full, full / "checkpoint-3"))
+    for name, value in last.unet.state_dict().items():
+        assert torch.equal(value, final.unet.state_dict()[name]), name
+    merged = {}
+    for name, source in {"final": lora, "last": lora / "checkpoint-3"}.items():
+        pipe = load_model(str(source), pipe_dir)
+        merged[name] = pipe("cat", num_inference_steps=2, generator=torch.manual_seed(0), output_type="np").images
+    assert (
+        np.abs(merged["final"] - merged["last"]).max() < 1e-5
+    )  # the final LoRA is the average, and so is the checkpoint's
+    plain = load_file(lora / "checkpoint-3" / "lora.safetensors")
+    averaged = {n: p for n, p in pipe.unet.named_parameters() if "lora_A" in n}
+    assert any(not torch.equal(value, plain[n.replace(".default", "")]) for n, value in averaged.items())
+
+
+def test_wrong_models_are_one_sentence(runs, pipe_dir, tmp_path):
+    with pytest.raises(UserError, match="holds no pipeline"):
+        kind_of(str(tmp_path))
+    with pytest.raises(UserError, match="name its pipeline in --pretrained_model_name_or_path"):
+        load_model(str(runs / "lora"))
+    with pytest.raises(UserError, match="name the base of checkpoint-1 in --pretrained_model_name_or_path"):
+        load_model(str(runs / "full" / "checkpoint-1"))  # its own base was a local folder, which no checkpoint names
+    broken = tmp_path / "checkpoint-1"
+    shutil.copytree(runs / "full" / "checkpoint-1", broken)
+    (broken / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="which does not load"):
+        load_model(str(broken), pipe_dir)
+    before = fingerprint(str(broken))
+    (broken / "model.safetensors").write_bytes(b"other, longer")
+    assert fingerprint(str(broken)) != before
+
+
+def test_a_sweep_names_the_best_checkpoint(evaluate, runs, capsys, tmp_path):
+    results = evaluate(sweep=runs / "lora", scorers=["mine:brightness", "mine:colours"], metric="red", num_pairs=5)
+    assert results["models"] == ["base", "checkpoint-1", "checkpoint-2", "checkpoint-3"]
+    red = {
+        label: np.mean(scores, axis=1)
+        for label, scores in zip(results["models"], results["scores"]["red"], strict=True)
+    }
+    assert all(len(set(values)) == 2 for values in red.values())
+    assert results["choice"]["best"].startswith("checkpoint-") and results["choice"]["metric"] == "red"
+    shown = capsys.readouterr().out
+    assert f"Best by red: {results['choice']['best']}." in shown
+    assert "missing: 10 of 10 prompts" not in shown  # a metric without any score is no news of a model
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.html", "results.json", "plots", "images", "scores", "implicit"} <= names
+    assert "Correlation with the implicit preference" in (tmp_path / "out" / "report.html").read_text()
+    assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} >= {
+        "guidance-red.png",
+        "correlation-red.png",
+    }
+
+
+def test_the_rule_and_the_training_script_agree_with_the_sweep(evaluate, runs):
+    """The same pairs, draws and weights: what was measured while training is what the sweep measures afterwards."""
+    results = evaluate(sweep=runs / "lora", num_pairs=5, strata=8, scorers=None, seed=0)
+    log = [json.loads(line) for line in (runs / "lora" / "training_log.jsonl").read_text().splitlines()]
+    for row in log:
+        values = results["preference"][f"checkpoint-{row['step']}"]
+        for name in ("error/matched", "implicit/score", "implicit/accuracy", "reward/margin"):
+            assert row[f"eval/{name}"] == pytest.approx(np.mean(values[name]), rel=1e-3, abs=1e-6), name
+    assert results["choice"]["metric"] == "implicit/score_relative"
+    card = (runs / "lora" / "README.md").read_text()
+    assert "On 5 held-out pairs" in card and "| checkpoint-3" in card and "Not evaluated" not in card
+
+
+def test_a_stopped_run_gives_the_same_results(evaluate, tmp_path, runs):
+    flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 6, "retrieval_size": 4}
+    whole = evaluate("whole", **flags)
+    evaluate("again", **flags)
+    folder = tmp_path / "again"
+    for number in (1, 2, 5):
+        image_path(folder / "images" / "lora" / "guidance-3", number, 0).unlink()
+    (folder / "implicit" / "lora.safetensors").unlink()
+    shutil.rmtree(folder / "scores" / "base")
+    (folder / "results.json").unlink()
+    again = evaluate("again", **flags)
+    for name in ("scores", "preference", "retrieval", "divergence", "means", "differences_to_first", "prompts"):
+        assert again[name] == whole[name], name
+    more = evaluate("again", **flags | {"guidance_scales": [1, 3, 5], "scorers": ["mine:brightness", "mine:colours"]})
+    assert [scores[:2] for scores in more["scores"]["brightness"]] == whole["scores"]["brightness"]
+    assert set(more["scores"]) == {"brightness", "red", "missing"}
+
+
+def test_a_model_that_changed_is_not_mixed_with_its_old_answers(evaluate, runs, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(runs / "lora", model)
+    flags = {"models": [f"mine={model}"], "num_pairs": 4, "scorers": None}
+    evaluate(**flags)
+    (model / "pytorch_lora_weights.safetensors").touch()
+    assert evaluate(**flags) == 2
+    assert "the model 'mine' was begun with other settings: fingerprint was" in capsys.readouterr().err
+
+
+def test_prompts_of_a_file_and_a_vision_language_model(evaluate, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a red cube on the left\na blue cat <b>bold</b>\n")
+    with ChatServer(vision) as server:
+        flags = {
+            "prompts": "prompts.txt",
+            "pairs": None,
+            "scorers": "vlm",
+            "judge_model": "m",
+            "api_key_env": "NO_KEY",
+        }
+        results = evaluate(judge_base_url=server.url, **flags)
+        asked = len(server.asked)
+        assert evaluate(judge_base_url=server.url, **flags)["scores"] == results["scores"]
+        assert len(server.asked) == asked  # every answer is kept
+    assert asked == 2 + 2 * 2  # questions for two prompts, then four images
+    assert [prompt["text"] for prompt in results["prompts"]] == ["a red cube on the left", "a blue cat <b>bold</b>"]
+    assert {"vlm", "vlm/attribute", "vlm/spatial"} <= set(results["scores"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>bold</b>" not in page
+
+
+def test_nothing_private_is_written(evaluate, tmp_path, runs):
+    evaluate(models=[f"mine={runs / 'lora'}"], hub_token="hf_secret123", num_pairs=4, scorers="mine:brightness")
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"hf_secret123" not in content and str(tmp_path).encode() not in content, path
+            assert str(runs).encode() not in content and os.path.expanduser("~").encode() + b"/" not in content, path
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"pairs": None}, "nothing would be measured; give --scorers, --pairs or both"),
+        ({"scorers": "nonsense"}, "nonsense"),
+        ({"models": ["base=x"]}, "models has two entries called 'base'"),
+        ({"models": ["../up=x"]}, "cannot be a folder"),
+        ({"models": ["no/such-folder/here"]}, "no/such-folder/here"),
+        ({"sweep": "empty"}, "sweep 'empty' holds no checkpoint"),
+        ({"pairs": "no-such-folder/x"}, "pairs 'no-such-folder/x'"),
+        ({"guidance_scales": [1, 1]}, "guidance_scales must be distinct"),
+        ({"num_pairs": 0}, "num_pairs must be at least 1, got 0"),
+        ({"scheduler": "Nonsense"}, "scheduler must be"),
+        ({"scorers": "vlm"}, "the scorer vlm needs --judge_model"),
+        ({"prompts": "none.txt", "scorers": "mine:brightness"}, "none.txt"),
+        ({"pretrained_model_name_or_path": None}, "there is no model to evaluate"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(evaluate, capsys, flags, message):
+    assert evaluate(**flags) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown and shown.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe_dir, data_dir, runs):
+    flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 5, "retrieval_size": 3}
+    flags |= {"score_batch_size": 2}
+    alone = evaluate("alone", **flags)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"nproc_per_node": 2, "master_addr": "127.0.0.1", "master_port": free.getsockname()[1]}
+    given = {"pretrained_model_name_or_path": pipe_dir, "pairs": data_dir, "output_dir": tmp_path / "both"}
+    command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), str(EVALUATE)]
+    command += as_flags(given | SMALL | flags)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    both = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert both["scores"] == alone["scores"] and both["prompts"] == alone["prompts"]
+    for model in alone["models"]:
+        for name, values in alone["preference"][model].items():
+            assert both["preference"][model][name] == pytest.approx(values, rel=1e-4, abs=1e-6, nan_ok=True)
+    files = {path.name for path in (tmp_path / "both" / "scores").rglob("*.jsonl")}
+    assert files == {"mine.brightness-0.jsonl", "mine.brightness-1.jsonl"}
+
+
+def test_evaluation_changes_nothing_of_the_training(run_script, tmp_path):
+    flags = {"use_lora": True, "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
+    flags |= {"lora_dropout": 0.1, "use_ema": True}
+    judged = {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3}
+    run_script(output_dir=tmp_path / "plain", **flags)
+    run_script(output_dir=tmp_path / "judged", **flags, **judged)
+    plain, other = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("plain", "judged"))
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "training_log.jsonl").read_text().splitlines()]
+        for name in ("plain", "judged")
+    ]
+    for row, other_row in zip(*logs, strict=True):
+        assert {name: value for name, value in other_row.items() if not name.startswith("eval/")} == row
+
+
+def test_the_best_checkpoint_is_kept_and_ends_the_run(run_script, tmp_path, capsys):
+    """The learning rate is far too high: the error only grows, so the first checkpoint is best by it."""
+    flags = {"loss_type": "sft", "max_train_steps": 4, "checkpointing_steps": 1, "checkpoints_total_limit": 1}
+    flags |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 4, "load_best_model_at_end": True}
+    flags |= {"metric_for_best_model": "error/matched", "learning_rate": 0.3, "train_batch_size": 4}
+    output = tmp_path / "best"
+    run_script(output_dir=output, **flags)
+    log = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
+    best = min(log, key=lambda row: row["eval/error/matched"])["step"]
+    assert best < 4 and [path.name for path in list_checkpoints(output)] == [f"checkpoint-{best}", "checkpoint-4"]
+    ended = load_file(output / "unet" / "diffusion_pytorch_model.safetensors")
+    wanted = load_file(output / f"checkpoint-{best}" / "model.safetensors")
+    assert all(torch.equal(ended[name], wanted[name]) for name in wanted)
+    assert f"| checkpoint-{best}" in (output / "README.md").read_text()
+
+
+def test_a_resumed_run_is_judged_as_one_that_never_stopped(run_script, tmp_path):
+    flags = {"use_lora": True, "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
+    flags |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3, "learning_rate": 1e-2}
+    run_script(output_dir=tmp_path / "whole", **flags)
+    run_script(output_dir=tmp_path / "cut", **flags)
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-3")
+    run_script(output_dir=tmp_path / "cut", **flags, resume_from_checkpoint="checkpoint-2")
+    for name in (
+        "training_log.jsonl",
+        "evaluation/implicit/base.safetensors",
+        "evaluation/implicit/checkpoint-3.safetensors",
+    ):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"eval_steps": 0}, "eval_steps must be at least 1, got 0"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end needs --eval_steps"),
+        (
+            {"load_best_model_at_end": True, "eval_steps": 3, "checkpointing_steps": 2},
+            "a multiple of checkpointing_steps 2",
+        ),
+        ({"eval_steps": 1}, "eval_dataset_name"),
+        ({"eval_steps": 1, "eval_split": "train", "eval_scorers": "nonsense"}, "nonsense"),
+    ],
+)
+def test_wrong_evaluation_flags_of_the_training_script(run_script, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as stopped:
+        run_script(output_dir=tmp_path / "out", use_lora=True, max_train_steps=1, **flags)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
