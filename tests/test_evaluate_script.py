@@ -219,6 +219,7 @@ def test_nothing_private_is_written(evaluate, tmp_path, runs):
         ({"models": ["../up=x"]}, "cannot be a folder"),
         ({"models": ["no/such-folder/here"]}, "no/such-folder/here"),
         ({"sweep": "empty"}, "sweep 'empty' holds no checkpoint"),
+        ({"sweep": "empty", "pairs": None, "scorers": "mine:brightness", "prompts": "p.txt"}, "metric rule needs"),
         ({"pairs": "no-such-folder/x"}, "pairs 'no-such-folder/x'"),
         ({"guidance_scales": [1, 1]}, "guidance_scales must be distinct"),
         ({"num_pairs": 0}, "num_pairs must be at least 1, got 0"),

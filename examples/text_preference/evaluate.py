@@ -175,7 +175,7 @@ def load_pairs(args: PairArguments, resolution: int | None, seed: int, run: RunA
     return held_out_pairs(rows, columns, args.pairs_resolution or resolution or 512, args.num_pairs)
 
 
-def check_arguments(renders: RenderArguments, pairs: PairArguments, scores: ScoreArguments, prompts: PromptArguments):
+def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: RenderArguments, pairs, scores):
     counts = {"num_inference_steps": renders.num_inference_steps, "images_per_prompt": renders.images_per_prompt}
     counts |= {"batch_size": renders.batch_size, "score_batch_size": scores.score_batch_size}
     counts |= {"num_prompts": prompts.num_prompts, "num_pairs": pairs.num_pairs}
@@ -189,6 +189,10 @@ def check_arguments(renders: RenderArguments, pairs: PairArguments, scores: Scor
         raise UserError("scorers need something to render; give --prompts")
     if len(set(renders.guidance_scales)) < len(renders.guidance_scales) or min(renders.guidance_scales) < 0:
         raise UserError(f"guidance_scales must be distinct and not negative, got {renders.guidance_scales}")
+    if model.sweep and scores.metric == "rule" and not (model.pretrained_model_name_or_path and pairs.pairs):
+        raise UserError(
+            "metric rule needs --pretrained_model_name_or_path and --pairs; give both, or another --metric"
+        )
     if "vlm" in scores.scorers and scores.judge_model is None:
         raise UserError("the scorer vlm needs --judge_model, the name of a vision-language model at --judge_base_url")
     if renders.scheduler and not hasattr(diffusers, renders.scheduler):
@@ -238,7 +242,7 @@ def main(
     scores: ScoreArguments,
     run: RunArguments,
 ):
-    check_arguments(renders, pairing, scores, prompting)
+    check_arguments(model, prompting, renders, pairing, scores)
     accelerator, output = Accelerator(), Path(run.output_dir)
     models = list_models(model)
     pairs = load_pairs(pairing, renders.resolution, renders.seed, run)

@@ -45,7 +45,12 @@ def load_pipeline(
         pipe = DiffusionPipeline.from_pretrained(source, revision=revision, variant=variant, **options)
         if vae:
             pipe.vae = AutoencoderKL.from_pretrained(vae, **options)
-    except (OSError, ValueError, SafetensorError, AttributeError) as error:  # the last where diffusers has no such pipeline class
+    except (
+        OSError,
+        ValueError,
+        SafetensorError,
+        AttributeError,
+    ) as error:  # the last where diffusers has no such pipeline class
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
     pipe.set_progress_bar_config(disable=True)
