@@ -20,6 +20,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.checkpoints import list_checkpoints
 from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.evaluation import paired_difference
+from diffusers_tpo.evaluation.choose import choose_best
 from diffusers_tpo.evaluation.correlation import regress
 from diffusers_tpo.models import load_model
 from diffusers_tpo.shapes.scenes import PRINCIPLES
@@ -121,10 +123,38 @@ def report(results: dict) -> str:
         "principle",
         *(f"{group}, guidance {scale:g}" for group in ("all", "all but unclipped") for scale in scales),
     ]
-    return (
-        text
-        + "\n\nSpearman of a principle's own relative score with that fact of the images:\n\n"
-        + markdown_table(header, rows)
+    text += "\n\nSpearman of a principle's own relative score with that fact of the images:\n\n" + markdown_table(
+        header, rows
+    )
+    return f"{text}\n\nWhat each way of choosing a checkpoint picks:\n\n{choices(results)}"
+
+
+def choices(results: dict) -> str:
+    """The checkpoints that the rule and the score alone choose without any image, beside the last one."""
+    models, scales = results["models"], results["guidance_scales"]
+    rows = []
+    for run, (start, _) in RUNS.items():
+        if start == "untrained":
+            continue
+        base = "base" if start == "shipped" else f"scratch/{WEAK_STEP}"
+        names = [model for model in models if model.startswith(f"{run}/")]
+        values = {
+            model: {name: np.array(results["preference"][model][name]) for name in PREDICTORS.values()}
+            for model in (base, *names)
+        }
+        before = values.pop(base)
+        picks = {
+            "rule": choose_best(values, "rule", before).best,
+            "score alone": choose_best(values, "implicit/score").best,
+            "last": names[-1],
+        }
+        for way, pick in picks.items():
+            pick = pick or base
+            own, rival = (np.array(results["scores"]["shapes/aligned"][models.index(name)]) for name in (pick, base))
+            gains = [paired_difference(own[g], rival[g]).percent() for g in range(len(scales))]
+            rows.append([run, way, "none: the base" if pick == base else pick, *gains])
+    return markdown_table(
+        ["run", "by", "pick", *(f"aligned minus base, guidance {scale:g}" for scale in scales)], rows
     )
 
 
