@@ -63,6 +63,7 @@ def test_preference_values_by_hand():
     expected = {
         "error/matched": [1.0, 2.0],
         "implicit/score": [0.0, 0.0],
+        "implicit/score_error": [0.0, 0.0],  # all draws agree
         "implicit/score_relative": [0.0, 0.0],
         "implicit/score_relative/content": [0.5, np.nan],
         "implicit/score_relative/spatial": [-0.5, 0.0],
@@ -81,7 +82,18 @@ def test_preference_values_by_hand():
 
 def test_without_principles_or_reference_there_are_fewer_values():
     values = preference_values(constant([[1.0, 2.0]]), [[""]])
-    assert set(values) == {"error/matched", "implicit/score", "implicit/score_relative", "implicit/accuracy"}
+    names = {"error/matched", "implicit/score", "implicit/score_error", "implicit/score_relative", "implicit/accuracy"}
+    assert set(values) == names
+    once = preference_values(ErrorMatrix(torch.tensor([[1.0, 2.0]]).expand(2, 1, -1, -1)), [[""]])
+    assert set(once) == names - {"implicit/score_error"}
+
+
+def test_the_error_of_the_score_by_hand():
+    """Scores of the draws 1, 3 and 2, 2 in two strata, each the mean over two mismatched prompts: as the standard error below."""
+    margins = torch.tensor([[1.0, 3.0], [2.0, 2.0]]).view(2, 2, 1, 1)
+    draws = torch.cat([torch.ones(2, 2, 1, 1), 1 + margins - 0.5, 1 + margins + 0.5], dim=-1)
+    values = preference_values(ErrorMatrix(draws), [["content", "spatial"]])
+    assert values["implicit/score"] == pytest.approx([2.0]) and values["implicit/score_error"] == pytest.approx([0.5])
 
 
 def test_retrieval_shares_a_tie():

@@ -208,6 +208,18 @@ def test_the_correlation_of_known_lines(tmp_path):
     assert ["fit", "2", "models", "6"] in [row[:4] for row in table.rows]
     assert {scatter.name for scatter in report.scatters} == {"correlation-fit", "correlation-fixed"}
     assert report.scatters[0].groups == ["run"] * 6
+    assert [curves.name for curves in report.curves[:3]] == ["steps-fit", "steps-fixed", "guidance-fit"]
+    (line,) = report.curves[0].lines
+    best = [results.at_best("fit", model).mean() for model in results.models]
+    assert line.label == "run" and line.x == [0, 1, 2, 3, 4, 5] and line.mean == pytest.approx(best)
+
+
+def test_of_many_models_the_curves_show_the_first_and_the_best(tmp_path):
+    results = known_results(12, 20, slope=1.0)
+    report = build_report(Suite(tmp_path, results.prompts), results, "t", {}, None)
+    curves = next(curves for curves in report.curves if curves.name == "guidance-fit")
+    best = max(results.models, key=lambda model: results.at_best("fit", model).mean())
+    assert [line.label for line in curves.lines] == ["run/0", best]
 
 
 def test_categories_have_their_own_differences(tmp_path):

@@ -128,7 +128,8 @@ def preference_values(
     Returns:
         `(N,)` each, nan where an image has no such pair. Of the model alone: `error/matched`; `implicit/score`;
         `implicit/score_relative`, as a share of the matched error; `implicit/accuracy`, the share of pairs with a positive
-        score, ties counted half; the last two also as `implicit/accuracy/content` and so on. Against the reference:
+        score, ties counted half; the last two also as `implicit/accuracy/content` and so on; with repeats
+        `implicit/score_error`, how far other draws would move the score of the image. Against the reference:
         `reward/matched`, `reward/matched_relative`, `reward/margin` and `reward/accuracy`, as in training.
     """
     matched, margins = errors.mean()[:, 0].numpy(), errors.margins().mean().numpy()
@@ -136,6 +137,9 @@ def preference_values(
     result = {"error/matched": matched, "implicit/score": _row_mean(margins)}
     result |= _by_principle("implicit/score_relative", margins / matched[:, None], names)
     result |= _by_principle("implicit/accuracy", _preferred(margins), names)
+    if errors.draws.shape[1] > 1:
+        averaged = ErrorMatrix(errors.margins().draws.nanmean(dim=-1, keepdim=True))
+        result["implicit/score_error"] = averaged.standard_error()[:, 0].numpy()
     if reference is not None:
         rewards = reference.minus(errors).mean().numpy()
         gains = rewards[:, :1] - rewards[:, 1:]

@@ -1,17 +1,21 @@
 """Turns the figures of an evaluation into the tables, curves and examples of its report. Measures nothing."""
 
+import re
+
 import numpy as np
 
 from .choose import Choice
 from .compare import best_scale, compare, mean_over_prompts
 from .correlation import Regression, regress, within_groups
-from .intervals import bootstrap_interval, mean_interval, share_interval
+from .intervals import Interval, bootstrap_interval, mean_interval, share_interval
 from .renders import image_path
 from .report import Curves, Example, Line, Report, Scatter, Table
 from .results import Results
 from .suite import Suite
 
 
+MOST_LINES = 10
+OVER_STEPS = ("error/matched", "implicit/score_relative")
 SHARES = ("implicit/accuracy", "reward/accuracy", "retrieval")
 EXAMPLES = 8
 SCORE = "implicit/score"
@@ -29,6 +33,7 @@ def build_report(suite: Suite, results: Results, title: str, facts: dict[str, st
         curves.append(scale_curves(results, metric))
     if results.preference:
         tables = preference_tables(results) + tables
+    curves = step_curves(results) + curves
     scatters = []
     if results.shared and results.scores and len(results.models) > 2:
         tables.append(correlation_table(results))
@@ -143,14 +148,47 @@ def _cell(name: str, table: dict[str, np.ndarray]) -> str:
 
 
 def scale_curves(results: Results, metric: str) -> Curves:
-    """The metric over the guidance scale, a line for each model."""
+    """The metric over the guidance scale: a line for each model, or of many models for the first and the best of each run."""
+    chosen = results.models
+    if len(chosen) > MOST_LINES:
+        means = {model: float(np.nan_to_num(mean_over_prompts(results.at_best(metric, model)))) for model in chosen}
+        best = [max(steps.values(), key=means.get) for steps in runs_of(results.models).values()]
+        chosen = [chosen[0], *(model for model in best if model != chosen[0])][:MOST_LINES]
     lines = []
-    for model, scores in zip(results.models, results.scores[metric], strict=True):
-        found = [bootstrap_interval(part) for part in scores]
-        lines.append(
-            Line(model, list(results.scales), [i.mean for i in found], [i.low for i in found], [i.high for i in found])
-        )
+    for model in chosen:
+        found = [bootstrap_interval(part) for part in results.scores[metric][results.models.index(model)]]
+        lines.append(_line(model, list(results.scales), found))
     return Curves(f"guidance-{metric}", f"{metric} over guidance", "guidance scale", metric, lines)
+
+
+def runs_of(models: list[str]) -> dict[str, dict[int, str]]:
+    """Labels that end in a number, such as those of checkpoints, by what stands before it, and by that number."""
+    found = {}
+    for model in models:
+        if match := re.fullmatch(r"(.+)[-/](\d+)", model):
+            found.setdefault(match[1], {})[int(match[2])] = model
+    return found
+
+
+def step_curves(results: Results) -> list[Curves]:
+    """Every metric over the steps of the runs of which there are at least three checkpoints."""
+    runs = {run: dict(sorted(steps.items())) for run, steps in runs_of(results.models).items() if len(steps) > 2}
+    if not runs:
+        return []
+    found = []
+    measured = results.values(results.models[0])
+    for metric in (name for name in (*OVER_STEPS, *results.scores) if name in measured):
+        lines = []
+        for run, steps in list(runs.items())[:MOST_LINES]:
+            values = [results.values(model)[metric] for model in steps.values()]
+            lines.append(_line(run, [float(step) for step in steps], [bootstrap_interval(part) for part in values]))
+        note = f"{metric} at the own best guidance" if metric in results.scores else metric
+        found.append(Curves(f"steps-{metric}", f"{metric} over steps", "optimizer step", note, lines))
+    return found
+
+
+def _line(label: str, x: list[float], intervals: list[Interval]) -> Line:
+    return Line(label, x, [i.mean for i in intervals], [i.low for i in intervals], [i.high for i in intervals])
 
 
 def examples(suite: Suite, results: Results) -> tuple[list[Example], list[Example]]:
