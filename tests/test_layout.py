@@ -14,7 +14,7 @@ ALLOWED = {
     "noising": {"errors"},
     "families": {"errors"},
     "adapters": {"errors"},
-    "files": set(),
+    "files": {"errors"},
     "checkpoints": {"errors", "files"},
     "hub": {"errors"},
     "data": {"errors", "negatives", "noising"},

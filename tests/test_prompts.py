@@ -362,3 +362,8 @@ def test_shapes_gives_what_there_is_where_more_is_asked_for(monkeypatch):
     captions = {scene.caption() for scene in make_scenes(600, 0, held_out=True)}
     for number in (400, 599, 5000):
         assert {prompt.text for prompt in held_out_prompts(number)} == captions
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "lone \\ud800"}\n{"prompt": "fine"}\n')
+    assert load_prompts(str(tmp_path / "p.jsonl")) == [Prompt("fine")]

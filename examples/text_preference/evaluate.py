@@ -38,6 +38,7 @@ from diffusers_tpo.evaluation.scorers import load_scorer
 from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
 from diffusers_tpo.evaluation.suite import Suite, keep_settings
 from diffusers_tpo.evaluation.summary import build_report
+from diffusers_tpo.files import make_folder
 from diffusers_tpo.models import fingerprint, load_model
 from diffusers_tpo.noising import training_scheduler
 from diffusers_tpo.shapes.world import make_rows, make_scenes
@@ -244,6 +245,7 @@ def main(
 ):
     check_arguments(model, prompting, renders, pairing, scores)
     accelerator, output = Accelerator(), Path(run.output_dir)
+    make_folder(output, "output_dir")
     models = list_models(model)
     pairs = load_pairs(pairing, renders.resolution, renders.seed, run)
     if not scores.scorers:

@@ -78,7 +78,7 @@ def load_rows(
             if isinstance(loaded, datasets.DatasetDict):
                 loaded = loaded[split]
             elif split not in ("train", str(loaded.split)):
-                raise KeyError(f"it was saved without splits, so there is only 'train', not {split!r}")
+                raise ValueError(f"it was saved without splits, so there is only train, not {split}")
             return loaded.to_iterable_dataset() if streaming else loaded
         files = files_of_card(folder, config)
         config = config if files is None else None

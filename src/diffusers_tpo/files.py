@@ -3,6 +3,24 @@
 import os
 from pathlib import Path
 
+from .errors import UserError
+
+
+def make_folder(path: Path, argument: str) -> None:
+    """Makes a folder that can be written to.
+
+    Raises:
+        UserError: if that fails, naming `argument`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{argument} {str(path)!r} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{argument} {str(path)!r} cannot be written to; choose another folder")
+
 
 def sync(path: Path) -> None:
     """Waits until a file or folder is on the disk."""

@@ -26,7 +26,7 @@ class Draw:
 
     def generator(self, purpose: str) -> torch.Generator:
         """A fresh CPU generator that depends on this draw and the purpose alone."""
-        key = f"{self.seed}/{self.row}/{self.number}/{purpose}".encode()
+        key = f"{self.seed}/{self.row}/{self.number}/{purpose}".encode(errors="surrogatepass")
         return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
 
 

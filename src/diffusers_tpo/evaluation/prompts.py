@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ TABLES = {  # suffix -> loader of `datasets` and its options
     ".tsv": ("csv", CSV | {"sep": "\t", "quoting": 3}),  # quotation marks are part of a prompt
     ".parquet": ("parquet", {}),
 }
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # no tokenizer takes it
 SUFFIXES = (".txt", ".json", ".jsonl", *TABLES)
 
 
@@ -240,7 +242,7 @@ def _clean(source: str, cells: Iterable[Cell]) -> list[Prompt]:
     kept, number, left_out = {}, 0, 0
     for text, category in cells:
         number += 1
-        text = text.strip() if isinstance(text, str) else ""
+        text = text.strip() if isinstance(text, str) and not LONE_SURROGATE.search(text) else ""
         if text:
             kept.setdefault(text, "" if category is None else str(category).strip())
         else:

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..errors import UserError
 from ..noising import Draw
 
 
@@ -26,10 +27,16 @@ def render(pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, **op
         jobs: prompt and number of each image. Its noise depends on the seed, the prompt and the number alone, so it is the same
             for every model, guidance scale, prompt set and batch.
         options: of the pipeline, such as `guidance_scale`.
+
+    Raises:
+        UserError: if the pipeline refuses an option, such as a size.
     """
     prompts = [prompt for prompt, _ in jobs]
     generators = [Draw(seed, prompt, number).generator("image") for prompt, number in jobs]
-    return pipe(prompts, generator=generators, **options).images
+    try:
+        return pipe(prompts, generator=generators, **options).images
+    except ValueError as error:
+        raise UserError(f"{type(pipe).__name__} cannot render: {error}") from error
 
 
 def render_missing(
