@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusers_tpo.chat import LONGEST_READ
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.negatives.answers import LONGEST_ANSWER, read_answer
+from diffusers_tpo.negatives.answers import read_answer
 from diffusers_tpo.negatives.checks import REASONS, Limits, check_edit, count_edits
 from diffusers_tpo.negatives.editors import Answer
 from diffusers_tpo.negatives.journal import Journal
@@ -146,7 +147,7 @@ def no_longer_than(seconds: int):
 
 
 def test_reads_no_more_than_the_start_of_an_endless_answer():
-    assert read_answer(" " * LONGEST_ANSWER + BOTH, TWO) is None
+    assert read_answer(" " * LONGEST_READ + BOTH, TWO) is None
     for filler in ("x", "“", '"', "{", "[1]", "<think>", "- ", "\n", " \t", "1. ", "</think"):
         with no_longer_than(10):
             read_answer(filler * 1_000_000, TWO)
@@ -459,7 +460,7 @@ def test_the_journal_keeps_no_more_of_an_answer_than_is_read(tmp_path):
     request = RowWork(0, CAPTION, Plan()).request()
     with Journal(tmp_path / "j") as journal:
         record = journal.append(request, Answer("x" * 10_000_000))
-    assert len(record["answer"]) == LONGEST_ANSWER and (tmp_path / "j").stat().st_size < LONGEST_ANSWER + 200
+    assert len(record["answer"]) == LONGEST_READ and (tmp_path / "j").stat().st_size < LONGEST_READ + 200
 
 
 @pytest.mark.parametrize(

@@ -373,6 +373,13 @@ def test_what_is_not_finite_leaves_a_gap(bad):
     drawn(draw_curves, replace(CURVES, lines=[]))
 
 
+def test_an_infinite_interval_is_not_drawn(figure):
+    line = Line("one value", [1, 2], [0.2, 0.3], [-math.inf, -math.inf], [math.inf, math.inf])
+    draw_curves(replace(CURVES, lines=[line]), io.BytesIO())
+    low, high = figure[0].axes[0].get_ylim()
+    assert 0.1 < low < 0.2 and 0.3 < high < 0.4
+
+
 def test_a_lone_interval_is_a_bar(figure):
     draw_curves(replace(CURVES, lines=[Line("a", [1, 2, 3], [1, 1, 1], [0, math.nan, 0], [2, 2, 2])]), io.BytesIO())
     bars = [path for path in figure[0].axes[0].collections if hasattr(path, "get_segments")]

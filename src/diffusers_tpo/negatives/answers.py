@@ -1,13 +1,11 @@
 """Reads what a language model answered, however badly, into candidate captions. Nothing here is trusted or checked."""
 
-import json
 import re
 
+from ..chat import json_values, spoken
 from .principles import PRINCIPLES, Wanted
 
 
-# some chat templates write the opening tag themselves, and some answers end before the closing one
-THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
 BULLET = re.compile(r"\A(?:[-*•]|\(?\d{1,3}[.):])\s+")
 LABEL = re.compile(
     rf"\A\**(?:(?:the|edited|new|modified)\s+)*(?:caption|prompt|edit|answer|{'|'.join(PRINCIPLES)})\s*\d*\**:\**\s*",
@@ -18,19 +16,6 @@ QUOTES = {'"': '"', "“": "”", "'": "'", "`": "`", "«": "»"}
 TEXT_KEYS = ("caption", "edited_caption", "prompt", "text", "edit")
 EDITS_KEYS = ("edits", "captions", "negative_prompts")
 NOTHING = ("null", "none", "n/a")  # `None`, as some models write it
-LONGEST_ANSWER = 100_000  # characters; a server gone mad must not stop the run
-
-
-def _objects(text: str):
-    """Every JSON value that starts at a bracket of the text, outermost first."""
-    decoder, position, tries = json.JSONDecoder(), 0, 0
-    while tries < 50 and (match := re.compile(r"[{\[]").search(text, position)):
-        tries += 1
-        try:
-            value, position = decoder.raw_decode(text, match.start())
-            yield value
-        except (ValueError, RecursionError):
-            position = match.start() + 1
 
 
 def _caption(item) -> str | None | bool:
@@ -108,8 +93,8 @@ def read_answer(text: str, wanted: tuple[Wanted, ...]) -> list[str | None] | Non
         One candidate for each wanted edit, `None` where the model found nothing to edit; or `None` if the answer cannot
         be understood. Candidates still have to pass [`check_edit`].
     """
-    text = THOUGHT.sub("", text[:LONGEST_ANSWER]).strip()
-    values = list(_objects(text))
+    text = spoken(text)
+    values = list(json_values(text))
     captions = next(filter(None, (_from_json(value, wanted) for value in [*values, values])), None)
     if captions is None and text and text[0] not in "{[" and '"edits"' not in text:  # broken JSON is no prose
         captions = _from_prose(text, wanted)

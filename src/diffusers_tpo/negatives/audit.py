@@ -9,10 +9,10 @@ import numpy as np
 from ..cards import markdown_table
 from ..errors import UserError
 from ..evaluation import Interval
+from ..show import CONTROL
 from .blind_test import blind_test, draw_pairs
 from .counts import Counts
 from .diversity import diversity, edit_figures, embedding_distance, sentence_embedder
-from .words import CONTROL
 
 
 __all__ = ["AuditLimits", "audit", "report_tables", "sentence_embedder", "warnings_of"]

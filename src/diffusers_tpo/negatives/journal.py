@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from .answers import LONGEST_ANSWER
+from ..chat import LONGEST_READ
 from .editors import Answer, EditRequest
 
 
@@ -31,7 +31,7 @@ class Journal:
         record = {
             "row": request.row,
             "attempt": request.attempt,
-            "answer": answer.text[:LONGEST_ANSWER],
+            "answer": answer.text[:LONGEST_READ],
             "tokens": [answer.prompt_tokens, answer.completion_tokens],
         }
         self.file.write(json.dumps(record).encode() + b"\n")

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 
-# characters that steer a terminal or the direction of text, or that no file can hold
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
