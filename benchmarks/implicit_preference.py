@@ -67,9 +67,9 @@ def main():
     family, scheduler = family_of(pipe), training_scheduler(pipe.scheduler)
     rows = make_rows(make_scenes(args.num_pairs, 0, held_out=True), 0)
     pairs = held_out_pairs(rows, Columns(), RESOLUTION, None)
-    latents = pairs.encode(family, pipe, batch_size=64)
+    latents, sizes = pairs.encode(family, pipe, batch_size=64)
     prompts = [texts[:PROMPTS] for texts in pairs.prompts]
-    job = (family, pipe, pipe.unet, scheduler, latents, prompts)
+    job = (family, pipe, pipe.unet, scheduler, latents, sizes, prompts)
     theirs, shared, ours = [], [], []
     for seed in range(args.repetitions):
         theirs.append(independent_scores(family, pipe, scheduler, latents, prompts, STRATA, seed).mean(dim=0))

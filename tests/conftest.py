@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import logging  # noqa: E402
 import runpy  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -23,6 +24,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_tex
 
 
 def pytest_configure(config):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass

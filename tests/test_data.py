@@ -18,11 +18,10 @@ from diffusers_tpo.data import (
     as_torch_dataset,
     check_columns,
     collate,
-    decode_image,
     load_rows,
-    transform_image,
 )
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.images import decode_image, transform_image
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
@@ -77,7 +76,7 @@ def test_local_folders_load(tmp_path, write, streaming):
         number = row.prompts[0][-1]
         assert set(row.prompts[1:]) == {f"dog {number}", f"{number} red cats"}
         expected = np.asarray(tiny.make_images(3)[int(number)]).transpose(2, 0, 1) / 127.5 - 1
-        assert np.abs(row.pixels.numpy() - expected).max() < 0.01
+        assert np.abs(row.square.pixels.numpy() - expected).max() < 0.01
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -239,7 +238,7 @@ def ramp(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(48, 16), (16, 48), (8, 8), (17, 16), (33, 50), (1, 30)])
 def test_any_size_becomes_a_square_in_minus_one_to_one(size):
-    pixels = transform_image(ramp(*size), Draw(0, 0), 16, center_crop=False, random_flip=True)
+    pixels = transform_image(ramp(*size), Draw(0, 0), 16, center_crop=False, random_flip=True).pixels
     assert pixels.shape == (3, 16, 16) and pixels.dtype == torch.float32
     assert pixels.min() >= -1 and pixels.max() <= 1
 
@@ -248,7 +247,7 @@ def test_the_centre_crop_is_the_middle_and_random_crops_move():
     image = ramp(48, 16)
 
     def left(draw, center):
-        return round((transform_image(image, draw, 16, center, False)[0, 0, 0].item() + 1) * 127.5 / 4)
+        return round((transform_image(image, draw, 16, center, False).pixels[0, 0, 0].item() + 1) * 127.5 / 4)
 
     assert left(Draw(0, 0), True) == 16
     lefts = [left(Draw(0, row), False) for row in range(200)]
@@ -256,8 +255,8 @@ def test_the_centre_crop_is_the_middle_and_random_crops_move():
 
 
 def test_the_flip_mirrors_half_of_the_images():
-    plain = transform_image(ramp(16, 16), Draw(0, 0), 16, False, False)
-    flips = [transform_image(ramp(16, 16), Draw(0, row), 16, False, True) for row in range(200)]
+    plain = transform_image(ramp(16, 16), Draw(0, 0), 16, False, False).pixels
+    flips = [transform_image(ramp(16, 16), Draw(0, row), 16, False, True).pixels for row in range(200)]
     mirrored = [torch.equal(pixels, plain.flip(-1)) for pixels in flips]
     assert all(m or torch.equal(pixels, plain) for m, pixels in zip(mirrored, flips, strict=True))
     assert 70 < sum(mirrored) < 130
@@ -278,7 +277,7 @@ def test_crop_and_flip_depend_on_row_and_epoch_alone():
     for other in (
         pixels_by_prompt(dataset, shuffle=True),
         pixels_by_prompt(dataset, num_workers=2),
-        {row.prompts[0]: row.pixels for row in dataset},
+        {row.prompts[0]: row.square.pixels for row in dataset},
     ):
         assert first.keys() == other.keys() and all(torch.equal(first[prompt], other[prompt]) for prompt in first)
     dataset.begin_epoch(1)

@@ -2,56 +2,102 @@
 
 import pytest
 import tiny
+import tiny_families
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
 from torch.testing import assert_close
 
+from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
+from diffusers_tpo.adapters import add_lora, save_lora
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import FAMILIES, StableDiffusion, family_of
 
 
 PROMPTS = ["cat", "two dogs", "a", "red"]
+SIZES = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]])
+LATENT = tiny.LATENT
 
 
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny.make_pipe()
+@pytest.fixture(scope="module", params=tiny_families.MAKERS)
+def pipe(request):
+    return tiny_families.make_pipe(request.param)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-@torch.no_grad()
-def test_predict_is_what_the_pipeline_computes_in_a_denoising_step(prediction_type):
-    pipe, seen = tiny.make_pipe(prediction_type), {}
+def encode(pipe, prompts: list[str], sizes=None) -> dict:
+    family = family_of(pipe)
+    return family.encode_prompts(pipe, prompts) | family.encode_sizes(
+        SIZES.repeat(len(prompts), 1) if sizes is None else sizes
+    )
+
+
+def denoiser_of(pipe):
+    return getattr(pipe, family_of(pipe).denoiser)
+
+
+def steps_of(pipe, prompts: list[str], **options) -> dict:
+    """What the denoiser gets and gives in the first step of the pipeline."""
+    seen = {}
 
     def keep(module, args, kwargs, output):
-        seen.update(latents=args[0], timestep=args[1], prediction=output[0])
+        seen.setdefault("call", (args, kwargs, output[0]))
 
-    hook = pipe.unet.register_forward_hook(keep, with_kwargs=True)
-    latents = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(1))
-    pipe(PROMPTS[:2], latents=latents, num_inference_steps=1, guidance_scale=1.0, output_type="latent")
+    hook = denoiser_of(pipe).register_forward_hook(keep, with_kwargs=True)
+    size = {"height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
+    pipe(prompts, num_inference_steps=2, guidance_scale=1.0, output_type="latent", **size, **options)
     hook.remove()
+    return seen["call"]
 
-    family = family_of(pipe)
-    timesteps = seen["timestep"].expand(2)
-    mine = family.predict(pipe.unet, seen["latents"], timesteps, family.encode_prompts(pipe, PROMPTS[:2]))
-    assert_close(mine, seen["prediction"])
-    other = family.predict(pipe.unet, seen["latents"], timesteps, family.encode_prompts(pipe, PROMPTS[2:]))
-    assert (other - mine).abs().max() > 1e-4  # the prompt matters
+
+@torch.no_grad()
+def test_predict_is_what_the_pipeline_computes_in_a_denoising_step(pipe):
+    family, denoiser = family_of(pipe), denoiser_of(pipe)
+    generators = [torch.Generator().manual_seed(row) for row in range(2)]
+    args, kwargs, wanted = steps_of(pipe, PROMPTS[:2], generator=generators)
+    given, calls = {}, []
+
+    def keep(module, args, kwargs, output):
+        calls.append((args, kwargs, output[0]))
+
+    is_flux = "img_ids" in kwargs
+    latents = args[0] if args else kwargs["hidden_states"]
+    if is_flux:
+        latents = pipe._unpack_latents(latents, *LATENT[1:], vae_scale_factor=1)
+    timesteps = args[1] if args else kwargs["timestep"]
+    timesteps = timesteps.expand(2) * (1000 if is_flux else 1)
+    hook = denoiser.register_forward_hook(keep, with_kwargs=True)
+    mine = family.predict(denoiser, latents, timesteps, encode(pipe, PROMPTS[:2]))
+    hook.remove()
+    assert_close(calls[0][2], wanted, rtol=1e-4, atol=1e-5)  # with all that the pipeline gives besides
+    given = calls[0][1]
+    for name in ("pooled_projections", "img_ids", "txt_ids", "guidance"):
+        if kwargs.get(name) is not None:
+            assert_close(given[name].float(), kwargs[name].float()), name
+    assert mine.shape == latents.shape
+    other = family.predict(denoiser, latents, timesteps, encode(pipe, PROMPTS[2:]))
+    assert (other - mine).abs().max() > 1e-5  # the prompt matters
+
+
+@torch.no_grad()
+def test_velocity_models_too():
+    pipe = tiny.make_pipe("v_prediction")
+    args, _, wanted = steps_of(pipe, PROMPTS[:2])
+    mine = family_of(pipe).predict(pipe.unet, args[0], args[1].expand(2), encode(pipe, PROMPTS[:2]))
+    assert_close(mine, wanted)
 
 
 @torch.no_grad()
 def test_predict_treats_every_row_on_its_own(pipe):
-    family = family_of(pipe)
-    latents, timesteps = torch.randn(4, *tiny.LATENT), torch.tensor([1, 300, 600, 999])
-    cond = family.encode_prompts(pipe, PROMPTS)
-    whole = family.predict(pipe.unet, latents, timesteps, cond)
+    family, denoiser = family_of(pipe), denoiser_of(pipe)
+    latents, timesteps = torch.randn(4, *LATENT), torch.tensor([1, 300, 600, 999])
+    cond = encode(pipe, PROMPTS)
+    whole = family.predict(denoiser, latents, timesteps, cond)
 
     order = torch.tensor([2, 0, 3, 1])
-    mixed = family.predict(pipe.unet, latents[order], timesteps[order], {k: v[order] for k, v in cond.items()})
+    mixed = family.predict(denoiser, latents[order], timesteps[order], {k: v[order] for k, v in cond.items()})
     assert_close(mixed, whole[order], **tiny.FLOAT_TOLERANCE)
 
     parts = [
-        family.predict(pipe.unet, latents[s], timesteps[s], {k: v[s] for k, v in cond.items()})
+        family.predict(denoiser, latents[s], timesteps[s], {k: v[s] for k, v in cond.items()})
         for s in (slice(0, 1), slice(1, 4))
     ]
     assert_close(torch.cat(parts), whole, **tiny.FLOAT_TOLERANCE)
@@ -67,22 +113,97 @@ def test_prompts_are_encoded_each_on_its_own_and_batch_first(pipe):
 
 
 @torch.no_grad()
-def test_images_are_sampled_each_with_its_own_generator(pipe):
+def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe):
     family, pixels = family_of(pipe), torch.rand(3, 3, tiny.RESOLUTION, tiny.RESOLUTION) * 2 - 1
 
-    def encode(rows):
+    def latents_of(rows):
         return family.encode_images(pipe, pixels[rows], [torch.Generator().manual_seed(row) for row in rows])
 
-    whole = encode([0, 1, 2])
-    assert whole.shape == (3, *tiny.LATENT) and whole.dtype == torch.float32
-    assert_close(torch.cat([encode([0]), encode([1, 2])]), whole, **tiny.FLOAT_TOLERANCE)
-    assert_close(encode([2, 1, 0]), whole.flip(0), **tiny.FLOAT_TOLERANCE)
-    posterior = pipe.vae.encode(pixels).latent_dist
-    noise = (whole / pipe.vae.config.scaling_factor - posterior.mean) / posterior.std
-    expected = torch.stack(
-        [torch.randn(tiny.LATENT, generator=torch.Generator().manual_seed(row)) for row in range(3)]
-    )
-    assert_close(noise, expected, rtol=1e-3, atol=1e-3)
+    whole = latents_of([0, 1, 2])
+    assert whole.shape == (3, *LATENT) and whole.dtype == torch.float32
+    assert_close(torch.cat([latents_of([0]), latents_of([1, 2])]), whole, **tiny.FLOAT_TOLERANCE)
+    assert_close(latents_of([2, 1, 0]), whole.flip(0), **tiny.FLOAT_TOLERANCE)
+    posterior, config = pipe.vae.encode(pixels).latent_dist, pipe.vae.config
+    raw = whole / config.scaling_factor + (config.shift_factor or 0.0)  # as the pipelines do before they decode
+    expected = torch.stack([torch.randn(LATENT, generator=torch.Generator().manual_seed(row)) for row in range(3)])
+    assert_close((raw - posterior.mean) / posterior.std, expected, rtol=1e-3, atol=1e-3)
+
+
+def rows(pipe, images: int = 2):
+    """Noised rows of matched and mismatched prompts of `images` images."""
+    draws = [Draw(0, row) for row in range(images)]
+    latents = torch.randn(images, *LATENT, generator=torch.Generator().manual_seed(0))
+    noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(2)
+    prompts = [f"{kind} {row}" for kind in ("cat", "dog") for row in range(images)]
+    with torch.no_grad():
+        return noised, encode(pipe, prompts), torch.arange(2 * images) < images
+
+
+@pytest.mark.parametrize("name", tiny_families.MAKERS)
+@pytest.mark.parametrize("use_lora", [True, False])
+def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lora):
+    """TDPO starts at log 2, TKTO at 1/2; LoRA leaves every weight of the base as it was, to the bit."""
+    import copy
+
+    pipe = tiny_families.make_pipe(name)
+    family, denoiser = family_of(pipe), denoiser_of(pipe)
+    batch, trainer = rows(pipe), TPOTrainer()
+    trainer.family = family
+    if use_lora:
+        add_lora(denoiser, family.lora_targets, rank=4)
+    else:
+        trainer.reference = copy.deepcopy(denoiser)
+        denoiser.requires_grad_(True)
+    before = {name: value.clone() for name, value in denoiser.named_parameters() if not value.requires_grad}
+    trainable = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    for loss_type, start in (("tkto", 0.5), ("tdpo", 0.6931)):
+        trainer.tpo = TPOConfig(loss_type=loss_type, beta=1000, anchor_weight=0.0)
+        assert trainer.tpo_loss(denoiser, *batch)[0].item() == pytest.approx(start, abs=1e-4)
+    optimizer, losses = torch.optim.AdamW(trainable, lr=1e-2 if use_lora else 1e-3), []
+    for _ in range(6):
+        loss, _ = trainer.tpo_loss(denoiser, *batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert min(losses[3:]) < losses[0] - 0.01
+    assert all(torch.equal(value, dict(denoiser.named_parameters())[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("name", tiny_families.MAKERS)
+def test_a_trained_lora_loads_in_the_stock_pipeline_and_changes_its_image(name, tmp_path):
+    pipe = tiny_families.make_pipe(name)
+    family, denoiser = family_of(pipe), denoiser_of(pipe)
+    add_lora(denoiser, family.lora_targets, rank=4)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter_name, parameter in denoiser.named_parameters():
+            if "lora_B" in parameter_name:
+                parameter.normal_(std=0.5)
+    save_lora(type(pipe), denoiser, family.denoiser, tmp_path)
+    options = {"num_inference_steps": 2, "output_type": "np", "height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
+
+    def image(model):
+        return torch.from_numpy(model("cat", generator=torch.Generator().manual_seed(0), **options).images)
+
+    stock = tiny_families.make_pipe(name)
+    plain = image(stock)
+    stock.load_lora_weights(tmp_path)
+    assert_close(image(stock), image(pipe), rtol=1e-3, atol=1e-3)
+    assert (image(stock) - plain).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_sdxl_is_told_the_sizes_of_the_image():
+    pipe = tiny_families.make_pipe("sdxl")
+    latents, timesteps = torch.randn(2, *LATENT), torch.tensor([10, 500])
+    sizes = torch.tensor([[64.0, 32.0, 0.0, 8.0, 16.0, 16.0]]).repeat(2, 1)
+    family = family_of(pipe)
+    whole = family.predict(pipe.unet, latents, timesteps, encode(pipe, PROMPTS[:2]))
+    other = family.predict(pipe.unet, latents, timesteps, encode(pipe, PROMPTS[:2], sizes))
+    assert (whole - other).abs().max() > 1e-5
+    called = steps_of(pipe, PROMPTS[:2], original_size=(64, 32), crops_coords_top_left=(0, 8), target_size=(16, 16))
+    assert_close(called[1]["added_cond_kwargs"]["time_ids"], sizes)
 
 
 def test_an_unknown_pipeline_is_a_user_error():
@@ -94,13 +215,13 @@ def test_an_unknown_pipeline_is_a_user_error():
         norm_num_groups=4,
         layers_per_block=1,
     )
-    with pytest.raises(
-        UserError, match="is a DDPMPipeline, which has no family here; use one of StableDiffusionPipeline"
-    ):
+    with pytest.raises(UserError, match="is a DDPMPipeline, which has no family here; use one of FluxPipeline"):
         family_of(DDPMPipeline(unet, DDPMScheduler()))
 
 
-def test_a_subclass_has_the_family_of_its_base_until_it_gets_its_own(pipe, monkeypatch):
+def test_a_subclass_has_the_family_of_its_base_until_it_gets_its_own(monkeypatch):
+    pipe = tiny.make_pipe()
+
     class Special(StableDiffusionPipeline):
         pass
 

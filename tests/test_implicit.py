@@ -27,6 +27,9 @@ class KnownFamily:
     def encode_prompts(self, pipe, prompts):
         return {"offset": torch.tensor([float(prompt) for prompt in prompts])}
 
+    def encode_sizes(self, sizes):
+        return {}
+
     def predict(self, denoiser, latents, timesteps, cond):
         self.timesteps += timesteps.tolist()
         sigma = (1 - self.scheduler.alphas_cumprod[timesteps]).sqrt().view(-1, 1, 1, 1)
@@ -35,7 +38,9 @@ class KnownFamily:
 
 def known(prompts: list[list[str]], family=None, **settings) -> ErrorMatrix:
     family, latents = family or KnownFamily(), torch.zeros(len(prompts), *tiny.LATENT)
-    return error_matrix(family, None, torch.nn.Identity(), family.scheduler, latents, prompts, **settings)
+    return error_matrix(
+        family, None, torch.nn.Identity(), family.scheduler, latents, torch.zeros(len(prompts), 6), prompts, **settings
+    )
 
 
 def test_the_error_matrix_of_a_model_with_known_errors():
@@ -146,7 +151,9 @@ def judge():
     def run(prompts: list[list[str]], **settings):
         settings = {"strata": 3, "repeats": 2} | settings
         part = latents[: len(prompts)]
-        return error_matrix(family, pipe, pipe.unet, DDPMScheduler(), part, prompts, **settings)
+        return error_matrix(
+            family, pipe, pipe.unet, DDPMScheduler(), part, torch.zeros(len(part), 6), prompts, **settings
+        )
 
     return run
 
@@ -180,9 +187,9 @@ def test_the_batch_size_changes_nothing_and_the_seed_does(judge):
 
 def test_a_new_policy_has_exactly_the_errors_of_its_reference():
     pipe, family = tiny.make_policy(), StableDiffusion()
-    latents, prompts = torch.randn(2, *tiny.LATENT), [["cat", "dog"], ["red cat", "cat"]]
-    errors = error_matrix(family, pipe, pipe.unet, DDPMScheduler(), latents, prompts, strata=2)
+    latents, sizes, prompts = torch.randn(2, *tiny.LATENT), torch.zeros(2, 6), [["cat", "dog"], ["red cat", "cat"]]
+    errors = error_matrix(family, pipe, pipe.unet, DDPMScheduler(), latents, sizes, prompts, strata=2)
     with adapters_off(pipe.unet) as bare:
-        reference = error_matrix(family, pipe, bare, DDPMScheduler(), latents, prompts, strata=2)
+        reference = error_matrix(family, pipe, bare, DDPMScheduler(), latents, sizes, prompts, strata=2)
     values = preference_values(errors, [["content"]] * 2, reference)
     assert values["reward/margin"].tolist() == [0, 0] and values["reward/accuracy"].tolist() == [0.5, 0.5]

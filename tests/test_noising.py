@@ -114,6 +114,59 @@ def test_a_scheduler_that_predicts_the_sample_is_a_user_error():
         training_scheduler(DDPMScheduler(prediction_type="sample"))
 
 
-def test_a_flow_matching_scheduler_is_a_user_error():
-    with pytest.raises(UserError, match="FlowMatchEulerDiscreteScheduler, which has no discrete noise schedule"):
-        training_scheduler(FlowMatchEulerDiscreteScheduler())
+def flow(**config) -> FlowMatchEulerDiscreteScheduler:
+    return training_scheduler(FlowMatchEulerDiscreteScheduler(**config))
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_flow_is_a_straight_line_and_its_clean_latents_come_back(latents, shift):
+    noised = add_noise(flow(shift=shift), latents, DRAWS)
+    sigmas = (noised.timesteps / 1000).view(-1, 1, 1, 1)
+    assert_close(noised.latents - sigmas * noised.target, latents, rtol=1e-4, atol=1e-5)
+    noise = noised.target + latents
+    assert_close(noised.latents, (1 - sigmas) * latents + sigmas * noise, rtol=1e-4, atol=1e-5)
+    assert noised.weights is None and len(set(noised.timesteps.tolist())) == 6
+
+
+def test_the_shift_and_the_range_of_a_flow_by_hand():
+    """sigma = 3 u / (1 + 2 u): u = 1/2 becomes 3/4; the schedule of the pipeline holds the same points."""
+    many = [Draw(0, row) for row in range(400)]
+    zeros = torch.zeros(400, *tiny.LATENT)
+    plain, shifted = (add_noise(flow(shift=shift), zeros, many).timesteps / 1000 for shift in (1.0, 3.0))
+    assert_close(shifted, 3 * plain / (1 + 2 * plain))
+    assert 0 <= plain.min() < 0.02 and 0.98 < plain.max() < 1 and abs(plain.mean() - 0.5) < 0.05
+    half = add_noise(flow(shift=3.0), zeros, many, timestep_range=(0.5, 1.0)).timesteps / 1000
+    assert half.min() >= 0.75
+    pipeline = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    assert_close(pipeline.sigmas[499], torch.tensor(3 * 0.501 / (1 + 2 * 0.501)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_dynamic_shift_is_left_to_the_resolution_and_flow_sigmas_are_a_flow():
+    assert flow(shift=3.0, use_dynamic_shifting=True).config.shift == 1.0
+    from diffusers import DPMSolverMultistepScheduler
+
+    sana = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=2.0)
+    assert training_scheduler(sana).config.shift == 2.0
+
+
+def test_the_split_of_a_flow_batch_changes_nothing(latents):
+    together = add_noise(flow(), latents, DRAWS, noise_offset=0.1)
+    parts = [
+        add_noise(flow(), latents[rows], [DRAWS[r] for r in rows], noise_offset=0.1) for rows in ([0, 1], [2, 3, 4, 5])
+    ]
+    for name in ("latents", "timesteps", "target"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(together, name))
+
+
+def test_what_a_flow_cannot_take_is_a_user_error(latents):
+    with pytest.raises(UserError, match="snr_gamma weighs the timesteps of diffusion models"):
+        add_noise(flow(), latents, DRAWS, snr_gamma=5.0)
+    with pytest.raises(UserError, match="prediction_type 'epsilon' is for diffusion models"):
+        training_scheduler(FlowMatchEulerDiscreteScheduler(), "epsilon")
+
+
+def test_a_scheduler_of_neither_kind_is_a_user_error():
+    from diffusers import CMStochasticIterativeScheduler
+
+    with pytest.raises(UserError, match="CMStochasticIterativeScheduler, which has no discrete noise schedule"):
+        training_scheduler(CMStochasticIterativeScheduler())

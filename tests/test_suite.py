@@ -259,8 +259,10 @@ def test_distinct_rows_are_the_first_of_each_caption():
 def test_latents_do_not_depend_on_the_batch(pairs, pipe):
     from diffusers_tpo.families import family_of
 
-    whole = pairs.encode(family_of(pipe), pipe, batch_size=5)
-    assert torch.allclose(pairs.encode(family_of(pipe), pipe, batch_size=2), whole, **tiny.FLOAT_TOLERANCE)
+    whole, sizes = pairs.encode(family_of(pipe), pipe, batch_size=5)
+    parts, same_sizes = pairs.encode(family_of(pipe), pipe, batch_size=2)
+    assert torch.allclose(parts, whole, **tiny.FLOAT_TOLERANCE) and torch.equal(sizes, same_sizes)
+    assert sizes.tolist() == [[16, 16, 0, 0, 16, 16]] * 5
     assert whole.shape == (5, *tiny.LATENT)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import tiny_families
 import torch
 from conftest import SCRIPT, as_flags
 from datasets import load_from_disk
@@ -270,7 +271,7 @@ def test_a_pipeline_of_a_class_without_a_family(refused, tmp_path):
     unet = UNet2DModel(sample_size=8, norm_num_groups=4, layers_per_block=1, **levels)
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
     message = refused(pretrained_model_name_or_path=str(tmp_path / "ddpm"))
-    assert "is a DDPMPipeline, which has no family here; use one of StableDiffusionPipeline" in message
+    assert "is a DDPMPipeline, which has no family here; use one of FluxPipeline" in message
 
 
 def test_a_pipeline_of_a_class_that_does_not_exist(refused, tmp_path, pipe_dir):
@@ -311,3 +312,34 @@ def test_no_rows_are_changed_on_disk(run_script, tmp_path):
     before = load_from_disk(data).to_dict()
     run_script(use_lora=True, train_data_dir=data, max_train_steps=1, output_dir=tmp_path / "model")
     assert load_from_disk(data).to_dict() == before
+
+
+@pytest.mark.parametrize("use_lora", [True, False])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "schnell"])
+def test_other_families_train_with_the_same_flags_and_load_in_their_stock_pipeline(
+    name, use_lora, run_script, tmp_path
+):
+    base = tmp_path / name
+    tiny_families.make_pipe(name).save_pretrained(base)
+    flags = {"pretrained_model_name_or_path": base, "use_lora": use_lora, "beta": 500, "max_train_steps": 2}
+    flags |= {
+        "eval_steps": 2,
+        "eval_split": "train",
+        "max_eval_samples": 2,
+        "validation_prompt": "cat",
+        "validation_steps": 2,
+    }
+    flags |= {"num_validation_images": 1, "train_batch_size": 2, "output_dir": tmp_path / "out", "random_flip": True}
+    run_script(**flags)
+    log = read_log(tmp_path / "out")
+    assert log[0]["reward/margin"] == pytest.approx(0, abs=1e-4) and "eval/implicit/score" in log[1]
+    assert (tmp_path / "out" / "validation" / "step-2" / "0-0.png").exists()
+    options = {"num_inference_steps": 2, "output_type": "np", "height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
+    images = []
+    for trained in (False, True):
+        pipe = DiffusionPipeline.from_pretrained(base if use_lora or not trained else tmp_path / "out")
+        if use_lora and trained:
+            pipe.load_lora_weights(tmp_path / "out")
+        pipe.set_progress_bar_config(disable=True)
+        images.append(pipe("cat", generator=torch.Generator().manual_seed(0), **options).images)
+    assert np.abs(images[0] - images[1]).max() > 1e-6

@@ -266,7 +266,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     trainer.tpo, trainer.family = tpo, family
     if model.use_lora:
         denoiser.to(DTYPES[args.mixed_precision])
-        pipe.text_encoder.to(DTYPES[args.mixed_precision])  # a full pipeline is saved as it was loaded, in float32
+        for part in (part for name, part in pipe.components.items() if name.startswith("text_encoder") and part):
+            part.to(DTYPES[args.mixed_precision])  # a full pipeline is saved as it was loaded, in float32
         layers = model.lora_layers.replace(" ", "").split(",") if model.lora_layers else family.lora_targets
         add_lora(denoiser, layers, model.rank, model.lora_alpha, model.lora_dropout, model.use_dora)
         register_lora_hooks(accelerator)
@@ -327,7 +328,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 with torch.no_grad():
                     generators = [draw.generator("vae") for draw in batch.draws]
                     latents = family.encode_images(pipe, batch.pixels, generators)
-                    cond = family.encode_prompts(pipe, batch.prompts)
+                    sizes = batch.sizes.to(accelerator.device).repeat(batch.prompts_per_image, 1)
+                    cond = family.encode_prompts(pipe, batch.prompts) | family.encode_sizes(sizes)
                 noised = add_noise(scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
                 with accelerator.autocast():  # for the frozen copy too, so that it starts with the policy's errors
                     loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched.to(accelerator.device))

@@ -1,21 +1,18 @@
 """Loads and checks a text-preference data set and turns its rows into batches. Knows nothing of models."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import numpy as np
 import torch
 from datasets.data_files import sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
-from diffusers.image_processor import VaeImageProcessor
 from huggingface_hub import DatasetCard
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from .errors import UserError
+from .images import Square, decode_image, transform_image
 from .negatives.principles import PRINCIPLES
 from .noising import Draw
 
@@ -36,10 +33,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Row:
-    """One use of one image: pixels `(3, H, W)` in [-1, 1] and its prompts, matched and mismatched."""
+    """One use of one image: its square and its prompts, matched and mismatched."""
 
     draw: Draw
-    pixels: Tensor
+    square: Square
     prompts: list[str]
     is_matched: list[bool]
 
@@ -150,40 +147,6 @@ def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bo
         )
 
 
-def decode_image(value, row_id) -> Image.Image:
-    """Opens an undecoded image cell (bytes, a path or a PIL image) upright and in RGB; transparency becomes white.
-
-    Raises:
-        UserError: naming the row, if the image cannot be read.
-    """
-    try:
-        if isinstance(value, dict):
-            value = Image.open(io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"])
-        image = ImageOps.exif_transpose(value)
-        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip and not scale
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
-    except Exception as error:  # Pillow raises many kinds; each means that this row has no image
-        raise UserError(f"row {row_id}: its image cannot be read ({type(error).__name__}: {error})") from error
-
-
-def transform_image(image: Image.Image, draw: Draw, resolution: int, center_crop: bool, random_flip: bool) -> Tensor:
-    """Resizes the shorter side to `resolution`, crops a square and maybe mirrors it: `(3, H, W)` in [-1, 1]."""
-    scale = resolution / min(image.size)
-    image = image.resize([max(resolution, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
-    slack_x, slack_y = (side - resolution for side in image.size)
-    generator = draw.generator("crop")
-    left = slack_x // 2 if center_crop else int(torch.randint(slack_x + 1, (), generator=generator))
-    top = slack_y // 2 if center_crop else int(torch.randint(slack_y + 1, (), generator=generator))
-    image = image.crop((left, top, left + resolution, top + resolution))
-    if random_flip and torch.rand((), generator=draw.generator("flip")) < 0.5:
-        image = ImageOps.mirror(image)
-    return VaeImageProcessor(do_resize=False).preprocess(image)[0]
-
-
 def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:
     """Draws `count` of a row's mismatched prompts that follow one of `principles`, again from the start if too few.
 
@@ -217,15 +180,15 @@ class RowReader:
         check_text(row, row_id, self.columns, self.loss_type, self.unpaired)
         draw = Draw(self.seed, row_id, number)
         image = decode_image(row[self.columns.image], row_id)
-        pixels = transform_image(image, draw, self.resolution, self.center_crop, self.random_flip)
+        square = transform_image(image, draw, self.resolution, self.center_crop, self.random_flip)
         prompt = row[self.columns.prompt]
         if self.unpaired:
-            return Row(draw, pixels, [prompt], [bool(row[self.columns.label])])
+            return Row(draw, square, [prompt], [bool(row[self.columns.label])])
         if self.loss_type == "sft":
             is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
-            return Row(draw, pixels, ["" if is_empty else prompt], [True])
+            return Row(draw, square, ["" if is_empty else prompt], [True])
         mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
-        return Row(draw, pixels, [prompt, *mismatched], [True] + [False] * len(mismatched))
+        return Row(draw, square, [prompt, *mismatched], [True] + [False] * len(mismatched))
 
 
 class TextPreferenceDataset(torch.utils.data.Dataset):
@@ -294,9 +257,11 @@ def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
 
 @dataclass(frozen=True)
 class Batch:
-    """`B` images and the prompts of all rows, in blocks: prompt 1 of every image, then prompt 2 of every image, ..."""
+    """`B` images, their [`~diffusers_tpo.images.Square`]s' sizes `(B, 6)`, and the prompts of all rows, in blocks: prompt 1 of every
+    image, then prompt 2 of every image, ..."""
 
     pixels: Tensor
+    sizes: Tensor
     draws: list[Draw]
     prompts: list[str]
     is_matched: Tensor
@@ -309,7 +274,8 @@ class Batch:
 def collate(rows: list[Row]) -> Batch:
     """Joins rows with the same number of prompts into a [`Batch`]."""
     return Batch(
-        pixels=torch.stack([row.pixels for row in rows]),
+        pixels=torch.stack([row.square.pixels for row in rows]),
+        sizes=torch.tensor([row.square.sizes for row in rows], dtype=torch.float32),
         draws=[row.draw for row in rows],
         prompts=[prompt for block in zip(*(row.prompts for row in rows), strict=True) for prompt in block],
         is_matched=torch.tensor(

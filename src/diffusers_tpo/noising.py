@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
@@ -47,19 +47,30 @@ class Noised:
         return Noised(*(None if x is None else x.repeat(n, *[1] * (x.ndim - 1)) for x in dataclasses.astuple(self)))
 
 
-def training_scheduler(scheduler, prediction_type: str | None = None) -> DDPMScheduler:
-    """The forward process of a pipeline's scheduler.
+Scheduler = DDPMScheduler | FlowMatchEulerDiscreteScheduler
+
+
+def training_scheduler(scheduler, prediction_type: str | None = None) -> Scheduler:
+    """The forward process of a pipeline's scheduler: discrete diffusion, or the straight flow from image to noise.
 
     Raises:
-        UserError: if the scheduler is not a discrete-time one that predicts noise or velocity.
+        UserError: if the scheduler is neither, or does not predict noise or velocity.
     """
-    if "beta_schedule" not in scheduler.config:
+    config = scheduler.config
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or config.get("use_flow_sigmas"):
+        if prediction_type is not None:
+            raise UserError(
+                f"prediction_type {prediction_type!r} is for diffusion models, and this is a flow model; leave it out"
+            )
+        shift = 1.0 if config.get("use_dynamic_shifting") else config.get("flow_shift", config.get("shift", 1.0))
+        return FlowMatchEulerDiscreteScheduler(config.num_train_timesteps, shift=shift)
+    if "beta_schedule" not in config:
         raise UserError(
             f"pretrained_model_name_or_path has a {type(scheduler).__name__}, which has no discrete noise schedule; "
-            "use a pipeline that predicts noise or velocity"
+            "use a pipeline that predicts noise, velocity or flow"
         )
     changes = {} if prediction_type is None else {"prediction_type": prediction_type}
-    trained = DDPMScheduler.from_config(scheduler.config, **changes)
+    trained = DDPMScheduler.from_config(config, **changes)
     if trained.config.prediction_type not in ("epsilon", "v_prediction"):
         raise UserError(
             f"prediction_type must be epsilon or v_prediction, got {trained.config.prediction_type!r}: "
@@ -69,7 +80,7 @@ def training_scheduler(scheduler, prediction_type: str | None = None) -> DDPMSch
 
 
 def add_noise(
-    scheduler: DDPMScheduler,
+    scheduler: Scheduler,
     latents: Tensor,
     draws: list[Draw],
     timestep_range: tuple[float, float] = (0.0, 1.0),
@@ -78,26 +89,45 @@ def add_noise(
 ) -> Noised:
     """Noises each row at a random timestep.
 
+    A flow model sees `(1 - sigma) x0 + sigma noise` and predicts `noise - x0`; `sigma` is uniform before the schedule's shift, as
+    in https://huggingface.co/papers/2403.03206, section 3.1 and equation 23.
+
     Args:
-        scheduler: a scheduler with `alphas_cumprod`, see [`training_scheduler`].
+        scheduler: see [`training_scheduler`].
         latents: clean latents `x0`, `(N, C, H, W)`.
         draws: one per row.
-        timestep_range: share of the training timesteps to draw from; (0.3, 1.0) leaves out the least noisy 30 %.
+        timestep_range: share of the training timesteps to draw from; (0.3, 1.0) leaves out the least noisy 30 %. Of a flow, the
+            share before the shift.
         noise_offset: adds this much of one normal number per row and channel to the noise.
-        snr_gamma: if set, fills `weights` with min-SNR weights (https://huggingface.co/papers/2303.09556, section 3.4).
+        snr_gamma: if set, fills `weights` with min-SNR weights (https://huggingface.co/papers/2303.09556, section 3.4);
+            diffusion only.
 
     Returns:
         [`Noised`], on the device and in the dtype of `latents`.
+
+    Raises:
+        UserError: for min-SNR weights of a flow.
     """
-    steps = scheduler.config.num_train_timesteps
-    low, high = (round(bound * steps) for bound in timestep_range)
     generators = [draw.generator("noise") for draw in draws]
-    timesteps = torch.stack([torch.randint(low, high, (), generator=g) for g in generators])
+    is_flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    if is_flow:
+        low, high = timestep_range
+        uniform = torch.stack([torch.rand((), generator=g) for g in generators]) * (high - low) + low
+    else:
+        low, high = (round(bound * scheduler.config.num_train_timesteps) for bound in timestep_range)
+        timesteps = torch.stack([torch.randint(low, high, (), generator=g) for g in generators])
     noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators])
     if noise_offset:
         shape = (latents.shape[1], *[1] * (latents.ndim - 2))
         noise = noise + noise_offset * torch.stack([torch.randn(shape, generator=g) for g in generators])
-    timesteps, noise = timesteps.to(latents.device), noise.to(latents.device, latents.dtype)
+    noise = noise.to(latents.device, latents.dtype)
+    if is_flow:
+        if snr_gamma is not None:
+            raise UserError(
+                "snr_gamma weighs the timesteps of diffusion models, and this is a flow model; leave it out"
+            )
+        return _flow(scheduler, latents, noise, uniform.to(latents.device))
+    timesteps = timesteps.to(latents.device)
     is_velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
     weights = None
@@ -105,3 +135,10 @@ def add_noise(
         snr = compute_snr(scheduler, timesteps)
         weights = snr.clamp(max=snr_gamma) / (snr + 1 if is_velocity else snr)
     return Noised(scheduler.add_noise(latents, noise, timesteps), timesteps, target, weights)
+
+
+def _flow(scheduler: FlowMatchEulerDiscreteScheduler, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
+    shift = scheduler.config.shift
+    sigmas = shift * uniform / (1 + (shift - 1) * uniform)
+    wide = sigmas.view(-1, *[1] * (latents.ndim - 1)).to(latents.dtype)
+    return Noised((1 - wide) * latents + wide * noise, sigmas * scheduler.config.num_train_timesteps, noise - latents)

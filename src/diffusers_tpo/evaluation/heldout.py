@@ -10,9 +10,10 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data import Columns, check_columns, check_text, decode_image, transform_image
+from ..data import Columns, check_columns, check_text
 from ..errors import UserError
 from ..families import Family
+from ..images import Square, decode_image, transform_image
 from ..noising import Draw
 
 
@@ -46,18 +47,22 @@ class HeldOutPairs:
     @torch.no_grad()
     def encode(
         self, family: Family, pipe: DiffusionPipeline, seed: int = 0, batch_size: int = 8, progress: str | None = None
-    ) -> Tensor:
-        """Latents `(N, C, H, W)` on the CPU. Every process must call it: each encodes its share, and all get the whole.
+    ) -> tuple[Tensor, Tensor]:
+        """Latents `(N, C, H, W)` and sizes `(N, 6)` on the CPU, see [`~diffusers_tpo.images.Square`].
+
+        Every process must call it: each encodes its share, and all get the whole.
 
         Raises:
             UserError: naming a row whose image cannot be read.
         """
-        state, latents = PartialState(), None
+        state, latents, sizes = PartialState(), None, torch.zeros(len(self), 6)
         starts = range(0, len(self), batch_size)[state.process_index :: state.num_processes]
         hidden = progress is None or not state.is_local_main_process
         for start in tqdm(starts, desc=progress, disable=hidden):
             draws = [Draw(seed, row) for row in range(start, min(start + batch_size, len(self)))]
-            pixels = torch.stack([self._pixels(draw) for draw in draws])
+            squares = [self._square(draw) for draw in draws]
+            pixels = torch.stack([square.pixels for square in squares])
+            sizes[start : start + len(draws)] = torch.tensor([square.sizes for square in squares])
             part = family.encode_images(pipe, pixels, [draw.generator("vae") for draw in draws]).float().cpu()
             if latents is None:
                 latents = torch.zeros(len(self), *part.shape[1:])
@@ -67,9 +72,9 @@ class HeldOutPairs:
             torch.distributed.all_gather_object(shapes, None if latents is None else latents.shape)
             shape = next(shape for shape in shapes if shape is not None)
             latents = torch.zeros(shape) if latents is None else latents
-        return reduce(latents.to(state.device), "sum").cpu()
+        return tuple(reduce(part.to(state.device), "sum").cpu() for part in (latents, sizes))
 
-    def _pixels(self, draw: Draw) -> Tensor:
+    def _square(self, draw: Draw) -> Square:
         image = decode_image(self.rows[draw.row][self.image_column], draw.row)
         return transform_image(image, draw, self.resolution, center_crop=True, random_flip=False)
 

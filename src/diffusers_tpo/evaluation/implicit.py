@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..families import Family
 from ..losses import denoising_error
-from ..noising import Draw, Noised, add_noise
+from ..noising import Draw, Noised, Scheduler, add_noise
 from .intervals import Interval
 
 
@@ -52,8 +52,9 @@ def error_matrix(
     family: Family,
     pipe: DiffusionPipeline,
     denoiser: nn.Module,
-    scheduler: DDPMScheduler,
+    scheduler: Scheduler,
     latents: Tensor,
+    sizes: Tensor,
     prompts: list[list[str]],
     strata: int = 8,
     repeats: int = 2,
@@ -73,6 +74,7 @@ def error_matrix(
         pipe: encodes the prompts.
         denoiser: the pipeline's, or a reference of the same shape.
         latents: `(N, C, H, W)`.
+        sizes: `(N, 6)`, see [`~diffusers_tpo.families.Family.encode_sizes`].
         prompts: of each image; their numbers may differ.
         batch_size: rows (image, prompt) in a forward pass.
         progress: label of a progress bar, `None` for none.
@@ -89,6 +91,7 @@ def error_matrix(
         distinct = list(dict.fromkeys(texts))
         cond = family.encode_prompts(pipe, distinct)
         cond = {name: value[[distinct.index(text) for text in texts]] for name, value in cond.items()}
+        cond |= family.encode_sizes(sizes[images].to(device))
         first, last = images[0], images[-1]
         for stratum in range(strata):
             for repeat in range(repeats):

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
 from ..families import family_of
 from ..files import differences, write_whole
+from ..noising import Scheduler
 from .heldout import HeldOutPairs
 from .implicit import ErrorMatrix, error_matrix, preference_values, prompt_divergence, retrieval_accuracy
 from .prompts import Prompt
@@ -119,7 +120,7 @@ class Suite:
             self.errors(model).unlink(missing_ok=True)
         PartialState().wait_for_everyone()
 
-    def ask(self, model: str, pipe: DiffusionPipeline, scheduler: DDPMScheduler, progress: bool = True) -> None:
+    def ask(self, model: str, pipe: DiffusionPipeline, scheduler: Scheduler, progress: bool = True) -> None:
         """Renders the prompts and judges the held-out pairs with one model; call it on every process.
 
         Args:
@@ -142,10 +143,10 @@ class Suite:
                 os.replace(f"{path}.partial", path)
         PartialState().wait_for_everyone()
 
-    def _judge_pairs(self, model: str, pipe: DiffusionPipeline, scheduler: DDPMScheduler, progress: bool) -> dict:
+    def _judge_pairs(self, model: str, pipe: DiffusionPipeline, scheduler: Scheduler, progress: bool) -> dict:
         family = family_of(pipe)
         denoiser = getattr(pipe, family.denoiser)
-        latents = self.pairs.encode(
+        latents, sizes = self.pairs.encode(
             family, pipe, self.seed, self.batch_size, f"{model}, encoding" if progress else None
         )
 
@@ -156,6 +157,7 @@ class Suite:
                 denoiser,
                 scheduler,
                 latents[rows],
+                sizes[rows],
                 prompts,
                 strata=self.strata,
                 repeats=self.repeats,

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from ..cards import markdown_table
 from ..data import Columns
 from ..errors import UserError
+from ..noising import Scheduler
 from .choose import Choice, choose_best
 from .compare import compare, mean_over_prompts
 from .heldout import held_out_pairs
@@ -69,7 +70,7 @@ class CheckpointWatch:
     metric: str = "rule"
     judged: list[str] = field(default_factory=list)
 
-    def begin(self, pipe: DiffusionPipeline, scheduler: DDPMScheduler, step: int) -> None:
+    def begin(self, pipe: DiffusionPipeline, scheduler: Scheduler, step: int) -> None:
         """Judges the base, before the first step; call it on every process.
 
         Args:
@@ -86,7 +87,7 @@ class CheckpointWatch:
         if not self.suite.is_answered(BASE):
             self.judge(BASE, pipe, scheduler)
 
-    def judge(self, label: str, pipe: DiffusionPipeline, scheduler: DDPMScheduler) -> dict[str, float]:
+    def judge(self, label: str, pipe: DiffusionPipeline, scheduler: Scheduler) -> dict[str, float]:
         """Judges the present weights as `label`; call it on every process.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What differs between pipelines: three functions over the bundle of models, one file a family.
+"""What differs between pipelines: four functions over the bundle of models, one file a family.
 
 To add a family without a fork, write a class with the members of [`Family`] and add a line:
 `FAMILIES[MyPipeline] = MyFamily()`. A family knows nothing of losses, adapters or data.
@@ -7,11 +7,20 @@ To add a family without a fork, write a class with the members of [`Family`] and
 from typing import Protocol
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from torch import Tensor
 
 from ..errors import UserError
+from .flux import Flux as Flux
 from .stable_diffusion import StableDiffusion as StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3 as StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL as StableDiffusionXL
 
 
 Conditioning = dict[str, Tensor]  # every value is batch-first, so it can be cached, stacked and split blindly
@@ -24,6 +33,13 @@ class Family(Protocol):
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> Conditioning:
         """Conditioning of `len(prompts)` rows."""
 
+    def encode_sizes(self, sizes: Tensor) -> Conditioning:
+        """What the denoiser is told of the images besides the prompt, of `N` rows; empty for most.
+
+        Args:
+            sizes: `(N, 6)`, float32 pixels: original height and width, top and left of the crop, height and width of the crop.
+        """
+
     def encode_images(self, pipe: DiffusionPipeline, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
         """Scaled latents of pixels `(N, 3, H, W)` in [-1, 1]; row `i` samples with `generators[i]`."""
 
@@ -31,7 +47,12 @@ class Family(Protocol):
         """The denoiser's prediction, shaped like `latents`."""
 
 
-FAMILIES: dict[type[DiffusionPipeline], Family] = {StableDiffusionPipeline: StableDiffusion()}
+FAMILIES: dict[type[DiffusionPipeline], Family] = {
+    StableDiffusionPipeline: StableDiffusion(),
+    StableDiffusionXLPipeline: StableDiffusionXL(),
+    StableDiffusion3Pipeline: StableDiffusion3(),
+    FluxPipeline: Flux(),
+}
 
 
 def family_of(pipe: DiffusionPipeline) -> Family:

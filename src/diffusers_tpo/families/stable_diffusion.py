@@ -14,6 +14,9 @@ class StableDiffusion:
         )
         return {"encoder_hidden_states": embeddings}
 
+    def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
+        return {}
+
     def encode_images(self, pipe, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
         posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
         return posterior.sample(generator=generators).float() * pipe.vae.config.scaling_factor

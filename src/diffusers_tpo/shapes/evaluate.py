@@ -31,10 +31,10 @@ def implicit_preference(
     """
     family = family_of(pipe)
     pairs = held_out_pairs(make_rows(scenes, seed), Columns(), RESOLUTION, None)
-    latents = pairs.encode(family, pipe, seed, batch_size=64)
+    latents, sizes = pairs.encode(family, pipe, seed, batch_size=64)
     scheduler = training_scheduler(pipe.scheduler)
     errors = error_matrix(
-        family, pipe, pipe.unet, scheduler, latents, pairs.prompts, strata, repeats=1, seed=seed, batch_size=320
+        family, pipe, pipe.unet, scheduler, latents, sizes, pairs.prompts, strata, repeats=1, seed=seed, batch_size=320
     )
     return preference_values(errors, pairs.principles)
 

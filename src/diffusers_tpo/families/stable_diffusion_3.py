@@ -1,0 +1,35 @@
+"""Stable Diffusion 3 and 3.5: up to three text encoders and a transformer that predicts the flow from image to noise."""
+
+import torch
+from torch import Tensor
+
+
+class StableDiffusion3:
+    denoiser = "transformer"
+    lora_targets = (
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "add_q_proj",
+        "add_k_proj",
+        "add_v_proj",
+        "to_add_out",
+    )
+
+    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+        embeddings, _, pooled, _ = pipe.encode_prompt(
+            prompts, None, None, device=pipe.text_encoder.device, do_classifier_free_guidance=False
+        )
+        return {"encoder_hidden_states": embeddings, "pooled_projections": pooled}
+
+    def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def encode_images(self, pipe, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        latents = posterior.sample(generator=generators).float()
+        return (latents - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
+
+    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        return denoiser(hidden_states=latents, timestep=timesteps, **cond).sample

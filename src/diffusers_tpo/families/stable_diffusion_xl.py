@@ -1,0 +1,21 @@
+"""Stable Diffusion XL: two text encoders and a UNet that is also told the size and the crop of the image."""
+
+from torch import Tensor
+
+from .stable_diffusion import StableDiffusion
+
+
+class StableDiffusionXL(StableDiffusion):
+    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+        embeddings, _, pooled, _ = pipe.encode_prompt(
+            prompts, device=pipe.text_encoder_2.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return {"encoder_hidden_states": embeddings, "text_embeds": pooled}
+
+    def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
+        return {"time_ids": sizes}
+
+    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        added = {name: cond[name].to(latents.device) for name in ("text_embeds", "time_ids")}
+        text = cond["encoder_hidden_states"]
+        return denoiser(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample

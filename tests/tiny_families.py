@@ -1,0 +1,169 @@
+"""One real tiny pipeline of every family, built from configs: 16x16 images, latents of 8x8."""
+
+import string
+
+import tiny
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+
+WIDTH = tiny.WIDTH
+
+
+def make_vae(channels: int = 4, **config) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=tiny.RESOLUTION,
+        **config,
+    )
+
+
+def make_clip(tokenizer, with_projection: bool):
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        projection_dim=WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return (CLIPTextModelWithProjection if with_projection else CLIPTextModel)(config)
+
+
+def make_tokenizer():
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.model_max_length = 77
+    return tokenizer
+
+
+def make_t5(width: int = WIDTH) -> tuple[T5Tokenizer, T5EncoderModel]:
+    """Every letter is a token."""
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    vocab += [(letter, -3.0) for letter in string.ascii_lowercase + string.digits]
+    tokenizer = T5Tokenizer(vocab=vocab, extra_ids=0)
+    config = T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    return tokenizer, T5EncoderModel(config)
+
+
+def make_sdxl() -> StableDiffusionXLPipeline:
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=2 * WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+    )
+    tokenizer = make_tokenizer()
+    return StableDiffusionXLPipeline(
+        vae=make_vae(),
+        text_encoder=make_clip(tokenizer, False),
+        text_encoder_2=make_clip(tokenizer, True),
+        tokenizer=tokenizer,
+        tokenizer_2=make_tokenizer(),
+        unet=unet,
+        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    )
+
+
+def make_sd3() -> StableDiffusion3Pipeline:
+    tokenizer, (t5_tokenizer, t5) = make_tokenizer(), make_t5(2 * WIDTH)
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=16,
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=make_vae(shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=make_clip(tokenizer, True),
+        tokenizer=tokenizer,
+        text_encoder_2=make_clip(tokenizer, True),
+        tokenizer_2=make_tokenizer(),
+        text_encoder_3=t5,
+        tokenizer_3=t5_tokenizer,
+    )
+
+
+def make_flux(guidance_embeds: bool = True) -> FluxPipeline:
+    tokenizer, (t5_tokenizer, t5) = make_tokenizer(), make_t5()
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance_embeds),
+        vae=make_vae(shift_factor=0.11, scaling_factor=0.36),
+        text_encoder=make_clip(tokenizer, False),
+        tokenizer=tokenizer,
+        text_encoder_2=t5,
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer,
+    )
+
+
+def make_schnell() -> FluxPipeline:
+    return make_flux(guidance_embeds=False)
+
+
+MAKERS = {"sd": tiny.make_pipe, "sdxl": make_sdxl, "sd3": make_sd3, "flux": make_flux, "schnell": make_schnell}
+
+
+def make_pipe(name: str):
+    """The same weights at every call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipe = MAKERS[name]()
+    for component in pipe.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.requires_grad_(False).eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
