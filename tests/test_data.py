@@ -254,6 +254,22 @@ def test_the_centre_crop_is_the_middle_and_random_crops_move():
     assert min(lefts) <= 1 and max(lefts) >= 31 and abs(sum(lefts) / 200 - 16) < 3
 
 
+def test_the_sizes_say_where_the_pixels_come_from():
+    """A 64x32 ramp becomes 32x16; its pixel at the top left of the square tells its column, mirrored or not."""
+    image = ramp(64, 32)
+    for row in range(20):
+        plain, flipped = (transform_image(image, Draw(0, row), 16, False, flip) for flip in (False, True))
+        height, width, top, left, *crop = flipped.sizes
+        assert (height, width, top, crop) == (32, 64, 0, [16, 16])
+        if torch.equal(plain.pixels, flipped.pixels):
+            assert plain.sizes == flipped.sizes
+        else:  # the crop is seen in the mirrored image
+            assert torch.equal(plain.pixels.flip(-1), flipped.pixels) and left == 16 - plain.sizes[3]
+    resized = image.resize((32, 16), Image.Resampling.LANCZOS)
+    shown = round((plain.pixels[0, 0, 0].item() + 1) * 127.5)
+    assert abs(shown - resized.getpixel((plain.sizes[3], 0))[0]) <= 1
+
+
 def test_the_flip_mirrors_half_of_the_images():
     plain = transform_image(ramp(16, 16), Draw(0, 0), 16, False, False).pixels
     flips = [transform_image(ramp(16, 16), Draw(0, row), 16, False, True).pixels for row in range(200)]

@@ -157,6 +157,7 @@ def test_results_hold_everything_and_are_json(tmp_path, answered):
     read = json.loads((tmp_path / "results.json").read_text())
     assert read["about"] == {"seed": 0} and read["prompts"][0] == {"text": "cat 0", "category": ""}
     gain = results.scores["bright"][1, 0] - results.scores["bright"][0, 0]
+    assert list(read["differences_to_first"]["bright"]) == ["run/other"]
     told = read["differences_to_first"]["bright"]["run/other"]["1"]
     assert told["difference"]["mean"] == pytest.approx(gain.mean(), rel=1e-5)
     assert told["win_rate"]["mean"] == pytest.approx((gain > 0).mean()) and told["prompts"] == 5
@@ -295,6 +296,10 @@ def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pai
     assert watch.best() == best and watch.conclude(load_best=True)[0] == best
     label, sentence, card = watch.conclude(load_best=False)
     assert label == "checkpoint-10" and best in sentence and "| bright" in card and "5 held-out pairs" in card
+    renewed = watch.judge("checkpoint-10", tiny.make_pipe(seed=7), scheduler)  # a resumed run comes by again
+    assert (
+        renewed["eval/error/matched"] != means["eval/error/matched"] and renewed["eval/bright"] != means["eval/bright"]
+    )
     again = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright")
     again.begin(tiny.make_pipe(seed=5), scheduler, step=9)  # the base is not judged anew
     assert again.judged == ["checkpoint-9"]
