@@ -14,7 +14,7 @@ import tiny
 import torch
 from chat_server import ChatServer, vision
 from conftest import SCRIPT, as_flags, reset_accelerate
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from diffusers_tpo.checkpoints import list_checkpoints
 from diffusers_tpo.errors import UserError
@@ -129,7 +129,7 @@ def test_a_sweep_names_the_best_checkpoint(evaluate, runs, capsys, tmp_path):
     assert results["choice"]["best"].startswith("checkpoint-") and results["choice"]["metric"] == "red"
     shown = capsys.readouterr().out
     assert f"Best by red: {results['choice']['best']}." in shown
-    assert "missing: 10 of 10 prompts" not in shown  # a metric without any score is no news of a model
+    assert "missing: 10 of 10 prompts of base have no score" in shown
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.html", "results.json", "plots", "images", "scores", "implicit"} <= names
     assert "Correlation with the implicit preference" in (tmp_path / "out" / "report.html").read_text()
@@ -170,6 +170,37 @@ def test_a_stopped_run_gives_the_same_results(evaluate, tmp_path, runs):
     assert set(more["scores"]) == {"brightness", "red", "missing"}
 
 
+def test_a_lora_is_judged_without_its_dropout(run_script, tmp_path, pipe_dir):
+    run_script(use_lora=True, lora_dropout=0.5, max_train_steps=1, output_dir=tmp_path / "lora")
+    pipe = load_model(str(tmp_path / "lora"), pipe_dir)
+    assert not any(module.training for module in pipe.unet.modules())
+    assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
+
+
+def test_a_lora_that_fits_nothing_is_refused(tmp_path, pipe_dir):
+    save_file({"transformer.blocks.0.to_q.lora_A.weight": torch.ones(2, 4)}, tmp_path / "junk.safetensors")
+    with pytest.raises(UserError, match="fit"):
+        load_model(str(tmp_path / "junk.safetensors"), pipe_dir)
+
+
+def test_what_a_run_leaves_beside_its_lora_does_not_change_it(tmp_path, runs):
+    shutil.copytree(runs / "lora", tmp_path / "lora")
+    before = fingerprint(str(tmp_path / "lora"))
+    (tmp_path / "lora" / "evaluation-of-it").mkdir()
+    (tmp_path / "lora" / "evaluation-of-it" / "x.json").write_text("{}")
+    assert fingerprint(str(tmp_path / "lora")) == before
+
+
+def test_a_metric_of_a_users_scorer_can_choose(evaluate, runs):
+    results = evaluate(sweep=runs / "lora", scorers="mine:brightness", num_pairs=3)
+    assert results["choice"]["metric"] == "brightness" and results["kinds"]["brightness"] == "adherence"
+
+
+def test_a_wrong_metric_is_said_after_the_report(evaluate, runs, capsys, tmp_path):
+    assert evaluate(sweep=runs / "lora", metric="nonsense", num_pairs=3, scorers=None) == 2
+    assert "metric 'nonsense' was not measured" in capsys.readouterr().err and (tmp_path / "out/report.html").exists()
+
+
 def test_a_model_that_changed_is_not_mixed_with_its_old_answers(evaluate, runs, tmp_path, capsys):
     model = tmp_path / "model"
     shutil.copytree(runs / "lora", model)
@@ -202,7 +233,8 @@ def test_prompts_of_a_file_and_a_vision_language_model(evaluate, tmp_path, capsy
 
 
 def test_nothing_private_is_written(evaluate, tmp_path, runs):
-    evaluate(models=[f"mine={runs / 'lora'}"], hub_token="hf_secret123", num_pairs=4, scorers="mine:brightness")
+    flags = {"num_pairs": 4, "scorers": "mine:brightness", "hub-tok": "hf_secret123"}  # as argparse understands it
+    evaluate(models=[f"mine={runs / 'lora'}"], **flags)
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
             content = path.read_bytes()
@@ -225,6 +257,10 @@ def test_nothing_private_is_written(evaluate, tmp_path, runs):
         ({"output_dir": "/proc/nowhere"}, "output_dir '/proc/nowhere' cannot be made"),
         ({"scorers": "mine:brightness", "resolution": 17}, "cannot render: `height` and `width`"),
         ({"pairs_split": "nonsense"}, "there is only train, not nonsense"),
+        ({"resolution": -8}, "resolution must be at least 1, got -8"),
+        ({"guidance_scales": "nan"}, "guidance_scales must be distinct and not negative"),
+        ({"scheduler": "DDIMPipeline"}, "scheduler must be"),
+        ({"retrieval_size": -1}, "retrieval_size must not be negative"),
         ({"num_pairs": 0}, "num_pairs must be at least 1, got 0"),
         ({"scheduler": "Nonsense"}, "scheduler must be"),
         ({"scorers": "vlm"}, "the scorer vlm needs --judge_model"),
@@ -292,6 +328,35 @@ def test_the_best_checkpoint_is_kept_and_ends_the_run(run_script, tmp_path, caps
     assert f"| checkpoint-{best}" in (output / "README.md").read_text()
 
 
+def test_without_an_admitted_checkpoint_the_last_weights_stay(run_script, tmp_path):
+    """Nothing is learned at rate 0, so the rule admits none; the last checkpoint that was judged is rotated away."""
+    flags = {"use_lora": True, "learning_rate": 0, "max_train_steps": 3, "checkpointing_steps": 1, "eval_steps": 2}
+    flags |= {
+        "checkpoints_total_limit": 1,
+        "load_best_model_at_end": True,
+        "eval_split": "train",
+        "max_eval_samples": 3,
+    }
+    run_script(output_dir=tmp_path / "out", **flags)
+    assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
+    assert [path.name for path in list_checkpoints(tmp_path / "out")] == ["checkpoint-3"]
+
+
+def test_a_scorer_that_draws_random_numbers_changes_nothing_of_the_training(run_script, tmp_path, monkeypatch):
+    (tmp_path / "drawing.py").write_text(
+        "import random, numpy, torch\n"
+        "def drawing(images, prompts):\n"
+        "    return [random.random() + numpy.random.rand() + torch.rand(()).item() for _ in images]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    flags = {"use_lora": True, "lora_dropout": 0.2, "beta": 500, "max_train_steps": 2, "learning_rate": 1e-2}
+    judged = {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 2, "eval_inference_steps": 1}
+    run_script(output_dir=tmp_path / "plain", **flags)
+    run_script(output_dir=tmp_path / "judged", **flags, **judged, eval_scorers="drawing:drawing")
+    plain, other = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("plain", "judged"))
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
 def test_a_resumed_run_is_judged_as_one_that_never_stopped(run_script, tmp_path):
     flags = {"use_lora": True, "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
     flags |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3, "learning_rate": 1e-2}
@@ -317,6 +382,7 @@ def test_a_resumed_run_is_judged_as_one_that_never_stopped(run_script, tmp_path)
             "a multiple of checkpointing_steps 2",
         ),
         ({"eval_steps": 1}, "eval_dataset_name"),
+        ({"eval_steps": 1, "eval_split": "train", "metric_for_best_model": "x"}, "metric_for_best_model must be rule"),
         ({"eval_steps": 1, "eval_split": "train", "eval_scorers": "nonsense"}, "nonsense"),
     ],
 )

@@ -232,6 +232,38 @@ def test_categories_have_their_own_differences(tmp_path):
     assert table.rows[0][3].startswith(f"{(part[1] - part[0]).mean():.1f}"[:3])
 
 
+class Broken(Brightness):
+    """An endpoint that is down at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_up = False
+
+    def __call__(self, images, prompts):
+        found = super().__call__(images, prompts)
+        return found if self.is_up else {name: [math.nan] * len(images) for name in self.kinds}
+
+
+def test_images_without_any_score_are_judged_again(tmp_path, pairs, pipe):
+    suite = replace(make_suite(tmp_path, pairs, guidance_scales=(1.0,)), pairs=None)
+    ask(suite, "base", pipe)
+    scorer = Broken()
+    suite.score(["base"], "mine", scorer, progress=False)
+    assert np.isnan(suite.results(["base"], {"mine": scorer.kinds}).scores["bright"]).all()
+    scorer.is_up = True
+    suite.score(["base"], "mine", scorer, progress=False)
+    assert not np.isnan(suite.results(["base"], {"mine": scorer.kinds}).scores["bright"]).any()
+
+
+def test_two_scorers_that_give_the_same_metric_are_refused(tmp_path, pairs, pipe):
+    suite = replace(make_suite(tmp_path, pairs, guidance_scales=(1.0,)), pairs=None)
+    ask(suite, "base", pipe)
+    for name in ("mine", "other"):
+        suite.score(["base"], name, Brightness(), progress=False)
+    with pytest.raises(UserError, match="scorers mine and other both give 'bright'"):
+        suite.results(["base"], {"mine": {}, "other": {}})
+
+
 def test_one_prompt_and_one_model_make_a_report(tmp_path):
     results = known_results(1, 1, slope=1.0)
     report = build_report(Suite(tmp_path, results.prompts), results, "t", {}, None)
@@ -295,11 +327,18 @@ def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pai
     best = ["checkpoint-9", "checkpoint-10"][int(bright.argmax())]
     assert watch.best() == best and watch.conclude(load_best=True)[0] == best
     label, sentence, card = watch.conclude(load_best=False)
-    assert label == "checkpoint-10" and best in sentence and "| bright" in card and "5 held-out pairs" in card
+    assert (
+        label is None
+        and "| checkpoint-10" in card
+        and best in sentence
+        and "| bright" in card
+        and "5 held-out pairs" in card
+    )
     renewed = watch.judge("checkpoint-10", tiny.make_pipe(seed=7), scheduler)  # a resumed run comes by again
     assert (
         renewed["eval/error/matched"] != means["eval/error/matched"] and renewed["eval/bright"] != means["eval/bright"]
     )
+    (tmp_path / "implicit" / "checkpoint-11.safetensors.partial").write_bytes(b"torn")
     again = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright")
     again.begin(tiny.make_pipe(seed=5), scheduler, step=9)  # the base is not judged anew
     assert again.judged == ["checkpoint-9"]

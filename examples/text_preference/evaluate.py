@@ -39,7 +39,7 @@ from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
 from diffusers_tpo.evaluation.suite import Suite, keep_settings
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.files import make_folder
-from diffusers_tpo.models import fingerprint, load_model
+from diffusers_tpo.models import fingerprint, kind_of, load_model
 from diffusers_tpo.noising import training_scheduler
 from diffusers_tpo.shapes.world import make_rows, make_scenes
 
@@ -147,7 +147,8 @@ def list_models(args: ModelArguments) -> dict[str, str]:
     found = {}
     if args.pretrained_model_name_or_path:
         found["base"] = args.pretrained_model_name_or_path
-    named = [(name.rpartition("=")[0] or short_name(name), name.rpartition("=")[2]) for name in args.models]
+    parts = [("", "", name) if Path(name).exists() else name.rpartition("=") for name in args.models]
+    named = [(label or short_name(source), source) for label, _, source in parts]
     if args.sweep:
         checkpoints = list_checkpoints(Path(args.sweep))
         if not checkpoints:
@@ -181,6 +182,7 @@ def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: Re
     counts |= {"batch_size": renders.batch_size, "score_batch_size": scores.score_batch_size}
     counts |= {"num_prompts": prompts.num_prompts, "num_pairs": pairs.num_pairs}
     counts |= {"strata": pairs.strata, "repeats": pairs.repeats}
+    counts |= {"resolution": renders.resolution or 512, "pairs_resolution": pairs.pairs_resolution or 512}
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
@@ -188,7 +190,9 @@ def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: Re
         raise UserError("nothing would be measured; give --scorers, --pairs or both")
     if scores.scorers and prompts.prompts is None and pairs.pairs is None:
         raise UserError("scorers need something to render; give --prompts")
-    if len(set(renders.guidance_scales)) < len(renders.guidance_scales) or min(renders.guidance_scales) < 0:
+    if len(set(renders.guidance_scales)) < len(renders.guidance_scales) or not all(
+        scale >= 0 for scale in renders.guidance_scales
+    ):
         raise UserError(f"guidance_scales must be distinct and not negative, got {renders.guidance_scales}")
     if model.sweep and scores.metric == "rule" and not (model.pretrained_model_name_or_path and pairs.pairs):
         raise UserError(
@@ -196,7 +200,10 @@ def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: Re
         )
     if "vlm" in scores.scorers and scores.judge_model is None:
         raise UserError("the scorer vlm needs --judge_model, the name of a vision-language model at --judge_base_url")
-    if renders.scheduler and not hasattr(diffusers, renders.scheduler):
+    if pairs.retrieval_size < 0:
+        raise UserError(f"retrieval_size must not be negative, got {pairs.retrieval_size}")
+    kind = getattr(diffusers, renders.scheduler or "DDIMScheduler", None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise UserError(f"scheduler must be a scheduler class of diffusers, got {renders.scheduler!r}")
     require("matplotlib", extra="evaluate")
 
@@ -214,7 +221,7 @@ def load(source: str, model: ModelArguments, renders: RenderArguments, run: RunA
     """One model, ready to render and to judge, and the forward process that it was trained with."""
     base = model.pretrained_model_name_or_path
     options = {"dtype": DTYPES[model.dtype], "cache_dir": run.cache_dir, "token": run.hub_token}
-    if source == base:
+    if source == base or kind_of(source, run.cache_dir, run.hub_token) != "pipeline":  # of a LoRA, the base's
         options |= {"revision": model.revision, "variant": model.variant}
     pipe = load_model(source, base, **options).to(PartialState().device)
     forward = training_scheduler(pipe.scheduler, model.prediction_type)
@@ -277,13 +284,18 @@ def main(
     kinds = {name: make_scorer(name, scores, output, run).kinds for name in scores.scorers}  # what is missing, now
 
     for label, source in models.items():
-        identity = {"source": short_name(source), "fingerprint": fingerprint(source)}
+        identity = {"source": short_name(source), "fingerprint": fingerprint(source), "revision": model.revision}
+        identity |= {"variant": model.variant, "base": fingerprint(model.pretrained_model_name_or_path or source)}
         keep_settings(output / "models" / f"{label}.json", identity, f"the model {label!r}")
         if not suite.is_answered(label):
             suite.ask(label, *load(source, model, renders, run))
     failures = {}
     for name in scores.scorers:
         scorer = make_scorer(name, scores, output, run)
+        judge = {"model": scores.judge_model, "questions": scores.question_model, "base_url": scores.judge_base_url}
+        keep_settings(
+            output / "scorers" / f"{name.replace(':', '.')}.json", judge if name == "vlm" else {}, f"scorer {name}"
+        )
         if name == "vlm":
             scorer.write_questions([prompt.text for prompt in prompts])
             failures = scorer.failures
@@ -292,12 +304,15 @@ def main(
     if accelerator.is_main_process:
         results = suite.results(list(models), kinds)
         base = "base" if "base" in models else None
-        choice = None
+        choice, wrong = None, None
         if model.sweep:
-            choice = choose(results, [path.name for path in list_checkpoints(Path(model.sweep))], base, scores)
+            try:
+                choice = choose(results, [path.name for path in list_checkpoints(Path(model.sweep))], base, scores)
+            except UserError as error:  # a metric that was not measured; the report is written all the same
+                wrong = error
         facts = {
             "date": datetime.date.today().isoformat(),
-            "command": public_command(sys.argv),
+            "command": public_command(sys.argv, (run.hub_token,)),
             "models": ", ".join(f"{label} ({short_name(source)})" for label, source in models.items()),
             "prompts": f"{len(prompts)} of {short_name(prompting.prompts or pairing.pairs)}" if prompts else "none",
             "renders": f"{renders.images_per_prompt} per prompt, {renders.num_inference_steps} steps, seed {renders.seed}",
@@ -310,6 +325,8 @@ def main(
         write_report(report, output)
         print_report(report)
         print(f"In {output}/: report.html, results.json, plots/, images/")
+        if wrong is not None:
+            raise wrong
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if accelerator.num_processes > 1:

@@ -41,7 +41,7 @@ from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.hub import push_folder
-from diffusers_tpo.models import load_pipeline
+from diffusers_tpo.models import fingerprint, load_pipeline
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
 from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
 
@@ -304,7 +304,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         check_config(checkpoint, config)
     if watch:
         with averaged_weights(None, trainable, denoiser), accelerator.autocast():  # the weights are still the base's
-            watch.begin(pipe, scheduler, state["step"])
+            watch.begin(pipe, scheduler, state["step"], fingerprint(model.pretrained_model_name_or_path))
     if checkpoint:
         accelerator.load_state(str(checkpoint))
         logger.info(f"Resuming from {checkpoint.name}")
@@ -381,7 +381,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     if watch and watch.judged:
         chosen, sentence, card["evaluation"] = watch.conclude(evals.load_best_model_at_end)
         logger.info(sentence)
-        if evals.load_best_model_at_end:
+        if chosen:
             accelerator.load_state(str(output / chosen))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -45,19 +45,15 @@ def short_name(name: str) -> str:
     return name if public_name(name, "") == name else Path(name).name
 
 
-def public_command(argv: list[str], secrets: tuple[str, ...] = ("--hub_token",)) -> str:
-    """A command line without the values of secret flags, and with only the last part of every absolute or home path."""
-    words, hidden = [Path(argv[0]).name], False
+def public_command(argv: list[str], secrets: tuple[str | None, ...] = ()) -> str:
+    """A command line without `secrets`, and with only the last part of every absolute, home or upward path."""
+    words = [Path(argv[0]).name]
     for word in argv[1:]:
-        flag, equals, value = word.partition("=")
-        if hidden or (flag in secrets and equals):
-            words.append("***" if hidden else f"{flag}=***")
-            hidden = False
-            continue
-        hidden = word in secrets
-        path = value if equals else word
-        short = Path(path).name if path.startswith(("/", "~")) or ".." in Path(path).parts else path
-        words.append(f"{flag}={short}" if equals else short)
+        for secret in filter(None, secrets):
+            word = word.replace(secret, "***")
+        *names, value = word.split("=")
+        is_private = value.startswith(("/", "~")) or ".." in Path(value).parts
+        words.append("=".join([*names, Path(value).name if is_private else value]))
     return shlex.join(words)
 
 

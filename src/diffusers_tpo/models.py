@@ -1,6 +1,7 @@
 """Loads what a user calls a model: a pipeline, a LoRA on its base, a checkpoint of a training run. Trains nothing."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -54,6 +55,10 @@ def load_pipeline(
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
     pipe.set_progress_bar_config(disable=True)
+    return _frozen(pipe)
+
+
+def _frozen(pipe: DiffusionPipeline) -> DiffusionPipeline:
     for component in pipe.components.values():
         if isinstance(component, torch.nn.Module):
             component.requires_grad_(False).eval()
@@ -90,7 +95,15 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
 def fingerprint(source: str) -> str:
     """Changes when the files of a local model do; of a Hub id only its name."""
     path = Path(source)
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    if (path / "model_index.json").is_file():
+        parts = json.loads((path / "model_index.json").read_text())
+        files = [
+            path / "model_index.json",
+            *(file for part in sorted(parts) for file in sorted(path.glob(f"{part}/*"))),
+        ]
+    else:  # a LoRA or a checkpoint; a run may have left other things beside its LoRA
+        found = [path] if path.is_file() else sorted(path.glob("*"))
+        files = [file for file in found if file.suffix in (".safetensors", ".pkl")]
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stamps or source).encode()).hexdigest()[:16]
 
@@ -116,10 +129,12 @@ def load_model(source: str, base: str | None = None, **options) -> DiffusionPipe
         pipe = load_pipeline(base, **options)
         try:
             pipe.load_lora_weights(source, cache_dir=options.get("cache_dir"), token=options.get("token"))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({reason})") from error
-        return pipe
+        if not pipe.get_list_adapters():
+            raise UserError(f"models names the LoRA {source!r}, none of whose weights fits {base!r}")
+        return _frozen(pipe)  # a LoRA comes in training mode, with its dropout
     return load_checkpoint(Path(source), base, **options)
 
 

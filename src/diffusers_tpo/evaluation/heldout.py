@@ -1,6 +1,8 @@
 """Held-out pairs: images with a matched prompt and mismatched ones, on which a model is judged. Knows nothing of training."""
 
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 
 import datasets
 import torch
@@ -38,6 +40,14 @@ class HeldOutPairs:
 
     def captions(self) -> list[str]:
         return [texts[0] for texts in self.prompts]
+
+    def content(self) -> list:
+        """What an answer about the pairs depends on, but for the model."""
+        cells = [self.rows[row][self.image_column] for row in range(len(self))]
+        images = [
+            sha256(cell["bytes"]).hexdigest() if cell.get("bytes") else Path(cell["path"]).name for cell in cells
+        ]
+        return [self.prompts, self.principles, self.resolution, images]
 
     def distinct(self, number: int) -> list[int]:
         """The first rows whose captions are all different, at most `number`."""

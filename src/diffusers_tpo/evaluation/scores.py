@@ -18,6 +18,11 @@ def _file_name(scorer: str) -> str:
     return scorer.replace(":", ".")
 
 
+def _given(scores: dict[str, list[float]]) -> int:
+    """How many scores are there."""
+    return sum(not math.isnan(value) for values in scores.values() for value in values)
+
+
 def read_scores(folder: Path, scorer: str) -> dict[int, dict[str, list[float]]]:
     """The batches that some process has judged, by number; a line that was cut off counts as not there."""
     found = {}
@@ -28,10 +33,12 @@ def read_scores(folder: Path, scorer: str) -> dict[int, dict[str, list[float]]]:
                 row = json.loads(line)
             except ValueError:
                 continue
-            found[row["batch"]] = {
+            scores = {
                 name: [math.nan if value is None else value for value in values]
                 for name, values in row["scores"].items()
             }
+            if _given(scores) >= _given(found.get(row["batch"], {})):
+                found[row["batch"]] = scores
     return found
 
 
@@ -53,12 +60,26 @@ def score_missing(
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(index, number) for index in range(len(prompts)) for number in range(images_per_prompt)]
     done = read_scores(folder, name)
-    open_batches = [batch for batch in range(math.ceil(len(jobs) / batch_size)) if batch not in done]
+    batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+
+    def is_done(batch: int) -> bool:
+        """False also where an image that is there has no score at all, for instance because an endpoint was down."""
+        scores = done.get(batch)
+        without = (
+            []
+            if scores is None
+            else [
+                job for place, job in enumerate(batches[batch]) if all(math.isnan(v[place]) for v in scores.values())
+            ]
+        )
+        return scores is not None and not any(image_path(images, *job).exists() for job in without)
+
+    open_batches = [batch for batch in range(len(batches)) if not is_done(batch)]
     mine = [batch for batch in open_batches if batch % state.num_processes == state.process_index]
     hidden = progress is None or not state.is_local_main_process
     with (folder / f"{_file_name(name)}-{state.process_index}.jsonl").open("a", encoding="utf-8") as file:
         for batch in tqdm(mine, desc=progress, disable=hidden or not mine):
-            part = jobs[batch * batch_size : (batch + 1) * batch_size]
+            part = batches[batch]
             loaded = [read_image(image_path(images, *job)) for job in part]
             there = [place for place, image in enumerate(loaded) if image is not None]
             judged = scorer([loaded[i] for i in there], [prompts[part[i][0]] for i in there]) if there else {}

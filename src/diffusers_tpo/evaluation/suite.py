@@ -83,7 +83,7 @@ class Suite:
         """All that an answer depends on, but for the model."""
         plain = ("num_inference_steps", "resolution", "images_per_prompt", "batch_size", "seed", "strata", "repeats")
         plain = {name: getattr(self, name) for name in (*plain, "retrieval_size", "score_batch_size")}
-        pairs = None if self.pairs is None else [self.pairs.prompts, self.pairs.principles, self.pairs.resolution]
+        pairs = None if self.pairs is None else self.pairs.content()
         return plain | {"prompts": text_hash([prompt.text for prompt in self.prompts]), "pairs": text_hash(pairs)}
 
     def begin(self, **others) -> None:
@@ -192,7 +192,7 @@ class Suite:
         captions = self.pairs.captions() if self.pairs is not None else []
         is_shared = captions == [prompt.text for prompt in self.prompts]
         results = Results(self.prompts, list(models), list(self.guidance_scales), shared=is_shared)
-        shape = (len(models), len(self.guidance_scales), len(self.prompts))
+        shape, givers = (len(models), len(self.guidance_scales), len(self.prompts)), {}
         for name, metrics in kinds.items() if self.prompts else ():
             for metric, kind in metrics.items():
                 results.kinds[metric], results.scores[metric] = kind, np.full(shape, np.nan)
@@ -200,6 +200,11 @@ class Suite:
                 for g, scale in enumerate(self.guidance_scales):
                     job = (len(self.prompts), self.images_per_prompt, self.score_batch_size)
                     for metric, values in score_table(self.scores(model, scale), name, *job).items():
+                        if givers.setdefault(metric, name) != name:
+                            raise UserError(
+                                f"scorers {givers[metric]} and {name} both give {metric!r}; leave one of them out"
+                            )
+                        results.kinds.setdefault(metric, "adherence")
                         results.scores.setdefault(metric, np.full(shape, np.nan))[m, g] = values
         first = None
         for model in models if self.pairs is not None else ():

@@ -48,7 +48,7 @@ def unscored(results: Results) -> list[str]:
     found = []
     for metric, scores in results.scores.items():
         for model, missing in zip(results.models, np.isnan(scores).sum(axis=(1, 2)), strict=True):
-            if missing and not np.isnan(scores).all():
+            if missing:
                 found.append(
                     f"{metric}: {missing} of {scores[0].size} prompts of {model} have no score; they are left out"
                 )

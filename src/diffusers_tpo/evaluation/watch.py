@@ -1,16 +1,18 @@
 """Judges a model while it trains and says which of its checkpoints is best. Knows nothing of losses or loops."""
 
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from diffusers import DiffusionPipeline
 
 from ..cards import markdown_table
 from ..data import Columns
 from ..errors import UserError
 from ..noising import Scheduler
-from .choose import Choice, choose_best
+from .choose import RULE, Choice, choose_best
 from .compare import compare, mean_over_prompts
 from .heldout import held_out_pairs
 from .intervals import bootstrap_interval
@@ -70,22 +72,39 @@ class CheckpointWatch:
     metric: str = "rule"
     judged: list[str] = field(default_factory=list)
 
-    def begin(self, pipe: DiffusionPipeline, scheduler: Scheduler, step: int) -> None:
+    def begin(self, pipe: DiffusionPipeline, scheduler: Scheduler, step: int, base: str = "") -> None:
         """Judges the base, before the first step; call it on every process.
 
         Args:
             step: from which the run goes on; what was asked of later checkpoints is forgotten.
+            base: changes when the base does.
 
         Raises:
-            UserError: if the folder holds answers under other settings.
+            UserError: if the folder holds answers under other settings, or the metric is none.
         """
-        self.suite.begin()
+        self.suite.begin(base=base)
         labels = {
-            int(path.stem.split("-")[1]): path.stem for path in self.suite.errors("").parent.glob("checkpoint-*")
+            int(path.stem.split("-")[1]): path.stem
+            for path in self.suite.errors("").parent.glob("checkpoint-*.safetensors")
         }
         self.judged = [labels[number] for number in sorted(labels) if number <= step]
-        if not self.suite.is_answered(BASE):
-            self.judge(BASE, pipe, scheduler)
+        self._ask(BASE, pipe, scheduler)
+        known = self.results([BASE]).values(BASE)
+        if self.metric not in (RULE, *known) and not self.metric.startswith("reward/"):
+            names = ", ".join(sorted(known))
+            raise UserError(
+                f"metric_for_best_model must be {RULE}, reward/margin or one of {names}, got {self.metric!r}"
+            )
+
+    def _ask(self, label: str, pipe: DiffusionPipeline, scheduler: Scheduler) -> None:
+        """Asks what is not answered yet, and leaves the random numbers of the training as they were."""
+        python_state, numpy_state = random.getstate(), np.random.get_state()
+        with torch.random.fork_rng():
+            self.suite.ask(label, pipe, scheduler, progress=False)
+            for name, scorer in self.scorers.items():
+                self.suite.score([label], name, scorer, progress=False)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
     def judge(self, label: str, pipe: DiffusionPipeline, scheduler: Scheduler) -> dict[str, float]:
         """Judges the present weights as `label`; call it on every process.
@@ -94,11 +113,8 @@ class CheckpointWatch:
             The mean of every metric, under `eval/<metric>`.
         """
         self.suite.forget(label)
-        self.suite.ask(label, pipe, scheduler, progress=False)
-        for name, scorer in self.scorers.items():
-            self.suite.score([label], name, scorer, progress=False)
-        if label != BASE:
-            self.judged = [name for name in self.judged if name != label] + [label]
+        self._ask(label, pipe, scheduler)
+        self.judged = [name for name in self.judged if name != label] + [label]
         values = self.results([BASE, label]).values(label)
         means = {f"eval/{name}": float(mean_over_prompts(part)) for name, part in values.items()}
         return {name: mean for name, mean in means.items() if np.isfinite(mean)}
@@ -119,14 +135,15 @@ class CheckpointWatch:
         """Name of the best checkpoint so far; `None` if there is none that the rule admits."""
         return self.choose().best if self.judged else None
 
-    def conclude(self, load_best: bool) -> tuple[str, str, str]:
+    def conclude(self, load_best: bool) -> tuple[str | None, str, str]:
         """The end of a run.
 
         Returns:
-            The checkpoint to end with, the best (if the rule admits one) or the last; the choice in words; what the card says.
+            The checkpoint to end with, `None` to keep the last weights; the choice in words; what the card says.
         """
         choice = self.choose()
-        label = choice.best if load_best and choice.best else self.judged[-1]
+        chosen = choice.best if load_best else None
+        label = chosen or self.judged[-1]
         results = self.results([BASE, label])
         before, after = results.values(BASE), results.values(label)
         rows = []
@@ -137,7 +154,7 @@ class CheckpointWatch:
             rows.append([name, str(old), str(bootstrap_interval(values)), str(gain)])
         table = markdown_table(["metric", "base", label, "paired difference"], rows)
         return (
-            label,
+            chosen,
             choice.sentence(),
             f"On {len(self.suite.pairs)} held-out pairs, mean with 95 % interval.\n\n{table}",
         )
