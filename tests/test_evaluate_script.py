@@ -250,6 +250,10 @@ def test_nothing_private_is_written(evaluate, tmp_path, runs):
         ({"models": ["base=x"]}, "models has two entries called 'base'"),
         ({"models": ["../up=x"]}, "cannot be a folder"),
         ({"models": ["no/such-folder/here"]}, "no/such-folder/here"),
+        (
+            {"models": ["nobody/nothing"]},
+            "models names 'nobody/nothing', which is no folder, and the Hub cannot be reached",
+        ),
         ({"sweep": "empty"}, "sweep 'empty' holds no checkpoint"),
         ({"sweep": "empty", "pairs": None, "scorers": "mine:brightness", "prompts": "p.txt"}, "metric rule needs"),
         ({"pairs": "no-such-folder/x"}, "pairs 'no-such-folder/x'"),

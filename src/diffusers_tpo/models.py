@@ -8,8 +8,8 @@ import torch
 from accelerate import load_checkpoint_in_model
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.training_utils import EMAModel
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -84,6 +84,10 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
         return "lora"
     try:
         hf_hub_download(source, "model_index.json", cache_dir=cache_dir, token=token)
+    except LocalEntryNotFoundError as error:  # no connection
+        if isinstance(try_to_load_from_cache(source, LORA_WEIGHTS, cache_dir), str):
+            return "lora"
+        raise UserError(f"models names {source!r}, which is no folder, and the Hub cannot be reached") from error
     except EntryNotFoundError:
         return "lora"
     except (OSError, ValueError) as error:
