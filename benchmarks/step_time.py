@@ -13,6 +13,7 @@ import torch
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
 from diffusers_tpo.adapters import add_lora
 from diffusers_tpo.families import family_of
+from diffusers_tpo.noising import sample_latents
 from diffusers_tpo.shapes.evaluate import load_model
 
 
@@ -40,7 +41,7 @@ def main():
         prompts = ["a small red circle on the left at night"] * args.batch_size * (1 if loss_type == "sft" else 2)
         start = time.perf_counter()
         with torch.no_grad():
-            latents = family.encode_images(pipe, pixels, [draw.generator("vae") for draw in draws])
+            latents = sample_latents(*family.encode_images(pipe, pixels), draws)
             cond = family.encode_prompts(pipe, prompts)
         noised = add_noise(scheduler, latents, draws).repeat(len(prompts) // args.batch_size)
         trainer.tpo_loss(pipe.unet, noised, cond, is_matched)[0].backward()

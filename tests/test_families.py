@@ -11,6 +11,7 @@ from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_sched
 from diffusers_tpo.adapters import add_lora, save_lora
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import FAMILIES, StableDiffusion, family_of
+from diffusers_tpo.noising import sample_latents
 
 
 PROMPTS = ["cat", "two dogs", "a", "red"]
@@ -117,7 +118,7 @@ def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe):
     family, pixels = family_of(pipe), torch.rand(3, 3, tiny.RESOLUTION, tiny.RESOLUTION) * 2 - 1
 
     def latents_of(rows):
-        return family.encode_images(pipe, pixels[rows], [torch.Generator().manual_seed(row) for row in rows])
+        return sample_latents(*family.encode_images(pipe, pixels[rows]), [Draw(0, row) for row in rows])
 
     whole = latents_of([0, 1, 2])
     assert whole.shape == (3, *LATENT) and whole.dtype == torch.float32
@@ -125,7 +126,7 @@ def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe):
     assert_close(latents_of([2, 1, 0]), whole.flip(0), **tiny.FLOAT_TOLERANCE)
     posterior, config = pipe.vae.encode(pixels).latent_dist, pipe.vae.config
     raw = whole / config.scaling_factor + (config.shift_factor or 0.0)  # as the pipelines do before they decode
-    expected = torch.stack([torch.randn(LATENT, generator=torch.Generator().manual_seed(row)) for row in range(3)])
+    expected = torch.stack([torch.randn(LATENT, generator=Draw(0, row).generator("vae")) for row in range(3)])
     assert_close((raw - posterior.mean) / posterior.std, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -233,3 +234,12 @@ def test_a_subclass_has_the_family_of_its_base_until_it_gets_its_own(monkeypatch
     monkeypatch.setitem(FAMILIES, Special, SpecialFamily())
     assert family_of(special).lora_targets == ("to_q",)
     assert family_of(pipe) is FAMILIES[StableDiffusionPipeline]
+
+
+def test_options_reach_the_family_that_has_them():
+    flux = tiny_families.make_pipe("flux")
+    family = family_of(flux, max_sequence_length=7, guidance_scale=3.5)
+    assert family.encode_prompts(flux, PROMPTS)["encoder_hidden_states"].shape[1] == 7
+    assert (family.guidance_scale, family_of(flux).guidance_scale) == (3.5, 1.0)
+    with pytest.raises(UserError, match="guidance_scale has no meaning for a StableDiffusionPipeline; leave it out"):
+        family_of(tiny.make_pipe(), max_sequence_length=None, guidance_scale=3.5)

@@ -42,6 +42,7 @@ from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.hub import push_folder
 from diffusers_tpo.models import fingerprint, load_pipeline
+from diffusers_tpo.noising import sample_latents
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
 from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
 
@@ -326,8 +327,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             batches += 1
             with accelerator.accumulate(denoiser):
                 with torch.no_grad():
-                    generators = [draw.generator("vae") for draw in batch.draws]
-                    latents = family.encode_images(pipe, batch.pixels, generators)
+                    latents = sample_latents(*family.encode_images(pipe, batch.pixels), batch.draws)
                     sizes = batch.sizes.to(accelerator.device).repeat(batch.prompts_per_image, 1)
                     cond = family.encode_prompts(pipe, batch.prompts) | family.encode_sizes(sizes)
                 noised = add_noise(scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)

@@ -47,6 +47,12 @@ class Noised:
         return Noised(*(None if x is None else x.repeat(n, *[1] * (x.ndim - 1)) for x in dataclasses.astuple(self)))
 
 
+def sample_latents(mean: Tensor, std: Tensor, draws: list[Draw]) -> Tensor:
+    """One sample of each row of the autoencoder's posterior, `(N, C, ...)`; row `i` is drawn by `draws[i]`."""
+    noise = torch.stack([torch.randn(mean.shape[1:], generator=draw.generator("vae")) for draw in draws])
+    return mean + std * noise.to(mean.device, mean.dtype)
+
+
 Scheduler = DDPMScheduler | FlowMatchEulerDiscreteScheduler
 
 

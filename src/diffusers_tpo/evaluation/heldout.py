@@ -16,7 +16,7 @@ from ..data import Columns, check_columns, check_text
 from ..errors import UserError
 from ..families import Family
 from ..images import Square, decode_image, transform_image
-from ..noising import Draw
+from ..noising import Draw, sample_latents
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class HeldOutPairs:
             squares = [self._square(draw) for draw in draws]
             pixels = torch.stack([square.pixels for square in squares])
             sizes[start : start + len(draws)] = torch.tensor([square.sizes for square in squares])
-            part = family.encode_images(pipe, pixels, [draw.generator("vae") for draw in draws]).float().cpu()
+            part = sample_latents(*family.encode_images(pipe, pixels), draws).cpu()
             if latents is None:
                 latents = torch.zeros(len(self), *part.shape[1:])
             latents[start : start + len(draws)] = part

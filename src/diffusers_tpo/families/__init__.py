@@ -4,6 +4,7 @@ To add a family without a fork, write a class with the members of [`Family`] and
 `FAMILIES[MyPipeline] = MyFamily()`. A family knows nothing of losses, adapters or data.
 """
 
+import dataclasses
 from typing import Protocol
 
 import torch
@@ -29,6 +30,7 @@ Conditioning = dict[str, Tensor]  # every value is batch-first, so it can be cac
 class Family(Protocol):
     denoiser: str  # the pipeline's component that is trained: "unet" or "transformer"
     lora_targets: tuple[str, ...]
+    text_encoders: tuple[str, ...]  # the components that `train_text_encoder` trains; empty if none can be
 
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> Conditioning:
         """Conditioning of `len(prompts)` rows."""
@@ -40,8 +42,8 @@ class Family(Protocol):
             sizes: `(N, 6)`, float32 pixels: original height and width, top and left of the crop, height and width of the crop.
         """
 
-    def encode_images(self, pipe: DiffusionPipeline, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """Scaled latents of pixels `(N, 3, H, W)` in [-1, 1]; row `i` samples with `generators[i]`."""
+    def encode_images(self, pipe: DiffusionPipeline, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents of pixels `(N, 3, H, W)` in [-1, 1], in float32."""
 
     def predict(self, denoiser: torch.nn.Module, latents: Tensor, timesteps: Tensor, cond: Conditioning) -> Tensor:
         """The denoiser's prediction, shaped like `latents`."""
@@ -55,15 +57,23 @@ FAMILIES: dict[type[DiffusionPipeline], Family] = {
 }
 
 
-def family_of(pipe: DiffusionPipeline) -> Family:
+def family_of(pipe: DiffusionPipeline, **options) -> Family:
     """The family of a pipeline, by its class or the nearest known base class.
 
+    Args:
+        options: what the family is told besides, such as `max_sequence_length`; `None` keeps its default.
+
     Raises:
-        UserError: if no family is known for it.
+        UserError: if no family is known for it, or an option is not one of the family's.
     """
+    given = {name: value for name, value in options.items() if value is not None}
     for base in type(pipe).__mro__:
         if base in FAMILIES:
-            return FAMILIES[base]
+            family = FAMILIES[base]
+            for name in given:
+                if not hasattr(family, name):
+                    raise UserError(f"{name} has no meaning for a {type(pipe).__name__}; leave it out")
+            return dataclasses.replace(family, **given) if given else family
     known = ", ".join(sorted(cls.__name__ for cls in FAMILIES))
     raise UserError(
         f"pretrained_model_name_or_path is a {type(pipe).__name__}, which has no family here; use one of {known}, or add "

@@ -1,5 +1,7 @@
 """FLUX.1, guidance-distilled (dev) and schnell: a transformer over packed latents that predicts the flow from image to noise."""
 
+from dataclasses import dataclass
+
 import torch
 from accelerate.utils import extract_model_from_parallel
 from diffusers import FluxPipeline
@@ -8,14 +10,20 @@ from torch import Tensor
 from .stable_diffusion_3 import StableDiffusion3
 
 
+@dataclass(frozen=True)
 class Flux(StableDiffusion3):
-    """`guidance` is the scale that a guidance-distilled model is told while it trains; 1 leaves the distilled one as it is."""
+    """`guidance_scale` is what a guidance-distilled model is told while it trains; 1 leaves the distilled one as it is."""
+
+    max_sequence_length: int = 512
+    guidance_scale: float = 1.0
 
     lora_targets = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
-    guidance = 1.0
+    text_encoders = ("text_encoder",)
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
-        embeddings, pooled, _ = pipe.encode_prompt(prompts, device=pipe.text_encoder.device)
+        embeddings, pooled, _ = pipe.encode_prompt(
+            prompts, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
+        )
         return {"encoder_hidden_states": embeddings, "pooled_projections": pooled}
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
@@ -25,7 +33,7 @@ class Flux(StableDiffusion3):
         packed = denoiser(
             hidden_states=FluxPipeline._pack_latents(latents, rows, channels, height, width),
             timestep=timesteps.to(latents.dtype) / 1000,  # the unit of its embedding, whatever the schedule's length
-            guidance=torch.full((rows,), self.guidance, **place) if is_distilled else None,
+            guidance=torch.full((rows,), self.guidance_scale, **place) if is_distilled else None,
             txt_ids=torch.zeros(cond["encoder_hidden_states"].shape[1], 3, **place),
             img_ids=FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, **place),
             **cond,

@@ -1,12 +1,15 @@
 """Stable Diffusion 1.x and 2.x: one text encoder and a UNet that predicts noise or velocity."""
 
-import torch
+from dataclasses import dataclass
+
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class StableDiffusion:
     denoiser = "unet"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    text_encoders = ("text_encoder",)
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _ = pipe.encode_prompt(
@@ -17,9 +20,10 @@ class StableDiffusion:
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def encode_images(self, pipe, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
         posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
-        return posterior.sample(generator=generators).float() * pipe.vae.config.scaling_factor
+        scale = pipe.vae.config.scaling_factor
+        return posterior.mean.float() * scale, posterior.std.float() * scale
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         return denoiser(latents, timesteps, encoder_hidden_states=cond["encoder_hidden_states"]).sample

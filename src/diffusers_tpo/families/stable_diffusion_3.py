@@ -1,10 +1,16 @@
 """Stable Diffusion 3 and 3.5: up to three text encoders and a transformer that predicts the flow from image to noise."""
 
-import torch
+from dataclasses import dataclass
+
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class StableDiffusion3:
+    """`max_sequence_length` counts T5's tokens."""
+
+    max_sequence_length: int = 256
+
     denoiser = "transformer"
     lora_targets = (
         "attn.to_q",
@@ -16,20 +22,26 @@ class StableDiffusion3:
         "add_v_proj",
         "to_add_out",
     )
+    text_encoders = ("text_encoder", "text_encoder_2")
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _, pooled, _ = pipe.encode_prompt(
-            prompts, None, None, device=pipe.text_encoder.device, do_classifier_free_guidance=False
+            prompts,
+            None,
+            None,
+            device=pipe.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
         )
         return {"encoder_hidden_states": embeddings, "pooled_projections": pooled}
 
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def encode_images(self, pipe, pixels: Tensor, generators: list[torch.Generator]) -> Tensor:
+    def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
         posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
-        latents = posterior.sample(generator=generators).float()
-        return (latents - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
+        shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
+        return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         return denoiser(hidden_states=latents, timestep=timesteps, **cond).sample

@@ -1,11 +1,16 @@
 """Stable Diffusion XL: two text encoders and a UNet that is also told the size and the crop of the image."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from .stable_diffusion import StableDiffusion
 
 
+@dataclass(frozen=True)
 class StableDiffusionXL(StableDiffusion):
+    text_encoders = ("text_encoder", "text_encoder_2")
+
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _, pooled, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder_2.device, num_images_per_prompt=1, do_classifier_free_guidance=False
