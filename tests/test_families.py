@@ -4,7 +4,7 @@ import pytest
 import tiny
 import tiny_families
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
+from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusionPipeline, UNet2DModel
 from torch.testing import assert_close
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
@@ -35,45 +35,55 @@ def denoiser_of(pipe):
     return getattr(pipe, family_of(pipe).denoiser)
 
 
-def steps_of(pipe, prompts: list[str], **options) -> dict:
-    """What the denoiser gets and gives in the first step of the pipeline."""
+def first_step(pipe, prompts: list[str], **options) -> dict:
+    """What the pipeline gives to its denoiser and to its scheduler in the first step, without guidance."""
     seen = {}
 
     def keep(module, args, kwargs, output):
-        seen.setdefault("call", (args, kwargs, output[0]))
+        seen.setdefault("denoiser", (args, kwargs))
 
-    hook = denoiser_of(pipe).register_forward_hook(keep, with_kwargs=True)
+    hook, step = denoiser_of(pipe).register_forward_hook(keep, with_kwargs=True), pipe.scheduler.step
+
+    def keep_step(prediction, timestep, latents, *args, **kwargs):
+        seen.setdefault("scheduler", [prediction.clone(), torch.as_tensor(timestep), latents.clone()])
+        return step(prediction, timestep, latents, *args, **kwargs)
+
+    pipe.scheduler.step = keep_step
     size = {"height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
-    pipe(prompts, num_inference_steps=2, guidance_scale=1.0, output_type="latent", **size, **options)
-    hook.remove()
-    return seen["call"]
+    try:
+        pipe(prompts, num_inference_steps=2, output_type="latent", **(tiny_families.NO_GUIDANCE | size | options))
+    finally:
+        hook.remove()
+        del pipe.scheduler.step
+    return seen
+
+
+def unpacked(pipe, latents: torch.Tensor) -> torch.Tensor:
+    """Latents `(N, C, H, W)` from the tokens of a pipeline that packs patches of 2x2."""
+    return latents if latents.ndim != 3 else FluxPipeline._unpack_latents(latents, *LATENT[1:], vae_scale_factor=1)
 
 
 @torch.no_grad()
 def test_predict_is_what_the_pipeline_computes_in_a_denoising_step(pipe):
+    """What it gives its denoiser is compared too, as random weights may hardly react to it."""
     family, denoiser = family_of(pipe), denoiser_of(pipe)
     generators = [torch.Generator().manual_seed(row) for row in range(2)]
-    args, kwargs, wanted = steps_of(pipe, PROMPTS[:2], generator=generators)
-    given, calls = {}, []
+    step = first_step(pipe, PROMPTS[:2], generator=generators)
+    wanted, timestep, latents = step["scheduler"]
+    wanted, latents = unpacked(pipe, wanted), unpacked(pipe, latents)
+    given = {}
 
     def keep(module, args, kwargs, output):
-        calls.append((args, kwargs, output[0]))
+        given.update(kwargs)
 
-    is_flux = "img_ids" in kwargs
-    latents = args[0] if args else kwargs["hidden_states"]
-    if is_flux:
-        latents = pipe._unpack_latents(latents, *LATENT[1:], vae_scale_factor=1)
-    timesteps = args[1] if args else kwargs["timestep"]
-    timesteps = timesteps.expand(2) * (1000 if is_flux else 1)
     hook = denoiser.register_forward_hook(keep, with_kwargs=True)
+    timesteps = timestep.expand(2)
     mine = family.predict(denoiser, latents, timesteps, encode(pipe, PROMPTS[:2]))
     hook.remove()
-    assert_close(calls[0][2], wanted, rtol=1e-4, atol=1e-5)  # with all that the pipeline gives besides
-    given = calls[0][1]
+    assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
     for name in ("pooled_projections", "img_ids", "txt_ids", "guidance"):
-        if kwargs.get(name) is not None:
-            assert_close(given[name].float(), kwargs[name].float()), name
-    assert mine.shape == latents.shape
+        if step["denoiser"][1].get(name) is not None:
+            assert_close(given[name].float(), step["denoiser"][1][name].float()), name
     other = family.predict(denoiser, latents, timesteps, encode(pipe, PROMPTS[2:]))
     assert (other - mine).abs().max() > 1e-5  # the prompt matters
 
@@ -81,9 +91,8 @@ def test_predict_is_what_the_pipeline_computes_in_a_denoising_step(pipe):
 @torch.no_grad()
 def test_velocity_models_too():
     pipe = tiny.make_pipe("v_prediction")
-    args, _, wanted = steps_of(pipe, PROMPTS[:2])
-    mine = family_of(pipe).predict(pipe.unet, args[0], args[1].expand(2), encode(pipe, PROMPTS[:2]))
-    assert_close(mine, wanted)
+    wanted, timestep, latents = first_step(pipe, PROMPTS[:2])["scheduler"]
+    assert_close(family_of(pipe).predict(pipe.unet, latents, timestep.expand(2), encode(pipe, PROMPTS[:2])), wanted)
 
 
 @torch.no_grad()
@@ -203,7 +212,8 @@ def test_sdxl_is_told_the_sizes_of_the_image():
     whole = family.predict(pipe.unet, latents, timesteps, encode(pipe, PROMPTS[:2]))
     other = family.predict(pipe.unet, latents, timesteps, encode(pipe, PROMPTS[:2], sizes))
     assert (whole - other).abs().max() > 1e-5
-    called = steps_of(pipe, PROMPTS[:2], original_size=(64, 32), crops_coords_top_left=(0, 8), target_size=(16, 16))
+    told = {"original_size": (64, 32), "crops_coords_top_left": (0, 8), "target_size": (16, 16)}
+    called = first_step(pipe, PROMPTS[:2], **told)["denoiser"]
     assert_close(called[1]["added_cond_kwargs"]["time_ids"], sizes)
 
 

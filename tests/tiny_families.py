@@ -154,6 +154,7 @@ def make_schnell() -> FluxPipeline:
     return make_flux(guidance_embeds=False)
 
 
+NO_GUIDANCE = {"guidance_scale": 1.0}  # flags of a pipeline's call
 MAKERS = {"sd": tiny.make_pipe, "sdxl": make_sdxl, "sd3": make_sd3, "flux": make_flux, "schnell": make_schnell}
 
 
