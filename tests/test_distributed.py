@@ -81,3 +81,10 @@ def test_the_baseline_of_tkto_is_that_of_all_processes(launch, tmp_path_factory,
     assert whole[0][0]["loss"] == two[0][0]["loss"] == pytest.approx(0.5)
     by_class = ("reward/matched", "reward/matched_relative", "reward/mismatched", "error/matched", "clipped_fraction")
     assert_same_run(whole, two, but=by_class)  # a process may lack a class
+
+
+def test_trained_text_encoders_see_the_gradients_of_all_processes(launch):
+    flags = {"train_text_encoder": True, "loss_type": "sft"}
+    whole, two = (launch(processes, **flags, train_batch_size=4 // processes) for processes in (1, 2))
+    assert_same_run(whole, two)
+    assert len(two[1]) == len(whole[1]) and any("text_" in name for name in two[1])

@@ -17,7 +17,8 @@ ALLOWED = {
     "files": {"errors"},
     "checkpoints": {"errors", "files"},
     "hub": {"errors"},
-    "data": {"errors", "images", "negatives", "noising"},
+    "data": {"buckets", "errors", "images", "negatives", "noising"},
+    "buckets": {"errors", "images"},
     "images": {"errors", "noising"},
     "validation": {"errors"},
     "cards": {"errors"},
@@ -25,7 +26,7 @@ ALLOWED = {
     "negatives": {"cards", "chat", "errors", "evaluation", "files", "show"},
     "chat": {"errors"},
     "show": set(),
-    "models": {"adapters", "checkpoints", "errors", "families"},
+    "models": {"adapters", "checkpoints", "errors", "families", "text_encoders"},
     "cache": {"errors", "families", "noising"},
     "evaluation": {
         "cards",
@@ -40,6 +41,9 @@ ALLOWED = {
         "noising",
         "show",
     },
+    "text_encoders": {"adapters", "errors", "families"},
+    "encoding": {"data", "families", "noising", "text_encoders"},
+    "arguments": {"errors", "evaluation", "negatives"},
     "trainer": {"errors", "losses", "noising", "families", "adapters"},
     "__init__": {"noising", "trainer"},
 }

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.integrations import PeftAdapterMixin as TransformersAdapterMixin
 
 from .errors import UserError
 
@@ -31,8 +33,12 @@ def add_lora(
         alpha: scale of the update times `rank`; `None` takes `rank`, so the scale is one.
 
     Raises:
-        UserError: if no module of that name exists, or the rank is below 1.
+        UserError: if no module of that name exists, the rank is below 1, or the denoiser takes no adapters.
     """
+    if not isinstance(denoiser, (PeftAdapterMixin, TransformersAdapterMixin)):
+        raise UserError(
+            f"use_lora adds adapters, and diffusers loads none into a {type(denoiser).__name__}; leave it out and train in full"
+        )
     if rank < 1:
         raise UserError(f"rank must be at least 1, got {rank}")
     denoiser.requires_grad_(False)
@@ -94,30 +100,58 @@ def load_lora_state(denoiser: nn.Module, state: dict[str, Tensor]) -> None:
     set_peft_model_state_dict(bare, state)
 
 
-def save_lora(pipe_class: type[DiffusionPipeline], denoiser: nn.Module, name: str, folder) -> None:
+def save_lora(
+    pipe_class: type[DiffusionPipeline],
+    denoiser: nn.Module,
+    name: str,
+    folder,
+    text_encoders: dict[str, nn.Module] | None = None,
+) -> None:
     """Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(folder)` of any pipeline of the class reads.
 
     Args:
         name: the denoiser's name in the pipeline, "unet" or "transformer".
+        text_encoders: those that carry a LoRA too, by their names in the pipeline.
     """
-    bare = extract_model_from_parallel(denoiser)
-    weights = {f"{name}_lora_layers": lora_state(bare)}
-    metadata = {f"{name}_lora_adapter_metadata": bare.peft_config["default"].to_dict()}
+    weights, metadata = {}, {}
+    for part, module in {name: denoiser, **(text_encoders or {})}.items():
+        bare = extract_model_from_parallel(module)
+        weights[f"{part}_lora_layers"] = lora_state(bare)
+        metadata[f"{part}_lora_adapter_metadata"] = bare.peft_config["default"].to_dict()
     pipe_class.save_lora_weights(folder, **weights, **metadata)
 
 
-def register_lora_hooks(accelerator) -> None:
-    """Makes `accelerator.save_state` and `load_state` handle only the LoRA weights of the prepared denoiser."""
+def load_trained(modules: dict[str, nn.Module], use_lora: bool, folder) -> None:
+    """Reads the file that [`register_hooks`] wrote for each module, by name."""
+    for name, module in modules.items():
+        state = load_file(Path(folder) / f"{name}.safetensors")
+        load_lora_state(module, state) if use_lora else module.load_state_dict(state)
+
+
+def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Module]) -> None:
+    """Makes `accelerator.save_state` and `load_state` handle what is trained and nothing else.
+
+    Args:
+        use_lora: of the prepared denoiser only the LoRA is written, to `lora.safetensors`; else accelerate writes it.
+        text_encoders: those that are trained, by name; each, or its LoRA, has a file of that name.
+    """
+
+    def state_of(module: nn.Module) -> dict[str, Tensor]:
+        return lora_state(module) if use_lora else module.state_dict()
 
     def save(models, weights, folder):
         if accelerator.is_main_process:
-            save_file(
-                {name: value.contiguous() for name, value in lora_state(models[0]).items()}, Path(folder) / LORA_FILE
-            )
-        weights.clear()
+            trained = {LORA_FILE: models[0]} if use_lora else {}
+            trained |= {f"{name}.safetensors": module for name, module in text_encoders.items()}
+            for file, module in trained.items():
+                save_file({key: value.contiguous() for key, value in state_of(module).items()}, Path(folder) / file)
+        if use_lora:
+            weights.clear()
 
     def load(models, folder):
-        load_lora_state(models.pop(), load_file(Path(folder) / LORA_FILE))
+        if use_lora:
+            load_lora_state(models.pop(), load_file(Path(folder) / LORA_FILE))
+        load_trained(text_encoders, use_lora, folder)
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 from accelerate import load_checkpoint_in_model
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
 from diffusers.training_utils import EMAModel
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .adapters import LORA_FILE, add_lora, load_lora_state
+from .adapters import LORA_FILE, add_lora, load_lora_state, load_trained
 from .checkpoints import STATE, read_state
-from .errors import UserError
+from .errors import UserError, require
 from .families import family_of
+from .text_encoders import train_text_encoders
 
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -28,34 +29,69 @@ def load_pipeline(
     revision: str | None = None,
     variant: str | None = None,
     vae: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | dict[str, torch.dtype] = torch.float32,
     cache_dir: str | None = None,
     token: str | None = None,
+    quantization: PipelineQuantizationConfig | None = None,
 ) -> DiffusionPipeline:
     """A pipeline whose modules are frozen and in evaluation mode.
 
     Args:
         source: Hub id or folder.
         vae: Hub id or folder of another VAE.
+        dtype: of all weights, or by component, with `default` for the others.
+        quantization: see [`bnb_quantization`].
 
     Raises:
         UserError: if it cannot be loaded, with the reason.
     """
-    options = {"dtype": dtype, "cache_dir": cache_dir, "token": token}
+    options = {"cache_dir": cache_dir, "token": token}
+    kind = {"revision": revision, "variant": variant, "quantization_config": quantization}
     try:
-        pipe = DiffusionPipeline.from_pretrained(source, revision=revision, variant=variant, **options)
+        pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, **kind, **options)
         if vae:
-            pipe.vae = AutoencoderKL.from_pretrained(vae, **options)
+            pipe.vae = AutoencoderKL.from_pretrained(vae, dtype=pipe.vae.dtype, **options)
     except (
         OSError,
         ValueError,
+        ImportError,  # of what a quantised model needs
+        RuntimeError,  # of a quantised model where there is no GPU
         SafetensorError,
-        AttributeError,
-    ) as error:  # the last where diffusers has no such pipeline class
+        AttributeError,  # where diffusers has no such pipeline class
+    ) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
     pipe.set_progress_bar_config(disable=True)
     return _frozen(pipe)
+
+
+def bnb_quantization(
+    load_in_4bit: bool, load_in_8bit: bool, config_path: str | None, compute_dtype: torch.dtype
+) -> PipelineQuantizationConfig | None:
+    """Quantises the denoiser with bitsandbytes as it is loaded; `None` if nothing is asked for.
+
+    Args:
+        config_path: JSON file with the arguments of a `BitsAndBytesConfig`, instead of the two presets.
+        compute_dtype: of the products with 4-bit weights, unless the file names one.
+
+    Raises:
+        UserError: if more than one is asked for, or the file is not such a configuration.
+    """
+    asked = [load_in_4bit, load_in_8bit, config_path is not None]
+    if sum(asked) > 1:
+        raise UserError("give at most one of load_in_4bit, load_in_8bit and bnb_quantization_config_path")
+    if not any(asked):
+        return None
+    require("bitsandbytes", extra="bnb")
+    preset = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if load_in_4bit else {"load_in_8bit": True}
+    try:
+        arguments = preset if config_path is None else json.loads(Path(config_path).read_text())
+        config = BitsAndBytesConfig(**({"bnb_4bit_compute_dtype": compute_dtype} | arguments))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"bnb_quantization_config_path {config_path!r} is no configuration of bitsandbytes ({error})"
+        ) from error
+    return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(("unet", "transformer"), config))
 
 
 def _frozen(pipe: DiffusionPipeline) -> DiffusionPipeline:
@@ -160,8 +196,14 @@ def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> Dif
             load_lora_state(denoiser, load_file(checkpoint / LORA_FILE))
             trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
         else:
+            shape = {}
             load_checkpoint_in_model(denoiser, str(checkpoint), strict=True)
             trained = list(denoiser.parameters())
+        if config.get("train_text_encoder"):
+            lora = {"rank": config["rank"], **shape} if shape else None
+            text = train_text_encoders(pipe, family, lora, needs_reference=False)
+            load_trained(text.modules(), bool(lora), checkpoint)
+            trained += text.parameters()
         if config.get("use_ema"):
             averages = EMAModel(trained)
             averages.load_state_dict(torch.load(checkpoint / EMA_STATE, weights_only=True))
@@ -169,5 +211,4 @@ def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> Dif
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"models names the checkpoint {str(checkpoint)!r}, which does not load ({reason})") from error
-    denoiser.requires_grad_(False).eval()
-    return pipe
+    return _frozen(pipe)

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
-from diffusers.training_utils import compute_snr
+from diffusers.training_utils import (
+    compute_density_for_timestep_sampling,
+    compute_loss_weighting_for_sd3,
+    compute_snr,
+)
 from torch import Tensor
 
 from .errors import UserError
@@ -92,11 +96,15 @@ def add_noise(
     timestep_range: tuple[float, float] = (0.0, 1.0),
     noise_offset: float = 0.0,
     snr_gamma: float | None = None,
+    weighting_scheme: str = "none",
+    logit_mean: float = 0.0,
+    logit_std: float = 1.0,
+    mode_scale: float = 1.29,
 ) -> Noised:
     """Noises each row at a random timestep.
 
-    A flow model sees `(1 - sigma) x0 + sigma noise` and predicts `noise - x0`; `sigma` is uniform before the schedule's shift, as
-    in https://huggingface.co/papers/2403.03206, section 3.1 and equation 23.
+    A flow model sees `(1 - sigma) x0 + sigma noise` and predicts `noise - x0`; see https://huggingface.co/papers/2403.03206,
+    section 3.1 for the density of `sigma` before the schedule's shift, and equation 23 for the shift.
 
     Args:
         scheduler: see [`training_scheduler`].
@@ -107,18 +115,26 @@ def add_noise(
         noise_offset: adds this much of one normal number per row and channel to the noise.
         snr_gamma: if set, fills `weights` with min-SNR weights (https://huggingface.co/papers/2303.09556, section 3.4);
             diffusion only.
+        weighting_scheme: flow only. "logit_normal" (with `logit_mean` and `logit_std`) and "mode" (with `mode_scale`) draw sigma
+            from that density instead of evenly; "sigma_sqrt" and "cosmap" draw it evenly and fill `weights`.
 
     Returns:
         [`Noised`], on the device and in the dtype of `latents`.
 
     Raises:
-        UserError: for min-SNR weights of a flow.
+        UserError: for min-SNR weights of a flow, or a weighting scheme of a diffusion model.
     """
     generators = [draw.generator("noise") for draw in draws]
     is_flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
     if is_flow:
         low, high = timestep_range
-        uniform = torch.stack([torch.rand((), generator=g) for g in generators]) * (high - low) + low
+        shape = {"logit_mean": logit_mean, "logit_std": logit_std, "mode_scale": mode_scale}
+        shares = [compute_density_for_timestep_sampling(weighting_scheme, 1, **shape, generator=g) for g in generators]
+        shares = torch.cat(shares) * (high - low) + low
+    elif weighting_scheme != "none":
+        raise UserError(
+            f"weighting_scheme {weighting_scheme!r} is for flow models, and this is a diffusion model; leave it out"
+        )
     else:
         low, high = (round(bound * scheduler.config.num_train_timesteps) for bound in timestep_range)
         timesteps = torch.stack([torch.randint(low, high, (), generator=g) for g in generators])
@@ -132,7 +148,7 @@ def add_noise(
             raise UserError(
                 "snr_gamma weighs the timesteps of diffusion models, and this is a flow model; leave it out"
             )
-        return _flow(scheduler, latents, noise, uniform.to(latents.device))
+        return _flow(scheduler, latents, noise, shares.to(latents.device), weighting_scheme)
     timesteps = timesteps.to(latents.device)
     is_velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
@@ -143,8 +159,12 @@ def add_noise(
     return Noised(scheduler.add_noise(latents, noise, timesteps), timesteps, target, weights)
 
 
-def _flow(scheduler: FlowMatchEulerDiscreteScheduler, latents: Tensor, noise: Tensor, uniform: Tensor) -> Noised:
-    shift = scheduler.config.shift
-    sigmas = shift * uniform / (1 + (shift - 1) * uniform)
+def _flow(scheduler, latents: Tensor, noise: Tensor, shares: Tensor, weighting_scheme: str) -> Noised:
+    """Noises each row at this share `(N,)` of the way to noise, before the shift."""
+    steps, shift = scheduler.config.num_train_timesteps, scheduler.config.shift
+    sigmas = shift * shares / (1 + (shift - 1) * shares)
     wide = sigmas.view(-1, *[1] * (latents.ndim - 1)).to(latents.dtype)
-    return Noised((1 - wide) * latents + wide * noise, sigmas * scheduler.config.num_train_timesteps, noise - latents)
+    weights = None
+    if weighting_scheme in ("sigma_sqrt", "cosmap"):  # one over sigma squared would be infinite at 0
+        weights = compute_loss_weighting_for_sd3(weighting_scheme, sigmas.clamp(min=1 / steps))
+    return Noised((1 - wide) * latents + wide * noise, sigmas * steps, noise - latents, weights)

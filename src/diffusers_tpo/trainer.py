@@ -116,7 +116,12 @@ class TPOTrainer:
         return denoising_error(prediction.to(noised.target.device), noised.target)
 
     def tpo_loss(
-        self, denoiser: nn.Module, noised: Noised, cond: Conditioning, is_matched: Tensor | None = None
+        self,
+        denoiser: nn.Module,
+        noised: Noised,
+        cond: Conditioning,
+        is_matched: Tensor | None = None,
+        ref_cond: Conditioning | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch of rows.
 
@@ -128,6 +133,7 @@ class TPOTrainer:
             noised: `N` rows.
             cond: conditioning of `N` rows.
             is_matched: `(N,)` boolean; `None` for supervised fine-tuning, where all rows are.
+            ref_cond: what the reference is given instead of `cond`, where the text encoders are trained too.
 
         Returns:
             The scalar loss and detached scalars of this process: see the metrics in the README.
@@ -141,10 +147,11 @@ class TPOTrainer:
             return loss, {"loss": loss.detach(), "error/matched": error.detach().mean()}
 
         images = self._count_images(is_matched)
-        ref_error = self.reference_error(
-            denoiser, noised, cond
-        )  # first: switching adapters off breaks the policy's graph
-        baseline = self._shuffled_reward(denoiser, noised, cond, is_matched) if self._needs_shuffled() else None
+        ref_cond = cond if ref_cond is None else ref_cond
+        # The reference comes first: switching adapters off breaks the policy's graph.
+        ref_error = self.reference_error(denoiser, noised, ref_cond)
+        shuffled = self._needs_shuffled()
+        baseline = self._shuffled_reward(denoiser, noised, cond, is_matched, ref_cond) if shuffled else None
         prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
         error = denoising_error(prediction, noised.target)
         reward = implicit_reward(error, ref_error)
@@ -214,7 +221,9 @@ class TPOTrainer:
         return torch.stack(means).mean()
 
     @torch.no_grad()
-    def _shuffled_reward(self, denoiser: nn.Module, noised: Noised, cond: Conditioning, is_matched: Tensor) -> Tensor:
+    def _shuffled_reward(
+        self, denoiser: nn.Module, noised: Noised, cond: Conditioning, is_matched: Tensor, ref_cond: Conditioning
+    ) -> Tensor:
         """Mean reward of the matched images with their neighbours' prompts: an estimate of the policy's KL divergence."""
         rows = (
             is_matched.nonzero().flatten()
@@ -224,8 +233,10 @@ class TPOTrainer:
         sums = torch.zeros(2, device=noised.latents.device)
         if len(rows) > 1:
             images = Noised(noised.latents[rows], noised.timesteps[rows], noised.target[rows])
-            other = {name: value[rows.roll(1)] for name, value in cond.items()}
-            reward = self.reference_error(denoiser, images, other) - self.denoising_error(denoiser, images, other)
+            other, ref_other = (
+                {name: value[rows.roll(1)] for name, value in part.items()} for part in (cond, ref_cond)
+            )
+            reward = self.reference_error(denoiser, images, ref_other) - self.denoising_error(denoiser, images, other)
             sums = torch.stack([reward.sum(), torch.tensor(float(len(rows)), device=reward.device)])
         total, count = reduce(sums, "sum")
         return (total / count.clamp(min=1)).clamp(min=0)

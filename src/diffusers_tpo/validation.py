@@ -8,10 +8,11 @@ import torch
 
 
 @contextlib.contextmanager
-def averaged_weights(ema, parameters: list[torch.nn.Parameter], denoiser: torch.nn.Module):
-    """The denoiser in evaluation mode with the averages of an `EMAModel` in place of `parameters`; restores both."""
-    was_training = denoiser.training
-    denoiser.eval()
+def averaged_weights(ema, parameters: list[torch.nn.Parameter], *modules: torch.nn.Module):
+    """What is trained in evaluation mode with the averages of an `EMAModel` in place of `parameters`; restores both."""
+    was_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
     if ema is not None:
         ema.store(parameters)
         ema.copy_to(parameters)
@@ -20,7 +21,8 @@ def averaged_weights(ema, parameters: list[torch.nn.Parameter], denoiser: torch.
     finally:
         if ema is not None:
             ema.restore(parameters)
-        denoiser.train(was_training)
+        for module, mode in zip(modules, was_training, strict=True):
+            module.train(mode)
 
 
 @torch.no_grad()
