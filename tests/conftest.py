@@ -93,3 +93,21 @@ def run_script(monkeypatch, small_flags):
             reset_accelerate()
 
     return run
+
+
+@pytest.fixture
+def refused(run_script, tmp_path, capsys):
+    """Runs the script with wrong input and returns the one sentence that the user sees."""
+
+    def run(**flags) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            run_script(**({"use_lora": True, "max_train_steps": 1, "output_dir": tmp_path / "model"} | flags))
+        assert stopped.value.code == 2
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        sentences = [line for line in message.splitlines() if line.startswith("error: ")]
+        assert len(sentences) == 1
+        return sentences[0]
+
+    return run

@@ -42,7 +42,7 @@ from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.hub import push_folder
-from diffusers_tpo.models import bnb_quantization, fingerprint, load_pipeline
+from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
 from diffusers_tpo.text_encoders import train_text_encoders
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
 from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
@@ -88,7 +88,7 @@ def load_base(model: ModelArguments, half: torch.dtype, run: RunArguments):
     kind = (model.revision, model.variant, model.pretrained_vae_model_name_or_path)
     dtype = {"vae": torch.float32, "default": half} if model.use_lora else torch.float32
     bits = (model.load_in_4bit, model.load_in_8bit, model.bnb_quantization_config_path)
-    options = {"cache_dir": run.cache_dir, "token": run.hub_token, "quantization": bnb_quantization(*bits, half)}
+    options = {"cache_dir": run.cache_dir, "token": run.hub_token, "quantization": bnb_config(*bits, half)}
     return load_pipeline(model.pretrained_model_name_or_path, *kind, dtype, **options)
 
 
@@ -116,7 +116,7 @@ def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, c
 
 
 def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: TrainingArguments, evals, run):
-    check_arguments(data, args, evals, run)
+    check_arguments(model, data, args, evals, run)
     output = Path(run.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,

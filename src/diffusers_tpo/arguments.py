@@ -138,7 +138,14 @@ class RunArguments:
     hub_token: str | None = flag(None, "Unsafe on a shared machine; `hf auth login` is better. Never stored.")
 
 
-def check_arguments(data: DataArguments, args: TrainingArguments, evals: EvaluationConfig, run: RunArguments):
+def check_arguments(
+    model: ModelArguments, data: DataArguments, args: TrainingArguments, evals: EvaluationConfig, run: RunArguments
+) -> None:
+    """Checks what can be said without loading anything.
+
+    Raises:
+        UserError: naming the flags that do not go together, or a value out of range.
+    """
     if (data.dataset_name is None) == (data.train_data_dir is None):
         raise UserError("give exactly one of dataset_name and train_data_dir")
     if data.streaming and (run.max_train_steps is None or run.dataloader_num_workers):
@@ -159,6 +166,14 @@ def check_arguments(data: DataArguments, args: TrainingArguments, evals: Evaluat
         raise UserError(f"load_best_model_at_end needs eval_steps to be {needed}, got {evals.eval_steps}")
     if wrong := [name for name in data.principles if name not in PRINCIPLES]:
         raise UserError(f"principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
+    if (model.load_in_4bit or model.load_in_8bit or model.bnb_quantization_config_path) and not model.use_lora:
+        raise UserError("a quantised base cannot be trained itself: add use_lora, or leave the quantisation out")
+    if not -1 <= args.mode_scale <= 1.75:
+        raise UserError(f"mode_scale must lie between -1 and 1.75, got {args.mode_scale}")
+    if not args.logit_std > 0:
+        raise UserError(f"logit_std must be greater than 0, got {args.logit_std}")
+    if args.text_encoder_lr is not None and not model.train_text_encoder:
+        raise UserError("text_encoder_lr needs train_text_encoder")
     if args.use_8bit_adam:
         require("bitsandbytes", extra="bnb")
         if not torch.cuda.is_available():

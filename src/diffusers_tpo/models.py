@@ -32,7 +32,7 @@ def load_pipeline(
     dtype: torch.dtype | dict[str, torch.dtype] = torch.float32,
     cache_dir: str | None = None,
     token: str | None = None,
-    quantization: PipelineQuantizationConfig | None = None,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> DiffusionPipeline:
     """A pipeline whose modules are frozen and in evaluation mode.
 
@@ -40,14 +40,18 @@ def load_pipeline(
         source: Hub id or folder.
         vae: Hub id or folder of another VAE.
         dtype: of all weights, or by component, with `default` for the others.
-        quantization: see [`bnb_quantization`].
+        quantization: of the denoiser, see [`bnb_config`].
 
     Raises:
         UserError: if it cannot be loaded, with the reason.
     """
     options = {"cache_dir": cache_dir, "token": token}
-    kind = {"revision": revision, "variant": variant, "quantization_config": quantization}
+    kind = {"revision": revision, "variant": variant}
     try:
+        if quantization is not None:
+            parts = DiffusionPipeline.load_config(source, revision=revision, **options)
+            mapping = {name: quantization for name in ("unet", "transformer") if name in parts}
+            kind["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
         pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, **kind, **options)
         if vae:
             pipe.vae = AutoencoderKL.from_pretrained(vae, dtype=pipe.vae.dtype, **options)
@@ -65,10 +69,10 @@ def load_pipeline(
     return _frozen(pipe)
 
 
-def bnb_quantization(
+def bnb_config(
     load_in_4bit: bool, load_in_8bit: bool, config_path: str | None, compute_dtype: torch.dtype
-) -> PipelineQuantizationConfig | None:
-    """Quantises the denoiser with bitsandbytes as it is loaded; `None` if nothing is asked for.
+) -> BitsAndBytesConfig | None:
+    """How bitsandbytes quantises a denoiser as it is loaded; `None` if nothing is asked for.
 
     Args:
         config_path: JSON file with the arguments of a `BitsAndBytesConfig`, instead of the two presets.
@@ -86,12 +90,11 @@ def bnb_quantization(
     preset = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if load_in_4bit else {"load_in_8bit": True}
     try:
         arguments = preset if config_path is None else json.loads(Path(config_path).read_text())
-        config = BitsAndBytesConfig(**({"bnb_4bit_compute_dtype": compute_dtype} | arguments))
+        return BitsAndBytesConfig(**({"bnb_4bit_compute_dtype": compute_dtype} | arguments))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"bnb_quantization_config_path {config_path!r} is no configuration of bitsandbytes ({error})"
         ) from error
-    return PipelineQuantizationConfig(quant_mapping=dict.fromkeys(("unet", "transformer"), config))
 
 
 def _frozen(pipe: DiffusionPipeline) -> DiffusionPipeline:
