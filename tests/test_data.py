@@ -2,6 +2,9 @@
 
 import io
 import json
+import struct
+import warnings
+import zlib
 
 import datasets
 import numpy as np
@@ -21,7 +24,7 @@ from diffusers_tpo.data import (
     load_rows,
 )
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.images import decode_image, transform_image
+from diffusers_tpo.images import decode_image, is_mirrored, transform_image, upright_size
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
@@ -76,7 +79,7 @@ def test_local_folders_load(tmp_path, write, streaming):
         number = row.prompts[0][-1]
         assert set(row.prompts[1:]) == {f"dog {number}", f"{number} red cats"}
         expected = np.asarray(tiny.make_images(3)[int(number)]).transpose(2, 0, 1) / 127.5 - 1
-        assert np.abs(row.square.pixels.numpy() - expected).max() < 0.01
+        assert np.abs(row.crop.pixels.numpy() - expected).max() < 0.01
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -198,6 +201,27 @@ def corner(value) -> tuple:
     return decode_image(value, 0).getpixel((0, 0))
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, depth: int, color: int, pixels: bytes, before=(), after=()) -> dict:
+    """A PNG file written by hand: what Pillow cannot write, or one that lies; `pixels` are raw scan lines."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    parts = [header, *before, chunk(b"IDAT", zlib.compress(pixels)), *after, chunk(b"IEND", b"")]
+    return {"bytes": b"\x89PNG\r\n\x1a\n" + b"".join(parts), "path": None}
+
+
+GREY, COLOR, PALETTE, GREY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6
+
+
+def two(value, size=(1, 2)) -> list[tuple]:
+    """The pixels of an image of height 1 and width 2, or as `size` says."""
+    image = np.asarray(decode_image(value, 0))
+    assert upright_size(value, 0) == image.shape[:2] == size
+    return [tuple(pixel) for pixel in image.reshape(2, 3).tolist()]
+
+
 def test_every_image_mode_becomes_rgb():
     size = (4, 4)
     palette = Image.new("RGB", size, (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE)
@@ -206,28 +230,122 @@ def test_every_image_mode_becomes_rgb():
     assert corner(as_bytes(Image.new("1", size, 1))) == (255, 255, 255)
     assert corner(as_bytes(palette)) == (255, 0, 0)
     assert corner(as_bytes(grey16)) == (128, 128, 128)  # scaled, not clipped to white
+    assert corner(as_bytes(grey16, "TIFF")) == (128, 128, 128)
     assert corner(as_bytes(Image.new("CMYK", size, (0, 0, 0, 255)), "TIFF")) == (0, 0, 0)
+    assert corner(as_bytes(Image.new("CMYK", size, (255, 0, 0, 0)), "JPEG", quality=100)) == (0, 255, 255)
     assert corner(Image.new("RGB", size, (1, 2, 3))) == (1, 2, 3)
+
+
+def test_sixteen_bits_per_channel_are_scaled():
+    """Two pixels each: the high byte of every channel stays; alpha is laid over white."""
+    grey = struct.pack(">x2H", 0x8005, 0x00FF)
+    assert two(png(2, 1, 16, GREY, grey)) == [(128, 128, 128), (0, 0, 0)]
+    color = struct.pack(">x6H", 0x1234, 0x5678, 0x9ABC, 0xFFFF, 0, 0x8000)
+    assert two(png(2, 1, 16, COLOR, color)) == [(0x12, 0x56, 0x9A), (255, 0, 128)]
+    grey_alpha = struct.pack(">x4H", 0x8005, 0xFFFF, 0x1000, 0)
+    assert two(png(2, 1, 16, GREY_ALPHA, grey_alpha)) == [(128, 128, 128), (255, 255, 255)]
+    color_alpha = struct.pack(">x8H", 0x8005, 0, 0, 0xFFFF, 0, 0, 0, 0x8000)
+    assert two(png(2, 1, 16, COLOR_ALPHA, color_alpha)) == [(128, 0, 0), (127, 127, 127)]
 
 
 def test_transparency_becomes_white():
     size = (4, 4)
     assert corner(as_bytes(Image.new("RGBA", size, (255, 0, 0, 0)))) == (255, 255, 255)
     assert corner(as_bytes(Image.new("RGBA", size, (255, 0, 0, 255)))) == (255, 0, 0)
+    assert corner(as_bytes(Image.new("RGBA", size, (255, 0, 0, 51)))) == (255, 204, 204)  # a fifth red
     assert corner(as_bytes(Image.new("LA", size, (0, 0)))) == (255, 255, 255)
     palette = Image.new("RGB", size, (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE)
     assert corner(as_bytes(palette, transparency=palette.getpixel((0, 0)))) == (255, 255, 255)
+    assert corner(as_bytes(Image.new("RGBA", size, (255, 0, 0, 0)), "WEBP", lossless=True)) == (255, 255, 255)
 
 
-def test_exif_orientation_is_applied():
-    """Orientation 6: the camera was turned, so the left edge of the stored image is the top of the picture."""
+def test_one_transparent_colour_becomes_white():
+    """The first of two pixels has it; a palette may also be half transparent."""
+    white, black = (255, 255, 255), (0, 0, 0)
+    colour = chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))
+    assert two(png(2, 1, 8, COLOR, bytes([0, 1, 2, 3, 4, 5, 6]), [colour])) == [white, (4, 5, 6)]
+    for depth, value, pixels, other in (
+        (1, 0, bytes([0, 0b01000000]), white),
+        (8, 9, bytes([0, 9, 10]), (10, 10, 10)),
+        (16, 0x8005, struct.pack(">x2H", 0x8005, 0x00FF), black),
+    ):
+        assert two(png(2, 1, depth, GREY, pixels, [chunk(b"tRNS", struct.pack(">H", value))])) == [white, other]
+    palette = [chunk(b"PLTE", bytes([255, 0, 0, 0, 0, 255])), chunk(b"tRNS", bytes([0, 128]))]
+    assert two(png(2, 1, 8, PALETTE, bytes([0, 0, 1]), palette)) == [white, (127, 127, 255)]
+
+
+@pytest.mark.parametrize(("format", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})])
+def test_an_animation_gives_its_first_frame(format, options):
+    red, green = (Image.new("RGB", (8, 4), color) for color in ((255, 0, 0), (0, 255, 0)))
+    value = as_bytes(red, format, save_all=True, append_images=[green], **options)
+    assert Image.open(io.BytesIO(value["bytes"])).n_frames == 2
+    assert corner(value) == (255, 0, 0) and upright_size(value, 0) == (4, 8)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_exif_orientation_is_applied(format, orientation):
+    """Red is on the left of the stored image; 6 and 8 say that the camera was turned, 5 and 7 that it saw a mirror."""
     stored = Image.new("RGB", (32, 16), (0, 0, 255))
     stored.paste((255, 0, 0), (0, 0, 16, 16))
     exif = Image.Exif()
-    exif[0x0112] = 6
-    upright = decode_image(as_bytes(stored, "JPEG", exif=exif, quality=100), 0)
-    assert upright.size == (16, 32)
-    assert upright.getpixel((8, 4))[0] > 200 and upright.getpixel((8, 28))[2] > 200
+    exif[0x0112] = orientation
+    value = as_bytes(stored, format, exif=exif, quality=100)
+    upright = decode_image(value, 0)
+    size = (16, 32) if orientation >= 5 else (32, 16)
+    assert upright.size == size and upright_size(value, 0) == size[::-1]
+    red, blue = {1: ((8, 8), (24, 8)), 3: ((24, 8), (8, 8))}.get(orientation, ((8, 4), (8, 28)))
+    if orientation in (7, 8):
+        red, blue = blue, red
+    assert upright.getpixel(red)[0] > 200 and upright.getpixel(blue)[2] > 200
+
+
+EXIF_TURNED = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # one tag: orientation 6
+XMP_TURNED = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("text", [chunk(b"eXIf", EXIF_TURNED), chunk(b"iTXt", XMP_TURNED)], ids=["exif", "xmp"])
+def test_the_size_is_upright_wherever_a_png_says_so(place, text):
+    value = png(2, 1, 8, COLOR, bytes([0, 1, 2, 3, 4, 5, 6]), **{place: [text]})
+    assert two(value, size=(2, 1)) == [(1, 2, 3), (4, 5, 6)]
+
+
+def test_the_size_comes_from_the_header_alone(tmp_path):
+    value = as_bytes(ramp(48, 16))
+    (tmp_path / "image.png").write_bytes(value["bytes"][:60])  # no pixels
+    for cell in ({"bytes": value["bytes"][:60], "path": None}, {"bytes": None, "path": str(tmp_path / "image.png")}):
+        assert upright_size(cell, 0) == (16, 48)
+    with pytest.raises(UserError, match="row 7: its image cannot be read"):
+        upright_size({"bytes": value["bytes"][:20], "path": None}, 7)
+
+
+@pytest.mark.parametrize("read", [decode_image, upright_size])
+@pytest.mark.parametrize("side", [10_000, 60_000])  # Pillow warns of the first and refuses the second
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(read, side):
+    """Its few bytes of pixels would be a truncated image, if they were looked at."""
+    value = png(side, side, 8, COLOR, b"\0" * 100)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        limit = f"its image has {side**2} pixels, more than the {Image.MAX_IMAGE_PIXELS} that are safe to decode"
+        with pytest.raises(UserError, match=f"^row 7: {limit}; make it smaller or remove this row$"):
+            read(value, 7)
+    assert not caught
+
+
+def test_as_many_pixels_as_pillow_allows_are_read(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_image(as_bytes(Image.new("RGB", (10, 10))), 0).size == (10, 10)
+    for width in (11, 20, 21):
+        with pytest.raises(UserError, match=f"row 3: its image has {width}0 pixels, more than the 100 that"):
+            decode_image(as_bytes(Image.new("RGB", (width, 10))), 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode_image(as_bytes(Image.new("RGB", (21, 10))), 0).size == (21, 10)
+
+
+def test_an_image_that_would_become_huge_is_refused():
+    with pytest.raises(UserError, match="row 5: its image of height 1 and width 4000 is too thin to cover 512x512"):
+        transform_image(Image.new("RGB", (4000, 1)), Draw(0, 5), (512, 512), True, False)
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -236,18 +354,64 @@ def ramp(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([x * 4, y * 4, 0 * x], axis=-1).astype(np.uint8))
 
 
+@pytest.mark.parametrize("crop", [(16, 16), (16, 24), (24, 16), (8, 40)])
 @pytest.mark.parametrize("size", [(48, 16), (16, 48), (8, 8), (17, 16), (33, 50), (1, 30)])
-def test_any_size_becomes_a_square_in_minus_one_to_one(size):
-    pixels = transform_image(ramp(*size), Draw(0, 0), 16, center_crop=False, random_flip=True).pixels
-    assert pixels.shape == (3, 16, 16) and pixels.dtype == torch.float32
-    assert pixels.min() >= -1 and pixels.max() <= 1
+def test_any_size_becomes_a_crop_in_minus_one_to_one(size, crop):
+    cut = transform_image(ramp(*size), Draw(0, 0), crop, center_crop=False, mirror=True)
+    assert cut.pixels.shape == (3, *crop) and cut.pixels.dtype == torch.float32
+    assert cut.pixels.min() >= -1 and cut.pixels.max() <= 1
+    assert cut.sizes[:2] == (size[1], size[0]) and cut.sizes[4:] == crop
+
+
+def as_pixels(array: np.ndarray) -> torch.Tensor:
+    return 2 * torch.from_numpy(array.transpose(2, 0, 1).astype(np.float32) / 255) - 1
+
+
+SIDES = {
+    (48, 16): (48, 16),
+    (16, 48): (16, 48),
+    (8, 8): (16, 16),
+    (17, 16): (17, 16),
+    (33, 50): (16, 24),
+    (3, 5): (16, 27),
+}
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("size", SIDES)
+def test_a_square_is_cut_from_the_image_whose_shorter_side_has_its_length(size, center):
+    """To the last bit; `SIDES` holds the sizes after resizing, such as 33x50 to 16x24.2."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    resized = np.asarray(image.resize(SIDES[size], Image.Resampling.LANCZOS))
+    for row in range(4):
+        generator = Draw(0, row).generator("crop")
+        slack = [side - 16 for side in SIDES[size]]
+        left, top = [s // 2 if center else int(torch.randint(s + 1, (), generator=generator)) for s in slack]
+        expected = resized[top : top + 16, left : left + 16]
+        flipped = bool(torch.rand((), generator=Draw(0, row).generator("flip")) < 0.5)
+        if flipped:
+            expected = expected[:, ::-1]
+        cut = transform_image(image, Draw(0, row), (16, 16), center, is_mirrored(Draw(0, row)))
+        assert torch.equal(cut.pixels, as_pixels(expected))
+        assert cut.sizes == (size[1], size[0], top, slack[0] - left if flipped else left, 16, 16)
+
+
+def test_a_crop_covers_as_much_of_the_image_as_fits():
+    """A 64x32 ramp becomes 32x16 for a crop of 16x24: all rows, and 24 of 32 columns from the fourth on."""
+    cut = transform_image(ramp(64, 32), Draw(0, 0), (16, 24), center_crop=True, mirror=False)
+    resized = np.asarray(ramp(64, 32).resize((32, 16), Image.Resampling.LANCZOS))
+    assert torch.equal(cut.pixels, as_pixels(resized[:, 4:28]))
+    assert cut.sizes == (32, 64, 0, 4, 16, 24)
+    tall = transform_image(ramp(64, 32), Draw(0, 0), (32, 16), center_crop=True, mirror=False)
+    assert tall.sizes == (32, 64, 0, 24, 32, 16)  # not resized: its columns 24 to 40
+    assert torch.equal(tall.pixels, as_pixels(np.asarray(ramp(64, 32))[:, 24:40]))
 
 
 def test_the_centre_crop_is_the_middle_and_random_crops_move():
     image = ramp(48, 16)
 
     def left(draw, center):
-        return round((transform_image(image, draw, 16, center, False).pixels[0, 0, 0].item() + 1) * 127.5 / 4)
+        return round((transform_image(image, draw, (16, 16), center, False).pixels[0, 0, 0].item() + 1) * 127.5 / 4)
 
     assert left(Draw(0, 0), True) == 16
     lefts = [left(Draw(0, row), False) for row in range(200)]
@@ -258,7 +422,9 @@ def test_the_sizes_say_where_the_pixels_come_from():
     """A 64x32 ramp becomes 32x16; its pixel at the top left of the square tells its column, mirrored or not."""
     image = ramp(64, 32)
     for row in range(20):
-        plain, flipped = (transform_image(image, Draw(0, row), 16, False, flip) for flip in (False, True))
+        plain, flipped = (
+            transform_image(image, Draw(0, row), (16, 16), False, flip) for flip in (False, is_mirrored(Draw(0, row)))
+        )
         height, width, top, left, *crop = flipped.sizes
         assert (height, width, top, crop) == (32, 64, 0, [16, 16])
         if torch.equal(plain.pixels, flipped.pixels):
@@ -271,8 +437,9 @@ def test_the_sizes_say_where_the_pixels_come_from():
 
 
 def test_the_flip_mirrors_half_of_the_images():
-    plain = transform_image(ramp(16, 16), Draw(0, 0), 16, False, False).pixels
-    flips = [transform_image(ramp(16, 16), Draw(0, row), 16, False, True).pixels for row in range(200)]
+    plain = transform_image(ramp(16, 16), Draw(0, 0), (16, 16), False, False).pixels
+    draws = [Draw(0, row) for row in range(200)]
+    flips = [transform_image(ramp(16, 16), draw, (16, 16), False, is_mirrored(draw)).pixels for draw in draws]
     mirrored = [torch.equal(pixels, plain.flip(-1)) for pixels in flips]
     assert all(m or torch.equal(pixels, plain) for m, pixels in zip(mirrored, flips, strict=True))
     assert 70 < sum(mirrored) < 130
@@ -293,7 +460,7 @@ def test_crop_and_flip_depend_on_row_and_epoch_alone():
     for other in (
         pixels_by_prompt(dataset, shuffle=True),
         pixels_by_prompt(dataset, num_workers=2),
-        {row.prompts[0]: row.square.pixels for row in dataset},
+        {row.prompts[0]: row.crop.pixels for row in dataset},
     ):
         assert first.keys() == other.keys() and all(torch.equal(first[prompt], other[prompt]) for prompt in first)
     dataset.begin_epoch(1)

@@ -1,10 +1,23 @@
 """A family calls the models of a pipeline exactly as the pipeline itself does."""
 
+import copy
+
 import pytest
 import tiny
 import tiny_families
+import tiny_pixart_sana
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusionPipeline, UNet2DModel
+from diffusers import (
+    AutoencoderDC,
+    DDPMPipeline,
+    DDPMScheduler,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    FluxPipeline,
+    QwenImagePipeline,
+    StableDiffusionPipeline,
+    UNet2DModel,
+)
 from torch.testing import assert_close
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
@@ -15,8 +28,8 @@ from diffusers_tpo.noising import sample_latents
 
 
 PROMPTS = ["cat", "two dogs", "a", "red"]
-SIZES = torch.tensor([[16.0, 16.0, 0.0, 0.0, 16.0, 16.0]])
 LATENT = tiny.LATENT
+WITH_LORA = [name for name in tiny_families.MAKERS if name not in tiny_pixart_sana.NO_LORA]
 
 
 @pytest.fixture(scope="module", params=tiny_families.MAKERS)
@@ -26,9 +39,10 @@ def pipe(request):
 
 def encode(pipe, prompts: list[str], sizes=None) -> dict:
     family = family_of(pipe)
-    return family.encode_prompts(pipe, prompts) | family.encode_sizes(
-        SIZES.repeat(len(prompts), 1) if sizes is None else sizes
-    )
+    if sizes is None:
+        side = tiny_families.call_flags(pipe)["height"]
+        sizes = torch.tensor([[side, side, 0.0, 0.0, side, side]]).repeat(len(prompts), 1)
+    return family.encode_prompts(pipe, prompts) | family.encode_sizes(sizes)
 
 
 def denoiser_of(pipe):
@@ -49,18 +63,45 @@ def first_step(pipe, prompts: list[str], **options) -> dict:
         return step(prediction, timestep, latents, *args, **kwargs)
 
     pipe.scheduler.step = keep_step
-    size = {"height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
+    flags = tiny_families.no_guidance(pipe) | tiny_families.call_flags(pipe) | options
     try:
-        pipe(prompts, num_inference_steps=2, output_type="latent", **(tiny_families.NO_GUIDANCE | size | options))
+        pipe(prompt=prompts, num_inference_steps=2, output_type="latent", **flags)
     finally:
         hook.remove()
         del pipe.scheduler.step
     return seen
 
 
-def unpacked(pipe, latents: torch.Tensor) -> torch.Tensor:
+def unpacked(pipe, latents: torch.Tensor, size: tuple[int, int] = LATENT[1:]) -> torch.Tensor:
     """Latents `(N, C, H, W)` from the tokens of a pipeline that packs patches of 2x2."""
-    return latents if latents.ndim != 3 else FluxPipeline._unpack_latents(latents, *LATENT[1:], vae_scale_factor=1)
+    if isinstance(pipe, Flux2Pipeline | Flux2KleinPipeline):
+        return Flux2Pipeline._unpatchify_latents(latents.mT.unflatten(2, (size[0] // 2, size[1] // 2)))
+    if isinstance(pipe, FluxPipeline | QwenImagePipeline):
+        return FluxPipeline._unpack_latents(latents, *size, vae_scale_factor=1)
+    return latents
+
+
+def packed(pipe, latents: torch.Tensor) -> torch.Tensor:
+    """The other way."""
+    if isinstance(pipe, Flux2Pipeline | Flux2KleinPipeline):
+        return Flux2Pipeline._pack_latents(Flux2Pipeline._patchify_latents(latents))
+    if isinstance(pipe, FluxPipeline | QwenImagePipeline):
+        return FluxPipeline._pack_latents(latents, *latents.shape)
+    return latents
+
+
+def decoder_input(pipe, latents: torch.Tensor, monkeypatch) -> torch.Tensor:
+    """What the pipeline gives to its decoder after a last step that ends in these latents `(N, C, H, W)`."""
+    seen, decode = [], pipe.vae.decode
+
+    def keep(raw, *args, **kwargs):
+        seen.append(raw)
+        return decode(raw, *args, **kwargs)
+
+    monkeypatch.setattr(pipe.vae, "decode", keep)
+    monkeypatch.setattr(pipe.scheduler, "step", lambda *args, **kwargs: (packed(pipe, latents),))
+    pipe(prompt=["a"] * len(latents), num_inference_steps=2, **tiny_families.call_flags(pipe))
+    return seen[0]
 
 
 @torch.no_grad()
@@ -81,11 +122,27 @@ def test_predict_is_what_the_pipeline_computes_in_a_denoising_step(pipe):
     mine = family.predict(denoiser, latents, timesteps, encode(pipe, PROMPTS[:2]))
     hook.remove()
     assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
-    for name in ("pooled_projections", "img_ids", "txt_ids", "guidance"):
-        if step["denoiser"][1].get(name) is not None:
-            assert_close(given[name].float(), step["denoiser"][1][name].float()), name
+    told = [kwargs | (kwargs.get("added_cond_kwargs") or {}) for kwargs in (given, step["denoiser"][1])]
+    names = ("resolution", "aspect_ratio", "time_ids", "encoder_attention_mask")
+    for name in names + ("timestep", "encoder_hidden_states", "pooled_projections", "img_ids", "txt_ids", "guidance"):
+        if told[1].get(name) is not None:
+            assert_close(told[0][name].float(), told[1][name].float()), name
     other = family.predict(denoiser, latents, timesteps, encode(pipe, PROMPTS[2:]))
     assert (other - mine).abs().max() > 1e-5  # the prompt matters
+
+
+@pytest.mark.parametrize("name", ["flux", "qwen_image", "flux2", "z_image", "pixart_alpha", "sana"])
+@torch.no_grad()
+def test_images_need_not_be_square(name):
+    pipe = tiny_families.make_pipe(name)
+    width = tiny_families.call_flags(pipe)["width"]
+    step = first_step(pipe, PROMPTS[:2], height=2 * width)["scheduler"]
+    size = (2 * LATENT[1], LATENT[2])
+    wanted, latents = (unpacked(pipe, x, size) for x in (step[0], step[2]))
+    sizes = torch.tensor([[96.0, 96.0, 3.0, 5.0, 2 * width, width]]).repeat(2, 1)  # only that of the crop counts
+    cond = encode(pipe, PROMPTS[:2], sizes)
+    mine = family_of(pipe).predict(pipe.transformer, latents, step[1].expand(2), cond)
+    assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -123,8 +180,9 @@ def test_prompts_are_encoded_each_on_its_own_and_batch_first(pipe):
 
 
 @torch.no_grad()
-def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe):
-    family, pixels = family_of(pipe), torch.rand(3, 3, tiny.RESOLUTION, tiny.RESOLUTION) * 2 - 1
+def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe, monkeypatch):
+    family, size = family_of(pipe), tiny_families.call_flags(pipe)
+    pixels = torch.rand(3, 3, size["height"], size["width"]) * 2 - 1
 
     def latents_of(rows):
         return sample_latents(*family.encode_images(pipe, pixels[rows]), [Draw(0, row) for row in rows])
@@ -133,10 +191,13 @@ def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe):
     assert whole.shape == (3, *LATENT) and whole.dtype == torch.float32
     assert_close(torch.cat([latents_of([0]), latents_of([1, 2])]), whole, **tiny.FLOAT_TOLERANCE)
     assert_close(latents_of([2, 1, 0]), whole.flip(0), **tiny.FLOAT_TOLERANCE)
-    posterior, config = pipe.vae.encode(pixels).latent_dist, pipe.vae.config
-    raw = whole / config.scaling_factor + (config.shift_factor or 0.0)  # as the pipelines do before they decode
+    raw = decoder_input(pipe, whole, monkeypatch)
+    if isinstance(pipe.vae, AutoencoderDC):  # it is deterministic
+        assert_close(raw, pipe.vae.encode(pixels).latent)
+        return
+    posterior = pipe.vae.encode(pixels.unsqueeze(2) if raw.ndim == 5 else pixels).latent_dist
     expected = torch.stack([torch.randn(LATENT, generator=Draw(0, row).generator("vae")) for row in range(3)])
-    assert_close((raw - posterior.mean) / posterior.std, expected, rtol=1e-3, atol=1e-3)
+    assert_close((raw - posterior.mean) / posterior.std, expected.view_as(raw), rtol=1e-3, atol=1e-3)
 
 
 def rows(pipe, images: int = 2):
@@ -149,12 +210,11 @@ def rows(pipe, images: int = 2):
         return noised, encode(pipe, prompts), torch.arange(2 * images) < images
 
 
-@pytest.mark.parametrize("name", tiny_families.MAKERS)
-@pytest.mark.parametrize("use_lora", [True, False])
+@pytest.mark.parametrize(
+    ("name", "use_lora"), [(name, True) for name in WITH_LORA] + [(name, False) for name in tiny_families.MAKERS]
+)
 def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lora):
     """TDPO starts at log 2, TKTO at 1/2; LoRA leaves every weight of the base as it was, to the bit."""
-    import copy
-
     pipe = tiny_families.make_pipe(name)
     family, denoiser = family_of(pipe), denoiser_of(pipe)
     batch, trainer = rows(pipe), TPOTrainer()
@@ -180,7 +240,7 @@ def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lor
     assert all(torch.equal(value, dict(denoiser.named_parameters())[name]) for name, value in before.items())
 
 
-@pytest.mark.parametrize("name", tiny_families.MAKERS)
+@pytest.mark.parametrize("name", WITH_LORA)
 def test_a_trained_lora_loads_in_the_stock_pipeline_and_changes_its_image(name, tmp_path):
     pipe = tiny_families.make_pipe(name)
     family, denoiser = family_of(pipe), denoiser_of(pipe)
@@ -191,16 +251,59 @@ def test_a_trained_lora_loads_in_the_stock_pipeline_and_changes_its_image(name, 
             if "lora_B" in parameter_name:
                 parameter.normal_(std=0.5)
     save_lora(type(pipe), denoiser, family.denoiser, tmp_path)
-    options = {"num_inference_steps": 2, "output_type": "np", "height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
+    options = {"num_inference_steps": 2, "output_type": "np"} | tiny_families.call_flags(pipe)
 
     def image(model):
-        return torch.from_numpy(model("cat", generator=torch.Generator().manual_seed(0), **options).images)
+        return torch.from_numpy(model(prompt="cat", generator=torch.Generator().manual_seed(0), **options).images)
 
     stock = tiny_families.make_pipe(name)
     plain = image(stock)
     stock.load_lora_weights(tmp_path)
     assert_close(image(stock), image(pipe), rtol=1e-3, atol=1e-3)
     assert (image(stock) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", tiny_pixart_sana.NO_LORA)
+def test_lora_is_refused_where_diffusers_loads_none(name):
+    pipe = tiny_families.make_pipe(name)
+    with pytest.raises(UserError, match="use_lora adds adapters, and diffusers loads none into a PixArtTransformer2D"):
+        add_lora(pipe.transformer, family_of(pipe).lora_targets)
+
+
+@pytest.mark.parametrize("name", tiny_pixart_sana.MAKERS)
+def test_a_perfect_prediction_takes_the_scheduler_of_the_pipeline_along_the_path_of_training(name):
+    """One of its steps from what training noises, with the target as prediction, ends where training would be later."""
+    scheduler = tiny_families.make_pipe(name).scheduler
+    scheduler.set_timesteps(20)
+    training, latents = training_scheduler(scheduler), torch.randn(1, *LATENT)
+
+    def noised(step: int):
+        """At a timestep of the pipeline; training shifts what it draws of a flow by 3, which is undone here."""
+        sigma = scheduler.sigmas[step].item()
+        flow = sigma / (3 - 2 * sigma)
+        place = flow if scheduler.config.use_flow_sigmas else scheduler.timesteps[step].item() / 1000
+        bounds = (place, place) if scheduler.config.use_flow_sigmas else (place, place + 1e-3)
+        return add_noise(training, latents, [Draw(0, 0)], timestep_range=bounds)
+
+    now, later = noised(7), noised(8)
+    assert_close(now.timesteps, scheduler.timesteps[[7]].to(now.timesteps.dtype), rtol=0, atol=1)
+    scheduler.set_begin_index(7)
+    assert_close(scheduler.step(now.target, scheduler.timesteps[7], now.latents).prev_sample, later.latents)
+
+
+@torch.no_grad()
+def test_predict_in_half_precision(pipe):
+    """With autocast and float32 latents, as the policy trains, and with all in bfloat16, as a reference may be kept."""
+    family, denoiser = family_of(pipe), denoiser_of(pipe)
+    latents, timesteps, cond = torch.randn(2, *LATENT), torch.tensor([300, 900]), encode(pipe, PROMPTS[:2])
+    exact = family.predict(denoiser, latents, timesteps, cond)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = family.predict(denoiser, latents, timesteps, cond)
+    half = {name: value.bfloat16() if value.is_floating_point() else value for name, value in cond.items()}
+    low = family.predict(copy.deepcopy(denoiser).bfloat16(), latents.bfloat16(), timesteps, half)
+    for prediction in (mixed, low):
+        assert prediction.shape == exact.shape
+        assert (prediction.float() - exact).norm() < 0.05 * exact.norm()
 
 
 @torch.no_grad()
@@ -226,7 +329,7 @@ def test_an_unknown_pipeline_is_a_user_error():
         norm_num_groups=4,
         layers_per_block=1,
     )
-    with pytest.raises(UserError, match="is a DDPMPipeline, which has no family here; use one of FluxPipeline"):
+    with pytest.raises(UserError, match="is a DDPMPipeline, which has no family here; use one of Flux2KleinPipeline"):
         family_of(DDPMPipeline(unet, DDPMScheduler()))
 
 

@@ -3,12 +3,17 @@
 import importlib.util
 import json
 import math
+import shutil
 
 import pytest
+import tiny
 import tiny_families
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
+
+from diffusers_tpo.cache import Cache
+from diffusers_tpo.errors import UserError
 
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -41,7 +46,6 @@ def test_a_lora_on_a_quantised_base(kind, quantise_on_cpu, run_script, tmp_path)
         value.write_text('{"load_in_4bit": true, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": true}')
     flags = {"pretrained_model_name_or_path": base, "use_lora": True, kind: value, "mixed_precision": "bf16"}
     flags |= {"gradient_checkpointing": True, "offload": True, "beta": 500, "anchor_weight": 0, "learning_rate": 1e-2}
-    flags |= {"validation_prompt": "cat", "validation_steps": 4, "num_validation_images": 1}
     run_script(**flags, max_train_steps=4, train_batch_size=4, num_train_epochs=2, output_dir=tmp_path / "out")
     log = read_log(tmp_path / "out")
     if kind != "load_in_8bit":  # of which bitsandbytes has, on a CPU, another kernel for training than for evaluation
@@ -64,3 +68,156 @@ def test_quantised_bases_that_make_no_sense(refused, tmp_path):
     assert "is no configuration of bitsandbytes" in refused(bnb_quantization_config_path=tmp_path / "wrong.json")
     if not torch.cuda.is_available():
         assert "A GPU is needed for quantization" in refused(load_in_4bit=True)
+
+
+def encodings(folder, kind: str) -> list:
+    return sorted(folder.glob(f"{kind}-*/*.safetensors"))
+
+
+def run_of(output) -> tuple[list[dict], dict]:
+    return read_log(output), load_file(output / LORA)
+
+
+@pytest.fixture
+def live_and_kept(run_script, tmp_path):
+    """The same run with live and with kept encodings; both are returned."""
+
+    def run(**flags):
+        flags = {"use_lora": True, "center_crop": True, "max_train_steps": 4, "train_batch_size": 2} | flags
+        run_script(**flags, output_dir=tmp_path / "live")
+        kept = {"cache_latents": True, "cache_prompt_embeddings": True, "encodings_dir": tmp_path / "encodings"}
+        run_script(**flags, **kept, output_dir=tmp_path / "kept")
+        return run_of(tmp_path / "live"), run_of(tmp_path / "kept"), flags | kept
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"beta": 500, "random_flip": True, "num_train_epochs": 2},
+        {"loss_type": "sft", "proportion_empty_prompts": 0.5},
+        {"loss_type": "tkto", "principles": ["content"], "offload": True, "dataloader_num_workers": 1},
+    ],
+    ids=["tdpo", "sft", "tkto"],
+)
+def test_kept_encodings_change_nothing(live_and_kept, flags):
+    (log, weights), (kept_log, kept_weights), _ = live_and_kept(**flags)
+    for row, kept in zip(log, kept_log, strict=True):
+        assert row == pytest.approx(kept, rel=1e-4, abs=1e-6)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, kept_weights[name], rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_kept_is_found_again_and_only_what_changed_is_made(live_and_kept, run_script, tmp_path, data_dir):
+    _, first, flags = live_and_kept(beta=500)
+    folder = tmp_path / "encodings"
+    kept = {path: path.stat().st_mtime_ns for kind in ("images", "prompts") for path in encodings(folder, kind)}
+
+    def fresh(**changed) -> dict[str, int]:
+        """Entries that a run adds, by kind."""
+        before = {path for kind in ("images", "prompts") for path in encodings(folder, kind)}
+        run_script(**flags | changed, output_dir=tmp_path / f"again{len(before)}-{len(changed)}")
+        new = [path for kind in ("images", "prompts") for path in encodings(folder, kind) if path not in before]
+        return {path.parent.name.split("-")[0]: len({name.split("/")[0] for name in load_file(path)}) for path in new}
+
+    assert fresh() == {} and run_of(tmp_path / f"again{len(kept)}-0")[1].keys() == first[1].keys()
+    assert fresh(beta=100, seed=1, rank=2) == {}  # of another run
+    assert fresh(resolution=24) == {"images": 8}
+    assert fresh(random_flip=True) == {"images": 8}  # the mirrored ones
+    assert fresh(principles=["content"]) == {}
+    assert fresh(mixed_precision="bf16") == {"prompts": 24}  # the text encoder is, the autoencoder stays
+    columns = tiny.make_dataset(10).to_dict()
+    columns["prompt"][0] = "new"
+    tiny.make_dataset(10, prompt=columns["prompt"]).save_to_disk(tmp_path / "more")
+    assert fresh(train_data_dir=tmp_path / "more") == {"images": 2, "prompts": 1 + 2 * 3}
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_model_from_elsewhere_has_the_same_encodings_and_another_vae_others(
+    live_and_kept, run_script, tmp_path, pipe_dir
+):
+    _, _, flags = live_and_kept()
+    folder = tmp_path / "encodings"
+    shutil.copytree(pipe_dir, tmp_path / "copy")
+    run_script(**flags | {"pretrained_model_name_or_path": tmp_path / "copy"}, output_dir=tmp_path / "second")
+    assert len(encodings(folder, "images")) == len(encodings(folder, "prompts")) == 1
+    tiny.make_pipe(seed=1).vae.save_pretrained(tmp_path / "vae")
+    run_script(**flags, pretrained_vae_model_name_or_path=tmp_path / "vae", output_dir=tmp_path / "third")
+    assert len(encodings(folder, "images")) == 2 and len(encodings(folder, "prompts")) == 1
+
+
+def test_encodings_that_make_no_sense(refused, tmp_path):
+    assert "cache_latents needs center_crop" in refused(cache_latents=True)
+    assert "cache_prompt_embeddings goes neither" in refused(cache_prompt_embeddings=True, train_text_encoder=True)
+    (tmp_path / "file").write_text("")
+    flags = {"cache_latents": True, "center_crop": True, "encodings_dir": tmp_path / "file"}
+    assert "error: encodings_dir" in refused(**flags)
+
+
+# The folder of tensors
+
+
+def entry(value: float) -> dict:
+    return {"a": torch.full((2, 3), value), "b": torch.tensor([value], dtype=torch.bfloat16)}
+
+
+def make(keys: list[str], seen: list):
+    def encode(indices):
+        seen.extend(keys[index] for index in indices)
+        return [entry(float(index)) for index in indices]
+
+    return encode
+
+
+def test_a_cache_gives_back_what_was_put_in_and_makes_each_key_once(tmp_path):
+    keys, seen = ["k0", "k1", "k0", "k3", "k4"], []
+    Cache(tmp_path).fill(keys, make(keys, seen), 2, "things")
+    assert seen == ["k0", "k1", "k3", "k4"]
+    cache = Cache(tmp_path)
+    for index in (0, 1, 3, 4):
+        found = cache[keys[index]]
+        assert {name: (x.dtype, x.tolist()) for name, x in found.items()} == {
+            name: (x.dtype, x.tolist()) for name, x in entry(float(index)).items()
+        }
+    cache.fill(["k9", *keys], make(["k9", *keys], seen), 2, "things")
+    assert seen[4:] == ["k9"]
+
+
+def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusers_tpo.cache.SHARD_BYTES", 1)  # a shard for every batch
+    keys, seen = [f"k{i}" for i in range(6)], []
+
+    def dies(indices):
+        if 4 in indices:
+            raise KeyboardInterrupt
+        return make(keys, seen)(indices)
+
+    with pytest.raises(KeyboardInterrupt):
+        Cache(tmp_path).fill(keys, dies, 2, "things")
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    cache = Cache(tmp_path)
+    cache.fill(keys, make(keys, seen), 2, "things")
+    assert seen == keys and all(key in cache for key in keys)
+
+
+def test_a_damaged_shard_is_made_again(tmp_path, caplog):
+    keys, seen = ["k0", "k1"], []
+    Cache(tmp_path).fill(keys, make(keys, seen), 2, "things")
+    (shard,) = tmp_path.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-5])
+    cache = Cache(tmp_path)
+    assert "is damaged" in caplog.text and "k0" not in cache
+    cache.fill(keys, make(keys, seen), 2, "things")
+    assert seen == keys * 2 and torch.equal(cache["k1"]["a"], entry(1.0)["a"])
+
+
+def test_large_encodings_are_announced_and_too_large_ones_refused(tmp_path, monkeypatch, caplog):
+    keys = ["k0", "k1"]
+    monkeypatch.setattr("diffusers_tpo.cache.LARGE", 10)
+    Cache(tmp_path / "a").fill(keys, make(keys, []), 2, "prompts")
+    assert "2 prompts of 0 kB make 0.0 GB" in caplog.text and caplog.records[-1].levelname == "WARNING"
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(UserError, match="encodings_dir .* has 0.0 GB free, and 2 prompts of"):
+        Cache(tmp_path / "b").fill(keys, make(keys, []), 2, "prompts")
+    assert not list((tmp_path / "b").glob("*.safetensors"))

@@ -143,7 +143,7 @@ def test_rows_are_a_text_preference_data_set():
     unpaired = check_columns(rows, Columns(), "tdpo")
     dataset = as_torch_dataset(rows, RowReader(Columns(), "tdpo", unpaired, seed=0, resolution=RESOLUTION))
     row = dataset[0]
-    assert row.square.pixels.shape == (3, RESOLUTION, RESOLUTION) and row.is_matched == [True, False]
+    assert row.crop.pixels.shape == (3, RESOLUTION, RESOLUTION) and row.is_matched == [True, False]
     assert all(set(names) <= set(PRINCIPLES) and len(names) >= 3 for names in rows["principles"])
     again = make_rows(make_scenes(20, seed=0), seed=0)
     assert again["negative_prompts"] == rows["negative_prompts"]

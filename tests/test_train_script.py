@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_families
+import tiny_pixart_sana
 import torch
 from conftest import SCRIPT, as_flags
 from datasets import load_from_disk
@@ -187,24 +188,6 @@ def test_a_collapse_stops_with_a_checkpoint_where_asked(run_script, tmp_path, ca
 # Wrong input
 
 
-@pytest.fixture
-def refused(run_script, tmp_path, capsys):
-    """Runs the script with wrong input and returns the one sentence that the user sees."""
-
-    def run(**flags) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            run_script(**({"use_lora": True, "max_train_steps": 1, "output_dir": tmp_path / "model"} | flags))
-        assert stopped.value.code == 2
-        message = capsys.readouterr().err
-        assert "Traceback" not in message
-        sentences = [line for line in message.splitlines() if line.startswith("error: ")]
-        assert len(sentences) == 1
-        return sentences[0]
-
-    return run
-
-
 def test_unknown_column(refused):
     assert "caption_column 'text' is not a column of the data set; it has image, prompt" in refused(
         caption_column="text"
@@ -261,6 +244,12 @@ def test_other_flags_that_make_no_sense(refused):
     assert "lora_layers nothing name no layer" in refused(lora_layers="nothing")
 
 
+def test_lora_where_diffusers_loads_none(refused, tmp_path):
+    tiny_families.make_pipe("pixart").save_pretrained(tmp_path / "pixart")
+    message = refused(pretrained_model_name_or_path=str(tmp_path / "pixart"))
+    assert "use_lora adds adapters, and diffusers loads none into a PixArtTransformer2DModel; leave it out" in message
+
+
 def test_no_pipeline(refused, tmp_path):
     message = refused(pretrained_model_name_or_path=str(tmp_path / "nowhere"))
     assert "pretrained_model_name_or_path" in message and "cannot be loaded" in message
@@ -271,7 +260,7 @@ def test_a_pipeline_of_a_class_without_a_family(refused, tmp_path):
     unet = UNet2DModel(sample_size=8, norm_num_groups=4, layers_per_block=1, **levels)
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
     message = refused(pretrained_model_name_or_path=str(tmp_path / "ddpm"))
-    assert "is a DDPMPipeline, which has no family here; use one of FluxPipeline" in message
+    assert "is a DDPMPipeline, which has no family here; use one of Flux2KleinPipeline" in message
 
 
 def test_a_pipeline_of_a_class_that_does_not_exist(refused, tmp_path, pipe_dir):
@@ -314,14 +303,23 @@ def test_no_rows_are_changed_on_disk(run_script, tmp_path):
     assert load_from_disk(data).to_dict() == before
 
 
-@pytest.mark.parametrize("use_lora", [True, False])
-@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux", "schnell"])
+@pytest.mark.parametrize(
+    ("name", "use_lora"),
+    [
+        (name, use_lora)
+        for name in ("sdxl", "sd3", "flux", "schnell", "pixart", "sana", "qwen_image", "flux2", "klein", "z_image")
+        for use_lora in (True, False)
+        if not (use_lora and name in tiny_pixart_sana.NO_LORA)
+    ],
+)
 def test_other_families_train_with_the_same_flags_and_load_in_their_stock_pipeline(
     name, use_lora, run_script, tmp_path
 ):
-    base = tmp_path / name
-    tiny_families.make_pipe(name).save_pretrained(base)
+    base, pipe = tmp_path / name, tiny_families.make_pipe(name)
+    pipe.save_pretrained(base)
+    size = tiny_families.call_flags(pipe)
     flags = {"pretrained_model_name_or_path": base, "use_lora": use_lora, "beta": 500, "max_train_steps": 2}
+    flags["resolution"] = size["height"]
     flags |= {
         "eval_steps": 2,
         "eval_split": "train",
@@ -334,12 +332,12 @@ def test_other_families_train_with_the_same_flags_and_load_in_their_stock_pipeli
     log = read_log(tmp_path / "out")
     assert log[0]["reward/margin"] == pytest.approx(0, abs=1e-4) and "eval/implicit/score" in log[1]
     assert (tmp_path / "out" / "validation" / "step-2" / "0-0.png").exists()
-    options = {"num_inference_steps": 2, "output_type": "np", "height": tiny.RESOLUTION, "width": tiny.RESOLUTION}
+    options = {"num_inference_steps": 2, "output_type": "np"} | size
     images = []
     for trained in (False, True):
         pipe = DiffusionPipeline.from_pretrained(base if use_lora or not trained else tmp_path / "out")
         if use_lora and trained:
             pipe.load_lora_weights(tmp_path / "out")
         pipe.set_progress_bar_config(disable=True)
-        images.append(pipe("cat", generator=torch.Generator().manual_seed(0), **options).images)
+        images.append(pipe(prompt="cat", generator=torch.Generator().manual_seed(0), **options).images)
     assert np.abs(images[0] - images[1]).max() > 1e-6

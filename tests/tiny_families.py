@@ -3,6 +3,8 @@
 import string
 
 import tiny
+import tiny_newer
+import tiny_pixart_sana
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -14,6 +16,7 @@ from diffusers import (
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
 )
 from transformers import (
     CLIPTextConfig,
@@ -154,8 +157,21 @@ def make_schnell() -> FluxPipeline:
     return make_flux(guidance_embeds=False)
 
 
-NO_GUIDANCE = {"guidance_scale": 1.0}  # flags of a pipeline's call
 MAKERS = {"sd": tiny.make_pipe, "sdxl": make_sdxl, "sd3": make_sd3, "flux": make_flux, "schnell": make_schnell}
+MAKERS |= tiny_newer.MAKERS
+MAKERS |= tiny_pixart_sana.MAKERS
+
+
+def no_guidance(pipe) -> dict:
+    """Flags of a pipeline's call; Z-Image counts the guidance from 0."""
+    return {"guidance_scale": 0.0 if isinstance(pipe, ZImagePipeline) else 1.0}
+
+
+def call_flags(pipe) -> dict:
+    """Of a pipeline's call: the size of images whose latents are 8x8, kept from a table of usual sizes."""
+    side = tiny.LATENT[1] * pipe.vae_scale_factor
+    binning = {"use_resolution_binning": False} if isinstance(pipe, tiny_pixart_sana.BINNED) else {}
+    return {"height": side, "width": side} | binning
 
 
 def make_pipe(name: str):

@@ -27,6 +27,7 @@ from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -155,6 +156,11 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     if model.train_text_encoder:
         text = train_text_encoders(pipe, family, lora, needs_reference)
     encoder = Encoder(pipe, family, accelerator.device, run.offload, text)
+    encodings = Path(run.encodings_dir or Path(HF_HOME) / "diffusers_tpo")
+    if run.cache_latents:
+        encoder.keep_images(dataset, encodings, args.train_batch_size)
+    if run.cache_prompt_embeddings:
+        encoder.keep_prompts(dataset.prompts(), encodings, args.train_batch_size)
     register_hooks(accelerator, model.use_lora, text.modules() if text else {})
     denoiser.train()
     if run.gradient_checkpointing:
@@ -258,7 +264,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 sys.exit(f"stopped by collapse_action at step {step}; checkpoint-{step} holds the state")
             if run.validation_prompt and step % run.validation_steps == 0 and accelerator.is_main_process:
                 with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
-                    settings = (run.num_validation_images, run.validation_guidance_scale, args.seed)
+                    settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
                     images = render_prompts(pipe, run.validation_prompt, *settings)
                 show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
             if step >= run.max_train_steps:

@@ -164,6 +164,14 @@ def check_arguments(
     if evals.load_best_model_at_end and evals.eval_steps % run.checkpointing_steps:
         needed = f"a multiple of checkpointing_steps {run.checkpointing_steps}"
         raise UserError(f"load_best_model_at_end needs eval_steps to be {needed}, got {evals.eval_steps}")
+    if run.cache_latents and (data.streaming or not data.center_crop):
+        raise UserError("cache_latents needs center_crop, as other crops differ every time, and no streaming")
+    if run.cache_prompt_embeddings and (data.streaming or model.train_text_encoder):
+        raise UserError(
+            "cache_prompt_embeddings goes neither with streaming nor with train_text_encoder; leave it out"
+        )
+    if data.aspect_ratio_buckets and not data.use_aspect_ratio_buckets:
+        raise UserError("aspect_ratio_buckets needs use_aspect_ratio_buckets")
     if wrong := [name for name in data.principles if name not in PRINCIPLES]:
         raise UserError(f"principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
     if (model.load_in_4bit or model.load_in_8bit or model.bnb_quantization_config_path) and not model.use_lora:

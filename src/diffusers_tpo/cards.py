@@ -73,7 +73,7 @@ def usage(pipeline_class: str, base: str, repo: str, is_lora: bool) -> str:
         lines.append(f'pipe.load_lora_weights("{repo}")')
     else:
         lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}", dtype=torch.float16).to("cuda")')
-    lines.append('image = pipe("a red cube on top of a blue sphere").images[0]')
+    lines.append('image = pipe(prompt="a red cube on top of a blue sphere").images[0]')
     return "\n".join(lines)
 
 

@@ -4,17 +4,24 @@ Knows nothing of losses or of what is trained, but that trained text encoders st
 """
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.training_utils import offload_models
 from torch import Tensor, nn
 
-from .data import Batch
+from .cache import Cache, Entry, fingerprint
+from .data import Batch, TextPreferenceDataset
 from .families import Conditioning, Family
 from .noising import sample_latents
 from .text_encoders import TrainedTextEncoders
+
+
+def prompt_key(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 @dataclass
@@ -25,6 +32,7 @@ class Encoder:
         device: of the denoiser.
         offload: keep the autoencoder and the text encoders on the CPU while they are not needed.
         text: the text encoders that are trained; `None` if none is.
+        prompts: kept conditioning by [`prompt_key`], see [`~Encoder.keep_prompts`].
     """
 
     pipe: DiffusionPipeline
@@ -32,6 +40,7 @@ class Encoder:
     device: torch.device
     offload: bool = False
     text: TrainedTextEncoders | None = None
+    prompts: Cache | None = None
 
     def __post_init__(self):
         trained = self.text.names if self.text else []
@@ -46,8 +55,62 @@ class Encoder:
         for part in (*self.autoencoder, *self.text_encoders):
             part.to("cpu" if self.offload else self.device)
 
+    def keep_images(self, dataset: TextPreferenceDataset, folder: Path, batch_size: int) -> None:
+        """Encodes every crop of a data set once, into `folder`, and lets the data set read that; call it on every process.
+
+        The autoencoder is off the device from then on.
+
+        Raises:
+            UserError: naming an image that cannot be read, or `encodings_dir`.
+        """
+        cache = Cache(folder / f"images-{self._fingerprint('vae')}")
+        crops = dataset.crops()
+
+        def encode(indices: list[int]) -> list[Entry]:
+            cut, entries = [dataset.crop(*crops[index][1:]) for index in indices], {}
+            for shape in {crop.pixels.shape for crop in cut}:
+                places = [place for place, crop in enumerate(cut) if crop.pixels.shape == shape]
+                pixels = torch.stack([cut[place].pixels for place in places])
+                for place, mean, std in zip(places, *self.family.encode_images(self.pipe, pixels), strict=True):
+                    sizes = torch.tensor(cut[place].sizes)
+                    entries[place] = {"mean": mean.clone(), "std": std.clone(), "sizes": sizes}
+            return [entries[place] for place in range(len(cut))]
+
+        with torch.no_grad(), self._working(self.autoencoder):
+            cache.fill([key for key, _, _ in crops], encode, batch_size, "images")
+        dataset.use_encoded(cache)
+        self._rest(self.autoencoder)
+
+    def keep_prompts(self, prompts: list[str], folder: Path, batch_size: int) -> None:
+        """Encodes every prompt once, into `folder`, and reads that from then on; call it on every process.
+
+        The text encoders are off the device from then on.
+
+        Raises:
+            UserError: naming `encodings_dir`.
+        """
+        self.prompts = Cache(folder / f"prompts-{self._fingerprint('text_encoder', 'tokenizer')}")
+
+        def encode(indices: list[int]) -> list[Entry]:
+            cond = self.family.encode_prompts(self.pipe, [prompts[index] for index in indices])
+            return [{name: value[row].clone() for name, value in cond.items()} for row in range(len(indices))]
+
+        with torch.no_grad(), self._working(self.text_encoders):
+            self.prompts.fill([prompt_key(text) for text in prompts], encode, batch_size, "prompts")
+        self._rest(self.text_encoders)
+
+    def _fingerprint(self, *kinds: str) -> str:
+        parts = {name: part for name, part in self.pipe.components.items() if name.startswith(kinds)}
+        told = {name: value for name, value in vars(self.family).items() if name != "guidance_scale"}
+        return fingerprint(parts, type(self.family).__name__, {} if kinds == ("vae",) else told)
+
+    def _rest(self, parts: list[nn.Module]) -> None:
+        for part in parts:
+            part.to("cpu")
+
     def _working(self, parts: list[nn.Module]):
-        return offload_models(*parts, device=self.device, offload=self.offload)
+        """The parts on the device, and afterwards where they rest."""
+        return offload_models(*parts, device=self.device, offload=bool(parts))
 
     @contextlib.contextmanager
     def whole_pipeline(self):
@@ -58,6 +121,8 @@ class Encoder:
     @torch.no_grad()
     def encode_images(self, batch: Batch) -> Tensor:
         """Sampled, scaled latents `(B, C, ...)` of the images, float32, on the device."""
+        if batch.encoded is not None:
+            return sample_latents(*(part.to(self.device) for part in batch.encoded), batch.draws)
         with self._working(self.autoencoder):
             return sample_latents(*self.family.encode_images(self.pipe, batch.pixels), batch.draws)
 
@@ -69,6 +134,10 @@ class Encoder:
             `needs_reference`.
         """
         sizes = self.family.encode_sizes(batch.sizes.to(self.device).repeat(batch.prompts_per_image, 1))
+        if self.prompts is not None:
+            entries = [self.prompts[prompt_key(prompt)] for prompt in batch.prompts]
+            stacked = {name: torch.stack([entry[name] for entry in entries]).to(self.device) for name in entries[0]}
+            return stacked | sizes, None
         with self._working(self.text_encoders):
             if self.text is None:
                 # As in a pipeline, whatever the mixed precision of the denoiser.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import load_checkpoint_in_model
-from diffusers import AutoencoderKL, BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
 from diffusers.training_utils import EMAModel
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -54,7 +54,7 @@ def load_pipeline(
             kind["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
         pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, **kind, **options)
         if vae:
-            pipe.vae = AutoencoderKL.from_pretrained(vae, dtype=pipe.vae.dtype, **options)
+            pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=pipe.vae.dtype, **options)
     except (
         OSError,
         ValueError,
@@ -172,7 +172,7 @@ def load_model(source: str, base: str | None = None, **options) -> DiffusionPipe
         pipe = load_pipeline(base, **options)
         try:
             pipe.load_lora_weights(source, cache_dir=options.get("cache_dir"), token=options.get("token"))
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({reason})") from error
         if not pipe.get_list_adapters():

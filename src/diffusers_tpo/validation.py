@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .families import call_arguments
+
 
 @contextlib.contextmanager
 def averaged_weights(ema, parameters: list[torch.nn.Parameter], *modules: torch.nn.Module):
@@ -26,13 +28,15 @@ def averaged_weights(ema, parameters: list[torch.nn.Parameter], *modules: torch.
 
 
 @torch.no_grad()
-def render_prompts(pipe, prompts: list[str], images_per_prompt: int, guidance_scale: float, seed: int) -> list[list]:
-    """Renders every prompt with the seeds `seed`, `seed + 1`, ...: a list of PIL images per prompt."""
+def render_prompts(
+    pipe, prompts: list[str], images_per_prompt: int, guidance_scale: float, resolution: int, seed: int
+) -> list[list]:
+    """Renders every prompt with the seeds `seed`, `seed + 1`, ...: a list of square PIL images per prompt."""
     rendered = []
     for prompt in prompts:
         generators = [torch.Generator().manual_seed(seed + index) for index in range(images_per_prompt)]
-        images = pipe([prompt] * images_per_prompt, guidance_scale=guidance_scale, generator=generators).images
-        rendered.append(images)
+        call = call_arguments(pipe, [prompt] * images_per_prompt, guidance_scale)
+        rendered.append(pipe(**call, height=resolution, width=resolution, generator=generators).images)
     return rendered
 
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ..data import Columns, check_columns, check_text
 from ..errors import UserError
 from ..families import Family
-from ..images import Square, decode_image, transform_image
+from ..images import Crop, decode_image, transform_image
 from ..noising import Draw, sample_latents
 
 
@@ -58,7 +58,7 @@ class HeldOutPairs:
     def encode(
         self, family: Family, pipe: DiffusionPipeline, seed: int = 0, batch_size: int = 8, progress: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Latents `(N, C, H, W)` and sizes `(N, 6)` on the CPU, see [`~diffusers_tpo.images.Square`].
+        """Latents `(N, C, H, W)` and sizes `(N, 6)` on the CPU, see [`~diffusers_tpo.images.Crop`].
 
         Every process must call it: each encodes its share, and all get the whole.
 
@@ -70,9 +70,9 @@ class HeldOutPairs:
         hidden = progress is None or not state.is_local_main_process
         for start in tqdm(starts, desc=progress, disable=hidden):
             draws = [Draw(seed, row) for row in range(start, min(start + batch_size, len(self)))]
-            squares = [self._square(draw) for draw in draws]
-            pixels = torch.stack([square.pixels for square in squares])
-            sizes[start : start + len(draws)] = torch.tensor([square.sizes for square in squares])
+            crops = [self._crop(draw) for draw in draws]
+            pixels = torch.stack([crop.pixels for crop in crops])
+            sizes[start : start + len(draws)] = torch.tensor([crop.sizes for crop in crops])
             part = sample_latents(*family.encode_images(pipe, pixels), draws).cpu()
             if latents is None:
                 latents = torch.zeros(len(self), *part.shape[1:])
@@ -84,9 +84,9 @@ class HeldOutPairs:
             latents = torch.zeros(shape) if latents is None else latents
         return tuple(reduce(part.to(state.device), "sum").cpu() for part in (latents, sizes))
 
-    def _square(self, draw: Draw) -> Square:
+    def _crop(self, draw: Draw) -> Crop:
         image = decode_image(self.rows[draw.row][self.image_column], draw.row)
-        return transform_image(image, draw, self.resolution, center_crop=True, random_flip=False)
+        return transform_image(image, draw, (self.resolution, self.resolution), center_crop=True, mirror=False)
 
 
 def held_out_pairs(rows: datasets.Dataset, columns: Columns, resolution: int, number: int | None) -> HeldOutPairs:

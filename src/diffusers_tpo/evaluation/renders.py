@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import UserError
+from ..families import call_arguments
 from ..noising import Draw
 
 
@@ -20,13 +21,15 @@ def image_path(folder: Path, index: int, number: int) -> Path:
 
 
 @torch.no_grad()
-def render(pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, **options) -> list[Image.Image]:
+def render(
+    pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, guidance_scale: float, **options
+) -> list[Image.Image]:
     """Renders one batch.
 
     Args:
         jobs: prompt and number of each image. Its noise depends on the seed, the prompt and the number alone, so it is the same
             for every model, guidance scale, prompt set and batch.
-        options: of the pipeline, such as `guidance_scale`.
+        options: of the pipeline, such as `num_inference_steps`.
 
     Raises:
         UserError: if the pipeline refuses an option, such as a size.
@@ -34,7 +37,7 @@ def render(pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, **op
     prompts = [prompt for prompt, _ in jobs]
     generators = [Draw(seed, prompt, number).generator("image") for prompt, number in jobs]
     try:
-        return pipe(prompts, generator=generators, **options).images
+        return pipe(**call_arguments(pipe, prompts, guidance_scale), generator=generators, **options).images
     except ValueError as error:
         raise UserError(f"{type(pipe).__name__} cannot render: {error}") from error
 

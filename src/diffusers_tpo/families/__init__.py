@@ -5,23 +5,37 @@ To add a family without a fork, write a class with the members of [`Family`] and
 """
 
 import dataclasses
+import inspect
 from typing import Protocol
 
 import torch
 from diffusers import (
     DiffusionPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
     FluxPipeline,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    QwenImagePipeline,
+    SanaPipeline,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    ZImagePipeline,
 )
 from torch import Tensor
 
 from ..errors import UserError
 from .flux import Flux as Flux
+from .flux2 import Flux2 as Flux2
+from .pixart import PixArtAlpha as PixArtAlpha
+from .pixart import PixArtSigma as PixArtSigma
+from .qwen_image import QwenImage as QwenImage
+from .sana import Sana as Sana
 from .stable_diffusion import StableDiffusion as StableDiffusion
 from .stable_diffusion_3 import StableDiffusion3 as StableDiffusion3
 from .stable_diffusion_xl import StableDiffusionXL as StableDiffusionXL
+from .z_image import ZImage as ZImage
 
 
 Conditioning = dict[str, Tensor]  # every value is batch-first, so it can be cached, stacked and split blindly
@@ -54,6 +68,13 @@ FAMILIES: dict[type[DiffusionPipeline], Family] = {
     StableDiffusionXLPipeline: StableDiffusionXL(),
     StableDiffusion3Pipeline: StableDiffusion3(),
     FluxPipeline: Flux(),
+    Flux2Pipeline: Flux2(),
+    Flux2KleinPipeline: Flux2(),
+    QwenImagePipeline: QwenImage(),
+    ZImagePipeline: ZImage(),
+    PixArtSigmaPipeline: PixArtSigma(),
+    PixArtAlphaPipeline: PixArtAlpha(),
+    SanaPipeline: Sana(),
 }
 
 
@@ -79,3 +100,11 @@ def family_of(pipe: DiffusionPipeline, **options) -> Family:
         f"pretrained_model_name_or_path is a {type(pipe).__name__}, which has no family here; use one of {known}, or add "
         "yours to diffusers_tpo.families.FAMILIES"
     )
+
+
+def call_arguments(pipe: DiffusionPipeline, prompts: list[str], guidance_scale: float) -> dict:
+    """How a pipeline is called to render `prompts` with classifier-free guidance of this scale."""
+    told = inspect.signature(type(pipe).__call__).parameters
+    if "true_cfg_scale" in told and told["guidance_scale"].default is None:  # it guides only with a negative prompt
+        return {"prompt": prompts, "true_cfg_scale": guidance_scale, "negative_prompt": [" "] * len(prompts)}
+    return {"prompt": prompts, "guidance_scale": guidance_scale}

@@ -1,0 +1,63 @@
+"""Qwen-Image: a transformer over packed latents of one video frame, told the prompt by a language model's last hidden states."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import QwenImagePipeline
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+@dataclass(frozen=True)
+class QwenImage:
+    """`max_sequence_length` counts the tokens of the prompt and of the template after it, at most 1024."""
+
+    max_sequence_length: int = 512
+
+    denoiser = "transformer"
+    lora_targets = (
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "add_q_proj",
+        "add_k_proj",
+        "add_v_proj",
+        "to_add_out",
+    )
+    text_encoders = ()
+
+    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+        embeddings, mask = pipe.encode_prompt(
+            prompts, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
+        )
+        if mask is None:  # no prompt is shorter than another
+            mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
+        missing = self.max_sequence_length - embeddings.shape[1]
+        return {
+            "encoder_hidden_states": pad(embeddings, (0, 0, 0, missing)),
+            "encoder_hidden_states_mask": pad(mask, (0, missing)),
+        }
+
+    def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = pipe.vae.encode(pixels.unsqueeze(2).to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        mean, std = posterior.mean.squeeze(2).float(), posterior.std.squeeze(2).float()
+        config = pipe.vae.config
+        shift, spread = (mean.new_tensor(x).view(-1, 1, 1) for x in (config.latents_mean, config.latents_std))
+        return (mean - shift) / spread, std / spread
+
+    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        rows, channels, height, width = latents.shape
+        mask = cond["encoder_hidden_states_mask"]
+        longest = int(mask.sum(dim=1).max())  # the padding that all rows share changes nothing and costs time
+        packed = denoiser(
+            hidden_states=QwenImagePipeline._pack_latents(latents, rows, channels, height, width),
+            timestep=timesteps.to(latents.dtype) / 1000,  # the unit of its embedding, whatever the schedule's length
+            encoder_hidden_states=cond["encoder_hidden_states"][:, :longest],
+            encoder_hidden_states_mask=mask[:, :longest],
+            img_shapes=[[(1, height // 2, width // 2)]] * rows,
+        ).sample
+        return QwenImagePipeline._unpack_latents(packed, height, width, vae_scale_factor=1).squeeze(2)

@@ -1,0 +1,44 @@
+"""Sana: a transformer with linear attention, told the prompt by Gemma 2, that predicts the flow from image to noise."""
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sana:
+    """`max_sequence_length` counts the prompt's tokens without the instruction that the pipeline puts before it.
+
+    The autoencoder is deterministic: its latents have no spread.
+    """
+
+    max_sequence_length: int = 300
+
+    denoiser = "transformer"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    text_encoders = ()
+
+    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+        call = inspect.signature(type(pipe).__call__).parameters
+        embeddings, mask, _, _ = pipe.encode_prompt(
+            prompts,
+            do_classifier_free_guidance=False,
+            device=pipe.text_encoder.device,
+            max_sequence_length=self.max_sequence_length,
+            complex_human_instruction=call["complex_human_instruction"].default,
+        )
+        return {"encoder_hidden_states": embeddings, "encoder_attention_mask": mask}
+
+    def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        latents = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent.float()
+        return latents * pipe.vae.config.scaling_factor, torch.zeros_like(latents)
+
+    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+        scale = extract_model_from_parallel(denoiser).config.timestep_scale
+        return denoiser(latents, timestep=timesteps * scale, **cond).sample[:, : latents.shape[1]]
