@@ -301,14 +301,16 @@ def test_latents_do_not_depend_on_the_batch(pairs, pipe):
 
 def test_render_missing_counts_what_it_did(tmp_path, pipe):
     job = (tmp_path, 1, 0, 2)
-    assert render_missing(pipe, ["cat", "dog", "red"], *job, num_inference_steps=1) == 3
+    assert render_missing(pipe, ["cat", "dog", "red"], *job, guidance_scale=1.0, num_inference_steps=1) == 3
     image_path(tmp_path, 1, 0).unlink()
-    assert render_missing(pipe, ["cat", "dog", "red"], *job, num_inference_steps=1) == 2  # its whole batch
+    assert (
+        render_missing(pipe, ["cat", "dog", "red"], *job, guidance_scale=1.0, num_inference_steps=1) == 2
+    )  # its whole batch
     assert not list(tmp_path.glob(".partial*"))
 
 
 def test_a_prompt_that_occurs_twice_is_rendered_with_two_seeds(tmp_path, pipe):
-    render_missing(pipe, ["cat", "dog", "cat"], tmp_path, 2, 0, 6, num_inference_steps=1)
+    render_missing(pipe, ["cat", "dog", "cat"], tmp_path, 2, 0, 6, guidance_scale=1.0, num_inference_steps=1)
     found = {image_path(tmp_path, index, number).read_bytes() for index in (0, 2) for number in (0, 1)}
     assert len(found) == 4
 

@@ -35,13 +35,14 @@ from transformers import HfArgumentParser
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
 from diffusers_tpo.adapters import add_lora, register_hooks, save_lora
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
+from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
 from diffusers_tpo.cards import public_config, write_model_card
 from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
 from diffusers_tpo.data import Columns, RowReader, as_torch_dataset, check_columns, collate, load_rows
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
-from diffusers_tpo.families import family_of
+from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import push_folder
 from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
 from diffusers_tpo.text_encoders import train_text_encoders
@@ -70,6 +71,18 @@ def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments)
     prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts}
     reader = RowReader(columns, loss_type, unpaired, seed, **pixels, **prompts)
     return as_torch_dataset(rows, reader, data.max_train_samples)
+
+
+def set_sizes(dataset, data: DataArguments, multiple: int) -> None:
+    """Lets the data set cut images to what the model takes: squares, or the nearest of several shapes."""
+    if not data.use_aspect_ratio_buckets:
+        check_sides([(data.resolution, data.resolution)], multiple)
+        return
+    if data.aspect_ratio_buckets:
+        dataset.reader.buckets = parse_buckets(data.aspect_ratio_buckets)
+        check_sides(dataset.reader.buckets, multiple, "aspect_ratio_buckets")
+    else:
+        dataset.reader.buckets = default_buckets(data.resolution, multiple)
 
 
 def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: RunArguments, device):
@@ -142,6 +155,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
     denoiser, trainer, text = getattr(pipe, family.denoiser), TPOTrainer(), None
     trainer.tpo, trainer.family = tpo, family
+    set_sizes(dataset, data, side_multiple(pipe, family))
     lora = None
     if model.use_lora:
         lora = {"rank": model.rank, "alpha": model.lora_alpha, "dropout": model.lora_dropout}
@@ -172,10 +186,15 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         trainable = trainable + text.parameters()
     ema = EMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
 
-    workers = run.dataloader_num_workers
-    options = {"collate_fn": collate, "num_workers": workers, "drop_last": True}
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
-    loader = DataLoader(dataset, args.train_batch_size, generator=torch.Generator(), **options)
+    options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
+    if data.use_aspect_ratio_buckets:
+        with accelerator.main_process_first():  # which reads the sizes of all images
+            batches = dataset.bucket_batches(args.train_batch_size)
+        logger.info(f"{batches.left_out} rows lie in buckets with fewer rows than a batch and are left out")
+        loader = DataLoader(dataset, batch_sampler=batches, **options)
+    else:
+        loader = DataLoader(dataset, args.train_batch_size, drop_last=True, **options)
     optimizer = make_optimizer(groups, args, accelerator.num_processes)
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))

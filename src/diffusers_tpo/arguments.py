@@ -170,6 +170,8 @@ def check_arguments(
         raise UserError(
             "cache_prompt_embeddings goes neither with streaming nor with train_text_encoder; leave it out"
         )
+    if data.streaming and data.use_aspect_ratio_buckets:
+        raise UserError("streaming cannot group images for use_aspect_ratio_buckets; leave one of the two out")
     if data.aspect_ratio_buckets and not data.use_aspect_ratio_buckets:
         raise UserError("aspect_ratio_buckets needs use_aspect_ratio_buckets")
     if wrong := [name for name in data.principles if name not in PRINCIPLES]:

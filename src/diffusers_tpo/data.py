@@ -305,9 +305,6 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
     """Streamed rows, shuffled within a buffer; a row is known by its place in the shuffled stream."""
 
     def __init__(self, rows: datasets.IterableDataset, reader: RowReader, shuffle_buffer: int = 1000):
-        """Raises [`UserError`] for buckets."""
-        if reader.buckets:
-            raise UserError("streaming cannot group images for use_aspect_ratio_buckets; leave one of the two out")
         rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
         self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer)
         self.reader = reader

@@ -6,6 +6,7 @@ To add a family without a fork, write a class with the members of [`Family`] and
 
 import dataclasses
 import inspect
+import math
 from typing import Protocol
 
 import torch
@@ -108,3 +109,9 @@ def call_arguments(pipe: DiffusionPipeline, prompts: list[str], guidance_scale: 
     if "true_cfg_scale" in told and told["guidance_scale"].default is None:  # it guides only with a negative prompt
         return {"prompt": prompts, "true_cfg_scale": guidance_scale, "negative_prompt": [" "] * len(prompts)}
     return {"prompt": prompts, "guidance_scale": guidance_scale}
+
+
+def side_multiple(pipe: DiffusionPipeline, family: Family) -> int:
+    """Of how many pixels the sides of an image must be multiples: what the pipeline rounds to and its patches need."""
+    patch = getattr(pipe, family.denoiser).config.get("patch_size", 1)
+    return math.lcm(pipe.image_processor.config.vae_scale_factor, pipe.vae_scale_factor * patch)
