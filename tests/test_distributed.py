@@ -5,6 +5,7 @@ import math
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -13,6 +14,7 @@ from conftest import SCRIPT, as_flags
 from safetensors.torch import load_file
 
 
+FSDP = Path(__file__).parent / "fsdp_on_cpu.py"
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 4
 
@@ -21,16 +23,16 @@ STEPS = 4
 def launch(tmp_path_factory, small_flags, run_script):
     """Runs the script on one or several CPU processes and returns its log and its LoRA."""
 
-    def run(processes: int, **flags) -> tuple[list[dict], dict]:
+    def run(processes: int, runner: tuple = (), **flags) -> tuple[list[dict], dict]:
         output = tmp_path_factory.mktemp("distributed")
-        flags |= {"use_lora": True, "beta": 500, "max_train_steps": STEPS, "output_dir": output}
+        flags = {"use_lora": True, "beta": 500, "max_train_steps": STEPS, "output_dir": output} | flags
         if processes == 1:
             run_script(**flags)
         else:  # `accelerate launch --cpu` starts a single process whatever its --num_processes
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 place = {"nproc_per_node": processes, "master_addr": "127.0.0.1", "master_port": free.getsockname()[1]}
-            command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), str(SCRIPT)]
+            command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), *runner, str(SCRIPT)]
             with (output / "output.txt").open("w") as file:
                 process = subprocess.Popen([*command, *as_flags(small_flags | flags)], stdout=file, stderr=file)
             try:
@@ -39,7 +41,8 @@ def launch(tmp_path_factory, small_flags, run_script):
                 process.terminate()  # and with it its workers, if it hangs
             assert code == 0, (output / "output.txt").read_text()[-3000:]
         log = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
-        return log, load_file(output / LORA)
+        weights = LORA if flags["use_lora"] else "unet/diffusion_pytorch_model.safetensors"
+        return log, load_file(output / weights)
 
     return run
 
@@ -88,3 +91,21 @@ def test_trained_text_encoders_see_the_gradients_of_all_processes(launch):
     whole, two = (launch(processes, **flags, train_batch_size=4 // processes) for processes in (1, 2))
     assert_same_run(whole, two)
     assert len(two[1]) == len(whole[1]) and any("text_" in name for name in two[1])
+
+
+@pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
+def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
+    """Validation images are rendered by all processes together."""
+    flags = {"use_lora": use_lora, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4}
+    whole = launch(1, **flags, train_batch_size=4)
+    split = launch(
+        2,
+        (str(FSDP),),
+        **flags,
+        train_batch_size=2,
+        validation_prompt="cat",
+        validation_steps=4,
+        num_validation_images=1,
+    )
+    assert_same_run(whole, split, but=("reward/matched_relative",))
+    assert whole[1].keys() == split[1].keys()

@@ -22,9 +22,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from huggingface_hub.constants import HF_HOME
@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, register_hooks, save_lora
+from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
 from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
 from diffusers_tpo.cards import public_config, write_model_card
@@ -115,12 +115,16 @@ def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
 
 
 def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, config, run, history, **card):
-    """Writes the LoRA or the pipeline with its card, and pushes both where asked."""
+    """Writes the LoRA or the pipeline with its card, and pushes both where asked; call it on every process."""
     output = Path(run.output_dir)
     if model.use_lora:
         encoders = text.modules() if text else {}
         save_lora(type(pipe), getattr(pipe, family.denoiser), family.denoiser, output, encoders)
     else:
+        setattr(pipe, family.denoiser, whole_module(getattr(pipe, family.denoiser)))
+    if not PartialState().is_main_process:
+        return
+    if not model.use_lora:
         pipe.save_pretrained(output)
     repo = run.hub_model_id or output.resolve().name
     source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
@@ -144,6 +148,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         logging.getLogger(name).setLevel(logging.WARNING)
     set_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = run.allow_tf32
+    is_sharded = accelerator.distributed_type == DistributedType.FSDP  # every pass is one of all processes together
+    if is_sharded and evals.eval_steps:
+        raise UserError("eval_steps does not go with FSDP; judge the checkpoints with evaluate.py afterwards")
     dataset = load_data(data, tpo.loss_type, args.seed, run)
     watch = load_watch(evals, data, args.seed, run, accelerator.device)
     config = public_config(*map(asdict, (model, data, tpo, args)), {"num_processes": accelerator.num_processes})
@@ -179,12 +186,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     denoiser.train()
     if run.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
-    trainable = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    groups = [{"params": trainable}]
+    groups = [{"params": [parameter for parameter in denoiser.parameters() if parameter.requires_grad]}]
     if text:
         groups.append({"params": text.parameters(), "lr": args.text_encoder_lr or args.learning_rate})
-        trainable = trainable + text.parameters()
-    ema = EMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
 
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
     options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
@@ -198,6 +202,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     optimizer = make_optimizer(groups, args, accelerator.num_processes)
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))
+    trainable = [parameter for module in trained for parameter in module.parameters() if parameter.requires_grad]
+    ema = EMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
     if not data.streaming:
         if len(loader) == 0:
             raise UserError(f"train_batch_size times processes exceeds the {len(dataset)} rows; lower it")
@@ -281,11 +287,13 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             if stop:
                 accelerator.end_training()
                 sys.exit(f"stopped by collapse_action at step {step}; checkpoint-{step} holds the state")
-            if run.validation_prompt and step % run.validation_steps == 0 and accelerator.is_main_process:
+            shows = run.validation_prompt and step % run.validation_steps == 0
+            if shows and (accelerator.is_main_process or is_sharded):
                 with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
                     settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
                     images = render_prompts(pipe, run.validation_prompt, *settings)
-                show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
+                if accelerator.is_main_process:
+                    show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
             if step >= run.max_train_steps:
                 break
         if batches == 0:
@@ -298,11 +306,10 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         if chosen:
             accelerator.load_state(str(output / chosen))
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        setattr(pipe, family.denoiser, accelerator.unwrap_model(denoiser))
-        with averaged_weights(ema, trainable, *trained):
-            save_final(pipe, family, text, model, data, config, run, history.rows, **card)
-        logger.info(f"Saved to {output}")
+    setattr(pipe, family.denoiser, accelerator.unwrap_model(denoiser))
+    with averaged_weights(ema, trainable, *trained):
+        save_final(pipe, family, text, model, data, config, run, history.rows, **card)
+    logger.info(f"Saved to {output}")
     accelerator.end_training()
     if accelerator.num_processes > 1:
         time.sleep(0.5)  # gloo's threads need Python's lock once more, or a CPU run can hang here

@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from diffusers.loaders import PeftAdapterMixin
@@ -11,6 +12,8 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers.integrations import PeftAdapterMixin as TransformersAdapterMixin
 
 from .errors import UserError
@@ -79,9 +82,25 @@ def adapters_off(denoiser: nn.Module):
             module.training = flag
 
 
+def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with those whole that FSDP has split over the processes; call it on every process."""
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+def whole_module(module: nn.Module) -> nn.Module:
+    """The module without its wrapper, as a copy on the CPU if FSDP has split its weights; call it on every process."""
+    bare = extract_model_from_parallel(module)
+    if not isinstance(bare, FSDPModule):
+        return bare
+    own = next(kind for kind in type(bare).__mro__ if not issubclass(kind, FSDPModule))
+    whole = own.from_config(bare.config)
+    whole.load_state_dict({name: value.cpu() for name, value in whole_tensors(bare.state_dict()).items()})
+    return whole
+
+
 def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
-    """The LoRA weights of a denoiser under PEFT's names."""
-    return get_peft_model_state_dict(extract_model_from_parallel(denoiser))
+    """The LoRA weights of a denoiser under PEFT's names; call it on every process."""
+    return whole_tensors(get_peft_model_state_dict(extract_model_from_parallel(denoiser)))
 
 
 def load_lora_state(denoiser: nn.Module, state: dict[str, Tensor]) -> None:
@@ -109,6 +128,8 @@ def save_lora(
 ) -> None:
     """Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(folder)` of any pipeline of the class reads.
 
+    Call it on every process.
+
     Args:
         name: the denoiser's name in the pipeline, "unet" or "transformer".
         text_encoders: those that carry a LoRA too, by their names in the pipeline.
@@ -118,7 +139,8 @@ def save_lora(
         bare = extract_model_from_parallel(module)
         weights[f"{part}_lora_layers"] = lora_state(bare)
         metadata[f"{part}_lora_adapter_metadata"] = bare.peft_config["default"].to_dict()
-    pipe_class.save_lora_weights(folder, **weights, **metadata)
+    if PartialState().is_main_process:
+        pipe_class.save_lora_weights(folder, **weights, **metadata)
 
 
 def load_trained(modules: dict[str, nn.Module], use_lora: bool, folder) -> None:
@@ -140,16 +162,17 @@ def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Modu
         return lora_state(module) if use_lora else module.state_dict()
 
     def save(models, weights, folder):
-        if accelerator.is_main_process:
-            trained = {LORA_FILE: models[0]} if use_lora else {}
-            trained |= {f"{name}.safetensors": module for name, module in text_encoders.items()}
-            for file, module in trained.items():
-                save_file({key: value.contiguous() for key, value in state_of(module).items()}, Path(folder) / file)
+        trained = {LORA_FILE: models[0]} if use_lora else {}
+        trained |= {f"{name}.safetensors": module for name, module in text_encoders.items()}
+        for file, module in trained.items():
+            state = {key: value.contiguous() for key, value in state_of(module).items()}
+            if accelerator.is_main_process:
+                save_file(state, Path(folder) / file)
         if use_lora:
             weights.clear()
 
     def load(models, folder):
-        if use_lora:
+        if use_lora and models:  # what FSDP has split is not among them: accelerate has read it back with its base
             load_lora_state(models.pop(), load_file(Path(folder) / LORA_FILE))
         load_trained(text_encoders, use_lora, folder)
 
