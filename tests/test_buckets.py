@@ -167,11 +167,6 @@ def test_an_unreadable_image_is_a_user_error_that_names_the_row():
         dataset_of(tiny.make_dataset(2, image=cells)).bucket_batches(1)
 
 
-def test_a_stream_cannot_be_grouped():
-    with pytest.raises(UserError, match="streaming cannot group images for use_aspect_ratio_buckets; leave"):
-        dataset_of(rows_of(MIXED).to_iterable_dataset())
-
-
 # Batches
 
 
