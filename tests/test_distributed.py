@@ -109,3 +109,12 @@ def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
     )
     assert_same_run(whole, split, but=("reward/matched_relative",))
     assert whole[1].keys() == split[1].keys()
+
+
+def test_processes_share_the_work_of_encoding_and_read_the_same(launch, tmp_path):
+    flags = {"loss_type": "tdpo", "center_crop": True, "random_flip": True}
+    kept = {"cache_latents": True, "cache_prompt_embeddings": True, "encodings_dir": tmp_path}
+    whole = launch(1, **flags, train_batch_size=4)
+    assert_same_run(whole, launch(2, **flags, **kept, train_batch_size=2), but=("reward/matched_relative",))
+    written = [len(list(tmp_path.glob(f"{kind}-*/*.safetensors"))) for kind in ("images", "prompts")]
+    assert written == [2, 2]  # one file of each process

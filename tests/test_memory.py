@@ -12,8 +12,12 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
+from diffusers_tpo import Draw
 from diffusers_tpo.cache import Cache
+from diffusers_tpo.data import Batch
+from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.families import family_of
 
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -221,3 +225,28 @@ def test_large_encodings_are_announced_and_too_large_ones_refused(tmp_path, monk
     with pytest.raises(UserError, match="encodings_dir .* has 0.0 GB free, and 2 prompts of"):
         Cache(tmp_path / "b").fill(keys, make(keys, []), 2, "prompts")
     assert not list((tmp_path / "b").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_frozen_parts_are_on_the_device_while_they_work_and_rest_on_the_cpu(offload, monkeypatch):
+    """`cpu:0` stands for the device."""
+    pipe, places, device = tiny.make_pipe(), [], torch.device("cpu:0")
+    for name in ("vae", "text_encoder"):
+        move = getattr(pipe, name).to
+        record = lambda place, name=name, move=move: (places.append((name, str(place))), move(place))[1]  # noqa: E731
+        monkeypatch.setattr(getattr(pipe, name), "to", record)
+    encoder = Encoder(pipe, family_of(pipe), device, offload)
+    home = "cpu" if offload else "cpu:0"
+    assert places == [("vae", home), ("text_encoder", home)]
+    places.clear()
+    pixels = torch.zeros(1, 3, tiny.RESOLUTION, tiny.RESOLUTION)
+    batch = Batch(pixels, None, torch.zeros(1, 6), [Draw(0, 0)], ["cat"], torch.tensor([True]))
+    encoder.encode_images(batch)
+    assert places == [("vae", "cpu:0"), ("vae", "cpu")]
+    places.clear()
+    encoder.encode_prompts(batch, needs_reference=False)
+    assert places == [("text_encoder", "cpu:0"), ("text_encoder", "cpu")]
+    places.clear()
+    with encoder.whole_pipeline():
+        assert [place for _, place in places] == ["cpu:0", "cpu:0"]
+    assert [place for _, place in places[2:]] == ["cpu", "cpu"]

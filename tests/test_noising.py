@@ -170,3 +170,33 @@ def test_a_scheduler_of_neither_kind_is_a_user_error():
 
     with pytest.raises(UserError, match="CMStochasticIterativeScheduler, which has no discrete noise schedule"):
         training_scheduler(CMStochasticIterativeScheduler())
+
+
+FLOW = FlowMatchEulerDiscreteScheduler(shift=1.0)
+MANY = [Draw(0, row) for row in range(400)]
+
+
+def shares(**options) -> torch.Tensor:
+    return add_noise(FLOW, torch.zeros(400, 1, 1, 1), MANY, **options).timesteps / 1000
+
+
+def test_weighting_schemes_draw_the_noise_level_from_their_density():
+    """Logit-normal: the logit of sigma is normal with this mean and deviation. Mode, scale s: its density at 1/2 is the highest."""
+    logit = torch.logit(shares(weighting_scheme="logit_normal", logit_mean=0.5, logit_std=0.3))
+    assert abs(logit.mean().item() - 0.5) < 0.05 and abs(logit.std().item() - 0.3) < 0.04
+    even, mode = shares(), shares(weighting_scheme="mode", mode_scale=1.29)
+    middle = [((part - 0.5).abs() < 0.2).float().mean().item() for part in (even, mode)]
+    assert middle[0] == pytest.approx(0.4, abs=0.06) and middle[1] > 0.5
+    assert 0.3 <= shares(weighting_scheme="logit_normal", timestep_range=(0.3, 0.7)).min() <= 0.7
+
+
+def test_weighting_schemes_that_weigh_the_error():
+    """sigma_sqrt: 1 / sigma^2. cosmap: 2 / (pi (1 - 2 sigma + 2 sigma^2))."""
+    sigma = shares()
+    weights = add_noise(FLOW, torch.zeros(400, 1, 1, 1), MANY, weighting_scheme="sigma_sqrt").weights
+    assert_close(weights, sigma.clamp(min=1e-3) ** -2)
+    weights = add_noise(FLOW, torch.zeros(400, 1, 1, 1), MANY, weighting_scheme="cosmap").weights
+    assert_close(weights, 2 / (torch.pi * (1 - 2 * sigma + 2 * sigma**2)))
+    assert add_noise(FLOW, torch.zeros(400, 1, 1, 1), MANY).weights is None
+    with pytest.raises(UserError, match="weighting_scheme 'mode' is for flow models, and this is a diffusion model"):
+        add_noise(scheduler(), torch.zeros(6, 1, 1, 1), DRAWS, weighting_scheme="mode")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch.testing import assert_close
 
-from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise
+from diffusers_tpo import Draw, Noised, TPOConfig, TPOTrainer, add_noise
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.losses import tdpo_loss
 from diffusers_tpo.trainer import CollapseAlarm
@@ -307,3 +307,24 @@ def test_it_drops_into_an_ordinary_training_loop():
             losses.append(loss.item())
     assert losses[0] == pytest.approx(math.log(2))
     assert sum(losses[-4:]) / 4 < 0.95 * math.log(2)
+
+
+@pytest.mark.parametrize("loss_type", ["tdpo", "tkto"])
+def test_the_reference_is_told_what_it_is_given(loss_type):
+    """Where the text encoders are trained, the reference's errors are those with the frozen encoders' conditioning."""
+    pipe = tiny.make_policy()
+    trainer = tiny.make_trainer(loss_type=loss_type, beta=500, anchor_weight=0.0, tkto_baseline="shuffled")
+    noised, cond, is_matched = tiny.make_batch(pipe, images=3)
+    other = {name: value + 0.5 for name, value in cond.items()}
+    _, metrics = trainer.tpo_loss(pipe.unet, noised, cond, is_matched, other)
+    reward = trainer.reference_error(pipe.unet, noised, other) - trainer.denoising_error(pipe.unet, noised, cond)
+    assert metrics["reward/matched"].item() == pytest.approx(reward[is_matched].mean().item(), abs=1e-6)
+    assert abs(metrics["reward/matched"].item()) > 1e-4
+    if loss_type == "tkto":
+        swapped = {name: value[:3].roll(1, 0) for name, value in other.items()}
+        images = Noised(noised.latents[:3], noised.timesteps[:3], noised.target[:3])
+        policy = {name: value[:3].roll(1, 0) for name, value in cond.items()}
+        reward = trainer.reference_error(pipe.unet, images, swapped) - trainer.denoising_error(
+            pipe.unet, images, policy
+        )
+        assert metrics["baseline"].item() == pytest.approx(max(0.0, reward.mean().item()), abs=1e-6)
