@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -134,7 +135,7 @@ def main() -> None:
     text = f"{table(rows)}\n\nOne image and one mismatched prompt per step, float32. {device}; {versions}.\n"
     print(text)
     if args.output:
-        intro = f"# Memory of a training step\n\n`python benchmarks/memory.py --output {args.output}`"
+        intro = f"# Memory of a training step\n\n`{shlex.join(['python', 'benchmarks/memory.py', *sys.argv[1:]])}`"
         args.output.write_text(f"{intro}\n\n{__doc__.split(chr(10) * 2)[2]}\n\n{text}")
 
 
