@@ -242,6 +242,11 @@ def test_other_flags_that_make_no_sense(refused):
     assert "principles must be among content, " in refused(principles=["content", "style"])
     assert "streaming needs max_train_steps" in refused(streaming=True, max_train_steps=None)
     assert "resolution must be a multiple of 2 for this model, got 15; use 16" in refused(resolution=15)
+    assert "weighting_scheme cosmap weighs the error of loss_type sft" in refused(weighting_scheme="cosmap")
+    assert "text_encoder_lr must not be negative, got -1.0" in refused(train_text_encoder=True, text_encoder_lr=-1)
+    assert "text_encoder_lr needs train_text_encoder" in refused(text_encoder_lr=1e-5)
+    assert "max_sequence_length must be at least 1" in refused(max_sequence_length=0)
+    assert "logit_std must be greater than 0" in refused(logit_std=0)
     buckets = {"use_aspect_ratio_buckets": True}
     assert "aspect_ratio_buckets must be a multiple of 2" in refused(aspect_ratio_buckets="16,15", **buckets)
     assert "aspect_ratio_buckets needs use_aspect_ratio_buckets" in refused(aspect_ratio_buckets="16,16")

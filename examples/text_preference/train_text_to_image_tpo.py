@@ -134,7 +134,7 @@ def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, c
 
 
 def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: TrainingArguments, evals, run):
-    check_arguments(model, data, args, evals, run)
+    check_arguments(model, data, tpo.loss_type, args, evals, run)
     output = Path(run.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,

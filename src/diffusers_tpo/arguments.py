@@ -139,7 +139,12 @@ class RunArguments:
 
 
 def check_arguments(
-    model: ModelArguments, data: DataArguments, args: TrainingArguments, evals: EvaluationConfig, run: RunArguments
+    model: ModelArguments,
+    data: DataArguments,
+    loss_type: str,
+    args: TrainingArguments,
+    evals: EvaluationConfig,
+    run: RunArguments,
 ) -> None:
     """Checks what can be said without loading anything.
 
@@ -182,6 +187,15 @@ def check_arguments(
         raise UserError(f"mode_scale must lie between -1 and 1.75, got {args.mode_scale}")
     if not args.logit_std > 0:
         raise UserError(f"logit_std must be greater than 0, got {args.logit_std}")
+    for name in ("learning_rate", "text_encoder_lr"):
+        if (rate := getattr(args, name)) is not None and not 0 <= rate < float("inf"):
+            raise UserError(f"{name} must not be negative, got {rate}")
+    if args.weighting_scheme in ("sigma_sqrt", "cosmap") and loss_type != "sft":
+        raise UserError(
+            f"weighting_scheme {args.weighting_scheme} weighs the error of loss_type sft; use logit_normal or mode"
+        )
+    if model.max_sequence_length is not None and model.max_sequence_length < 1:
+        raise UserError(f"max_sequence_length must be at least 1, got {model.max_sequence_length}")
     if args.text_encoder_lr is not None and not model.train_text_encoder:
         raise UserError("text_encoder_lr needs train_text_encoder")
     if args.use_8bit_adam:
