@@ -136,7 +136,7 @@ def main() -> None:
     print(text)
     if args.output:
         intro = f"# Memory of a training step\n\n`{shlex.join(['python', 'benchmarks/memory.py', *sys.argv[1:]])}`"
-        args.output.write_text(f"{intro}\n\n{__doc__.split(chr(10) * 2)[2]}\n\n{text}")
+        args.output.write_text(f"{intro}\n\n{__doc__.split(chr(10) * 2)[2].strip()}\n\n{text}")
 
 
 if __name__ == "__main__":
