@@ -271,3 +271,13 @@ def test_accelerate_is_told_that_every_batch_is_full():
     batches = BucketBatches(dataset_of(rows_of(MIXED)), [(16, 16)] * 10, 3)
     assert batches.batch_size == 3 and batches.drop_last is True
     assert [len(batch) for batch in batches] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_sizes_are_kept_beside_the_rows_only_where_that_is_allowed(writable, tmp_path, monkeypatch):
+    tiny.make_dataset(3).save_to_disk(tmp_path)
+    rows = datasets.load_from_disk(tmp_path).cast_column("image", datasets.Image(decode=False))
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr("os.access", lambda path, mode: writable)
+    assert image_sizes(rows, "image") == [(tiny.RESOLUTION, tiny.RESOLUTION)] * 3
+    assert (set(tmp_path.iterdir()) > before) == writable

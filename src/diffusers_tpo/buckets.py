@@ -1,9 +1,11 @@
 """Sorts images into buckets of one height and width, and makes batches of one bucket. Knows nothing of prompts or models."""
 
 import math
+import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 import datasets
@@ -74,12 +76,14 @@ def size_of_row(cell: dict, row_id: int) -> dict[str, int]:
 
 
 def image_sizes(rows: datasets.Dataset, image_column: str) -> list[Size]:
-    """Heights and widths of undecoded images; `datasets` keeps them on disk beside the rows.
+    """Heights and widths of undecoded images; `datasets` keeps them on disk beside the rows where it may write there.
 
     Raises:
         UserError: naming a row whose image cannot be read.
     """
+    read_only = not all(os.access(Path(file["filename"]).parent, os.W_OK) for file in rows.cache_files)
     options = {"input_columns": image_column, "with_indices": True, "remove_columns": image_column}
+    options |= {"keep_in_memory": read_only}
     sizes = rows.select_columns([image_column]).map(size_of_row, **options, desc="Reading image sizes")
     return list(zip(sizes["height"], sizes["width"], strict=True))
 
