@@ -22,8 +22,9 @@ from diffusers_tpo.buckets import (
     image_sizes,
     parse_buckets,
 )
-from diffusers_tpo.data import Columns, RowReader, as_torch_dataset, collate, load_rows
+from diffusers_tpo.data import RowReader, as_torch_dataset, collate
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.rows import Columns, load_rows
 
 
 BUCKETS = [(16, 24), (24, 16), (16, 16)]

@@ -15,16 +15,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from diffusers_tpo import Draw
-from diffusers_tpo.data import (
-    Columns,
-    RowReader,
-    as_torch_dataset,
-    check_columns,
-    collate,
-    load_rows,
-)
+from diffusers_tpo.data import RowReader, as_torch_dataset, collate
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.images import decode_image, is_mirrored, transform_image, upright_size
+from diffusers_tpo.rows import Columns, check_columns, load_rows
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:

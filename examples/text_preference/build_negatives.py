@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo.cards import dataset_card_data, public_config, public_name, short_name, write_dataset_card
-from diffusers_tpo.data import load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.files import write_whole
 from diffusers_tpo.hub import own_name, push_folder
@@ -45,6 +44,7 @@ from diffusers_tpo.negatives.preview import preview_html, preview_terminal
 from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
 from diffusers_tpo.negatives.rows import Plan
 from diffusers_tpo.negatives.rules import RulesEditor, count_words
+from diffusers_tpo.rows import load_rows
 
 
 EDITORS = {

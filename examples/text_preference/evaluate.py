@@ -27,7 +27,6 @@ from transformers import HfArgumentParser
 
 from diffusers_tpo.cards import public_command, short_name, versions
 from diffusers_tpo.checkpoints import list_checkpoints
-from diffusers_tpo.data import Columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.choose import Choice, choose_best
 from diffusers_tpo.evaluation.heldout import HeldOutPairs, held_out_pairs
@@ -41,6 +40,7 @@ from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.files import make_folder
 from diffusers_tpo.models import fingerprint, kind_of, load_model
 from diffusers_tpo.noising import training_scheduler
+from diffusers_tpo.rows import Columns, load_rows
 from diffusers_tpo.shapes.world import make_rows, make_scenes
 
 

@@ -38,13 +38,14 @@ from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments,
 from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
 from diffusers_tpo.cards import public_config, write_model_card
 from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
-from diffusers_tpo.data import Columns, RowReader, as_torch_dataset, check_columns, collate, load_rows
+from diffusers_tpo.data import RowReader, as_torch_dataset, collate
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import push_folder
 from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
+from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
 from diffusers_tpo.validation import averaged_weights, render_prompts, show_images

@@ -12,11 +12,11 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data import Columns, check_columns, check_text
 from ..errors import UserError
 from ..families import Family
 from ..images import Crop, decode_image, transform_image
 from ..noising import Draw, sample_latents
+from ..rows import Columns, check_columns, check_text
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import datasets
 from huggingface_hub import hf_hub_download
 
-from ..data import load_rows
 from ..errors import UserError
+from ..rows import load_rows
 
 
 logger = logging.getLogger(__name__)

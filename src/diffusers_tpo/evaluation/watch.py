@@ -9,9 +9,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..cards import markdown_table
-from ..data import Columns
 from ..errors import UserError
 from ..noising import Scheduler
+from ..rows import Columns
 from .choose import RULE, Choice, choose_best
 from .compare import compare, mean_over_prompts
 from .heldout import held_out_pairs

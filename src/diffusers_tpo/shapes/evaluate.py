@@ -4,11 +4,11 @@ import numpy as np
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from .. import models
-from ..data import Columns
 from ..evaluation import error_matrix, preference_values
 from ..evaluation.heldout import held_out_pairs
 from ..families import family_of
 from ..noising import training_scheduler
+from ..rows import Columns
 from .images import RESOLUTION
 from .scenes import Scene
 from .world import PIPELINE, draw_images, make_rows, verify_images
