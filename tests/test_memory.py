@@ -250,3 +250,22 @@ def test_frozen_parts_are_on_the_device_while_they_work_and_rest_on_the_cpu(offl
     with encoder.whole_pipeline():
         assert [place for _, place in places] == ["cpu:0", "cpu:0"]
     assert [place for _, place in places[2:]] == ["cpu", "cpu"]
+
+
+def test_a_vae_that_needs_no_upcast_works_in_half_precision(run_script, tmp_path, pipe_dir):
+    """As the SDXL VAE that was mended for it; others stay float32 whatever the mixed precision."""
+    vae = tiny.make_pipe().vae
+    vae.register_to_config(force_upcast=False)
+    vae.save_pretrained(tmp_path / "vae")
+    flags = {"use_lora": True, "mixed_precision": "bf16", "cache_latents": True, "center_crop": True}
+    means = {}
+    for name, other in (("own", None), ("mended", tmp_path / "vae")):
+        folder = tmp_path / name
+        flags |= {"pretrained_vae_model_name_or_path": other, "encodings_dir": folder, "output_dir": folder}
+        run_script(**flags, max_train_steps=1)
+        (file,) = encodings(folder, "images")
+        means[name] = {key: x for key, x in load_file(file).items() if key.endswith("mean")}
+    for key, exact in means["own"].items():
+        assert not torch.equal(exact, exact.bfloat16().float()) and exact.dtype == torch.float32
+        torch.testing.assert_close(means["mended"][key], exact, rtol=0.1, atol=0.02)
+        assert not torch.equal(means["mended"][key], exact)

@@ -27,8 +27,8 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("flags", commands())
 def test_the_readme_s_commands_have_flags_that_exist(flags):
-    parser = HfArgumentParser(GROUPS)
-    parser.parse_args_into_dataclasses(shlex.split(flags))
+    groups = HfArgumentParser(GROUPS).parse_args_into_dataclasses(shlex.split(flags))
+    assert groups[-1].output_dir != RunArguments.output_dir  # two recipes do not overwrite each other
 
 
 def test_there_are_recipes():

@@ -104,7 +104,10 @@ def load_base(model: ModelArguments, half: torch.dtype, run: RunArguments):
     dtype = {"vae": torch.float32, "default": half} if model.use_lora else torch.float32
     bits = (model.load_in_4bit, model.load_in_8bit, model.bnb_quantization_config_path)
     options = {"cache_dir": run.cache_dir, "token": run.hub_token, "quantization": bnb_config(*bits, half)}
-    return load_pipeline(model.pretrained_model_name_or_path, *kind, dtype, **options)
+    pipe = load_pipeline(model.pretrained_model_name_or_path, *kind, dtype, **options)
+    if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half precision will do
+        pipe.vae.to(half)
+    return pipe
 
 
 def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
@@ -156,7 +159,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     watch = load_watch(evals, data, args.seed, run, accelerator.device)
     config = public_config(*map(asdict, (model, data, tpo, args)), {"num_processes": accelerator.num_processes})
 
-    # The models: what is trained stays float32, and so does the VAE, because half precision overflows.
+    # The models: what is trained stays float32, and so do most VAEs, because half precision overflows.
     needs_reference, half = tpo.loss_type != "sft", DTYPES[args.mixed_precision]
     pipe = load_base(model, half, run)
     family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
