@@ -104,10 +104,7 @@ def load_base(model: ModelArguments, half: torch.dtype, run: RunArguments):
     dtype = {"vae": torch.float32, "default": half} if model.use_lora else torch.float32
     bits = (model.load_in_4bit, model.load_in_8bit, model.bnb_quantization_config_path)
     options = {"cache_dir": run.cache_dir, "token": run.hub_token, "quantization": bnb_config(*bits, half)}
-    pipe = load_pipeline(model.pretrained_model_name_or_path, *kind, dtype, **options)
-    if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half precision will do
-        pipe.vae.to(half)
-    return pipe
+    return load_pipeline(model.pretrained_model_name_or_path, *kind, dtype, **options)
 
 
 def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
@@ -164,6 +161,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     pipe = load_base(model, half, run)
     family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
+    if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half precision will do
+        pipe.vae.to(half)
     denoiser, trainer, text = getattr(pipe, family.denoiser), TPOTrainer(), None
     trainer.tpo, trainer.family = tpo, family
     set_sizes(dataset, data, side_multiple(pipe, family))
