@@ -149,9 +149,9 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
     def crop(self, row_id: int, mirror: bool) -> Crop:
         return self.reader.crop(self.rows[row_id], Draw(self.reader.seed, row_id), mirror)
 
-    def use_encoded(self, crops: Mapping[str, dict[str, Tensor]]) -> None:
-        """Reads `mean`, `std` and `sizes` of the crops by their keys from now on, and no image."""
-        self.encoded, self.keys = crops, [key for key, _, mirror in self.crops() if not mirror]
+    def use_encoded(self, encoded: Mapping[str, dict[str, Tensor]], crops: list[tuple[str, int, bool]]) -> None:
+        """Reads `mean`, `std` and `sizes` of what [`~TextPreferenceDataset.crops`] gave by key from now on, and no image."""
+        self.encoded, self.keys = encoded, [key for key, _, mirror in crops if not mirror]
 
     def _image_keys(self) -> list[str]:
         reader, column = self.reader, self.reader.columns.image

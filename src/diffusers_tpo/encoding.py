@@ -78,7 +78,7 @@ class Encoder:
 
         with torch.no_grad(), self._working(self.autoencoder):
             cache.fill([key for key, _, _ in crops], encode, batch_size, "images")
-        dataset.use_encoded(cache)
+        dataset.use_encoded(cache, crops)
         self._rest(self.autoencoder)
 
     def keep_prompts(self, prompts: list[str], folder: Path, batch_size: int) -> None:
