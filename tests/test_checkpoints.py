@@ -1,5 +1,6 @@
 """Checkpoints are there whole or not at all."""
 
+import hashlib
 import json
 
 import pytest
@@ -32,7 +33,8 @@ def test_publishing_gives_the_final_name_the_weights_and_the_state(tmp_path):
     final = write(tmp_path, 7, rank=4)
     assert final == tmp_path / "checkpoint-7" and names(tmp_path) == ["checkpoint-7"]
     assert (final / "deep" / "weights").read_text() == "weights of 7"
-    assert read_state(final) == {"step": 7, "config": {"rank": 4}}
+    digest = hashlib.sha256(b"weights of 7").hexdigest()
+    assert read_state(final) == {"step": 7, "config": {"rank": 4}, "files": {"deep/weights": digest}}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-7"]
 
 

@@ -10,6 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "diffusers_tpo"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
 ALLOWED = {
     "errors": set(),
+    "alarms": set(),
+    "interrupts": set(),
     "losses": {"errors"},
     "noising": {"errors"},
     "families": {"errors"},

@@ -11,9 +11,9 @@ from diffusers import DDPMScheduler
 from torch.testing import assert_close
 
 from diffusers_tpo import Draw, Noised, TPOConfig, TPOTrainer, add_noise
+from diffusers_tpo.alarms import CollapseAlarm
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.losses import tdpo_loss
-from diffusers_tpo.trainer import CollapseAlarm
 
 
 T, N = True, False

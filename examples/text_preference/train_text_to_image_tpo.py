@@ -33,7 +33,8 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module
+from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module, whole_tensors
+from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, offending_rows
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
 from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
 from diffusers_tpo.cards import public_config, write_model_card
@@ -44,10 +45,11 @@ from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import push_folder
+from diffusers_tpo.interrupts import StopRequest, ignore_signals
 from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
-from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
+from diffusers_tpo.trainer import mean_over_processes
 from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
 
 
@@ -113,6 +115,31 @@ def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
     AdamW = require("bitsandbytes.optim", extra="bnb").AdamW8bit if args.use_8bit_adam else torch.optim.AdamW
     betas, decay = (args.adam_beta1, args.adam_beta2), args.adam_weight_decay
     return AdamW(groups, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
+
+
+def batches_from(place: dict[str, int], dataset, loader, accelerator):
+    """Batches without end from a place in an epoch on, each with the place that follows it."""
+    used = place["batches"]
+    for epoch in itertools.count(place["epoch"]):
+        dataset.begin_epoch(epoch)
+        for batch in accelerator.skip_first_batches(loader, used) if used else loader:
+            used += 1
+            yield {"epoch": epoch, "batches": used}, batch
+        if used == 0:
+            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
+        used = 0
+
+
+def finite_step(accelerator, optimizer, trainable: list, max_norm: float, waiting: list) -> tuple[dict, bool]:
+    """Steps unless loss or gradient are not finite on some process; returns the mean metrics and whether it stepped."""
+    norm = whole_tensors({"grad_norm": accelerator.clip_grad_norm_(trainable, max_norm)})["grad_norm"]
+    row = mean_over_processes([metrics | {"grad_norm": norm} for metrics, _ in waiting])
+    is_finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
+    if is_finite:
+        optimizer.step()
+    elif accelerator.scaler:
+        accelerator.scaler.update()  # to a smaller scale
+    return row, is_finite
 
 
 def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, config, run, history, **card):
@@ -195,6 +222,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
 
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
     options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
+    options["worker_init_fn"] = ignore_signals
     if data.use_aspect_ratio_buckets:
         with accelerator.main_process_first():  # which reads the sizes of all images
             batches = dataset.bucket_batches(args.train_batch_size)
@@ -212,13 +240,16 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             raise UserError(f"train_batch_size times processes exceeds the {len(dataset)} rows; lower it")
         steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
         run.max_train_steps = run.max_train_steps or run.num_train_epochs * steps_per_epoch
+    if args.lr_scheduler not in ("constant", "constant_with_warmup"):
+        config["max_train_steps"] = run.max_train_steps  # the learning rate follows from it
     shape = {"num_cycles": args.lr_num_cycles, "power": args.lr_power, "num_training_steps": run.max_train_steps}
     schedule = get_scheduler(args.lr_scheduler, optimizer.optimizer, num_warmup_steps=args.lr_warmup_steps, **shape)
     accelerator.register_for_checkpointing(schedule, *([ema] if ema else []))
 
     # Where to begin.
     checkpoint = find_checkpoint(output, run.resume_from_checkpoint) if run.resume_from_checkpoint else None
-    state = {"step": 0, "epoch": 0, "batches": 0} if checkpoint is None else read_state(checkpoint)
+    state = {"step": 0, "epoch": 0, "batches": 0, "collapse": 0, "faults": (0, 0)}
+    state = state if checkpoint is None else read_state(checkpoint)
     if checkpoint:
         check_config(checkpoint, config)
     if watch:
@@ -231,20 +262,18 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     step = state["step"]
     history = TrainingLog(output / "training_log.jsonl", step, accelerator.is_main_process)
     accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
-    alarm, waiting = CollapseAlarm(run.collapse_bound, run.collapse_patience), []
+    collapse = CollapseAlarm(run.collapse_bound, run.collapse_patience, state["collapse"])
+    faults = FaultAlarm(run.nonfinite_patience, *state["faults"])
     hidden = not accelerator.is_main_process
     progress = tqdm(initial=step, total=run.max_train_steps, desc=tpo.loss_type, disable=hidden)
     noising = {"timestep_range": (args.min_timestep, args.max_timestep), "noise_offset": args.noise_offset}
     noising |= {"snr_gamma": args.snr_gamma if tpo.loss_type == "sft" else None}
     noising |= {name: getattr(args, name) for name in ("weighting_scheme", "logit_mean", "logit_std", "mode_scale")}
 
-    for epoch in itertools.count(state["epoch"]):
-        if step >= run.max_train_steps:
-            break
-        dataset.begin_epoch(epoch)
-        batches = state["batches"] if epoch == state["epoch"] else 0
-        for batch in accelerator.skip_first_batches(loader, batches) if batches else loader:
-            batches += 1
+    waiting = []
+    places = batches_from(state, dataset, loader, accelerator)
+    with StopRequest() as request:
+        for place, batch in places if step < run.max_train_steps else ():
             with accelerator.accumulate(denoiser):
                 latents = encoder.encode_images(batch)
                 noised = add_noise(scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
@@ -254,22 +283,26 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                     loss, metrics = trainer.tpo_loss(denoiser, noised, cond, is_matched, ref_cond)
                 if text:
                     metrics |= text.metrics(cond, ref_cond, batch.prompts_per_image)
-                waiting.append(metrics)
+                waiting.append((metrics, [draw.row for draw in batch.draws]))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     if text:
                         text.average_gradients()
-                    accelerator.clip_grad_norm_(trainable, args.max_grad_norm)
-                optimizer.step()
+                    row, is_finite = finite_step(accelerator, optimizer, trainable, args.max_grad_norm, waiting)
                 optimizer.zero_grad()
             if not accelerator.sync_gradients:
                 continue
 
-            schedule.step()
-            if ema:
-                ema.step(trainable)
             step += 1
-            row = {"lr": schedule.get_last_lr()[0], **mean_over_processes(waiting)}
+            schedule.step()
+            if not is_finite:
+                numbers = f"loss {row['loss']}, gradient norm {row['grad_norm']}"
+                logger.warning(f"Step {step} is skipped: {numbers}, rows {offending_rows(waiting)}")
+            elif ema:
+                ema.step(trainable)
+            stops = faults.update(not is_finite)
+            row = {"lr": schedule.get_last_lr()[0], **row, "skipped_steps": faults.total}
+            row = {name: value for name, value in row.items() if math.isfinite(value)}
             waiting = []
             if watch and step % evals.eval_steps == 0:
                 with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
@@ -279,17 +312,25 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             progress.update()
             progress.set_postfix({name: f"{row[name]:.4g}" for name in SHOWN if name in row}, refresh=False)
 
-            collapsed = alarm.update(row.get("reward/matched_relative", 0.0))
-            stop = collapsed and run.collapse_action == "stop"
-            if collapsed:
-                logger.warning(alarm)
-            if step % run.checkpointing_steps == 0 or stop:
-                position = {"step": step, "epoch": epoch, "batches": batches, "config": config}
+            reason = str(faults) if stops else ""
+            if collapse.update(row.get("reward/matched_relative", 0.0)):
+                logger.warning(collapse)
+                reason = str(collapse) if run.collapse_action == "stop" else reason
+            if request.number:
+                accelerator.set_trigger()
+            if accelerator.check_trigger():  # a signal may reach some processes only
+                reason = "a signal came"
+            if step % run.checkpointing_steps == 0 or reason:
+                counts = {"collapse": collapse.steps_below, "faults": (faults.in_a_row, faults.total)}
+                history.sync()
                 keep = watch.best() if watch else None
+                position = {"step": step, **place, **counts, "config": config}
                 save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit, keep=keep)
-            if stop:
+            if reason:
                 accelerator.end_training()
-                sys.exit(f"stopped by collapse_action at step {step}; checkpoint-{step} holds the state")
+                rest = f"checkpoint-{step} goes on with --resume_from_checkpoint latest"
+                accelerator.print(f"\nstopped at step {step}: {reason}; {rest}", file=sys.stderr)
+                sys.exit(128 + request.number if request.number else 1)
             shows = run.validation_prompt and step % run.validation_steps == 0
             if shows and (accelerator.is_main_process or is_sharded):
                 with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
@@ -299,9 +340,6 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                     show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
             if step >= run.max_train_steps:
                 break
-        if batches == 0:
-            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
-
     card = {}
     if watch and watch.judged:
         chosen, sentence, card["evaluation"] = watch.conclude(evals.load_best_model_at_end)

@@ -123,6 +123,7 @@ class RunArguments:
     collapse_bound: float = flag(0.2, "Alarm when the matched error lies this share above the reference's ...")
     collapse_patience: int = flag(50, "... for this many steps in a row; 0 switches the alarm off.")
     collapse_action: Literal["warn", "stop"] = flag("warn", "What then; stop leaves a checkpoint.")
+    nonfinite_patience: int = flag(10, "Stop after so many steps in a row without finite loss and gradient; 0 never.")
     checkpointing_steps: int = flag(500, "Optimizer steps between checkpoints.")
     checkpoints_total_limit: int | None = flag(None, "Keep only so many.")
     resume_from_checkpoint: str | None = flag(None, "A checkpoint's name, or latest.")

@@ -276,23 +276,3 @@ def mean_over_processes(rows: list[dict[str, Tensor]]) -> dict[str, float]:
     names = dict.fromkeys(name for row in gathered for name in row)
     means = {name: [row[name] for row in gathered if name in row] for name in names}
     return {name: sum(values) / len(values) for name, values in means.items()}
-
-
-@dataclass
-class CollapseAlarm:
-    """Goes off when the matched reward, as a share of the reference's error, stays below `-bound` for `patience` steps."""
-
-    bound: float
-    patience: int
-    steps_below: int = 0
-
-    def update(self, relative_reward: float) -> bool:
-        """Counts one step; True at the step on which the alarm goes off. A patience of 0 switches it off."""
-        self.steps_below = self.steps_below + 1 if relative_reward < -self.bound else 0
-        return 0 < self.patience == self.steps_below
-
-    def __str__(self) -> str:
-        return (
-            f"Collapse: for {self.patience} steps the matched error lies over {self.bound:.0%} above the reference's; lower "
-            "learning_rate or mismatched_clip, or raise anchor_weight"
-        )

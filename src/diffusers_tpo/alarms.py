@@ -1,0 +1,63 @@
+"""Counts in a row: steps on which the matched prompts got worse, steps whose numbers are not finite."""
+
+from dataclasses import dataclass
+
+from accelerate.utils import gather_object
+from torch import Tensor
+
+
+@dataclass
+class CollapseAlarm:
+    """Goes off when the matched reward, as a share of the reference's error, stays below `-bound` for `patience` steps."""
+
+    bound: float
+    patience: int
+    steps_below: int = 0
+
+    def update(self, relative_reward: float) -> bool:
+        """Counts one step; True at the step on which the alarm goes off. A patience of 0 switches it off."""
+        self.steps_below = self.steps_below + 1 if relative_reward < -self.bound else 0
+        return 0 < self.patience == self.steps_below
+
+    def __str__(self) -> str:
+        return (
+            f"Collapse: for {self.patience} steps the matched error lies over {self.bound:.0%} above the reference's; lower "
+            "learning_rate or mismatched_clip, or raise anchor_weight"
+        )
+
+
+@dataclass
+class FaultAlarm:
+    """Goes off when the loss or the gradient is not finite for `patience` steps in a row.
+
+    Attributes:
+        in_a_row: such steps up to now.
+        total: such steps in the whole run.
+    """
+
+    patience: int
+    in_a_row: int = 0
+    total: int = 0
+
+    def update(self, is_fault: bool) -> bool:
+        """Counts one step; True at the step on which the alarm goes off. A patience of 0 switches it off."""
+        self.in_a_row = self.in_a_row + 1 if is_fault else 0
+        self.total += is_fault
+        return 0 < self.patience == self.in_a_row
+
+    def __str__(self) -> str:
+        return (
+            f"Not finite: the last {self.patience} steps were skipped, because their loss or gradient was infinite or no "
+            "number; lower learning_rate, or use mixed_precision bf16 or no"
+        )
+
+
+def offending_rows(passes: list[tuple[dict[str, Tensor], list[int]]]) -> list[int]:
+    """Ids of the rows, on all processes, whose forward pass gave no finite loss; of all rows if only the gradient is at fault.
+
+    Args:
+        passes: the metrics of each forward pass of this process, with `loss`, and the ids of its rows.
+    """
+    gathered = gather_object([(bool(metrics["loss"].isfinite()), ids) for metrics, ids in passes])
+    guilty = [ids for is_finite, ids in gathered if not is_finite] or [ids for _, ids in gathered]
+    return sorted({row for ids in guilty for row in ids})
