@@ -1,7 +1,4 @@
-"""Runs a script under FSDP2 on CPU processes: accelerate shards on accelerators only, torch and gloo do so on CPUs too.
-
-python -m torch.distributed.run --nproc_per_node 2 tests/fsdp_on_cpu.py SCRIPT FLAGS
-"""
+"""Runs a script under FSDP2 on CPU processes: accelerate shards on accelerators only, torch and gloo do so on CPUs too."""
 
 import os
 import runpy

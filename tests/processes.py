@@ -18,6 +18,7 @@ FSDP = Path(__file__).parent / "fsdp_on_cpu.py"
 
 def run(argv: list[str], environ: dict[str, str], output: str) -> None:
     """What a process does: `python argv...` with its output in a file."""
+    multiprocessing.set_start_method("fork", force=True)  # for data workers, as in a process of its own
     os.environ |= environ
     with open(output, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)

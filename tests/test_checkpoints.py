@@ -1,7 +1,9 @@
 """Checkpoints are there whole or not at all."""
 
 import hashlib
+import itertools
 import json
+import os
 
 import pytest
 
@@ -10,6 +12,7 @@ from diffusers_tpo.checkpoints import (
     check_config,
     clear_partial,
     find_checkpoint,
+    find_damage,
     list_checkpoints,
     partial_folder,
     publish,
@@ -80,6 +83,88 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path):
     assert names(tmp_path) == ["checkpoint-1"]
 
 
+class Death(BaseException):
+    """What a kill looks like to the disk: nothing after the call at which it comes."""
+
+
+def die_at(monkeypatch, call: int) -> None:
+    calls = itertools.count()
+
+    def dies(function):
+        def run(*args, **kwargs):
+            if next(calls) == call:
+                raise Death
+            return function(*args, **kwargs)
+
+        return run
+
+    for name in ("replace", "fsync", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, dies(getattr(os, name)))
+
+
+def test_a_death_at_any_call_to_the_system_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    """The new one takes the place of one of the same step, and two older ones are removed."""
+    for call in itertools.count():
+        output, died = tmp_path / str(call), False
+        for step in (1, 2, 3):
+            write(output, step)
+        try:
+            die_at(monkeypatch, call)
+            write(output, 3, limit=1)
+        except Death:
+            died = True
+        monkeypatch.undo()
+        assert all(find_damage(path) is None for path in list_checkpoints(output))
+        assert find_checkpoint(output, "latest").name in ("checkpoint-2", "checkpoint-3")
+        clear_partial(output)
+        write(output, 4, limit=1)
+        assert names(output) == ["checkpoint-4"] and len(list(output.iterdir())) == 1
+        if not died:
+            break
+    assert call > 15
+
+
+def spoil(path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        half = len(content) // 2
+        path.write_bytes(
+            {"cut off": content[:half], "bit": content[:half] + b"~" + content[half + 1 :], "text": b"[]"}[how]
+        )
+
+
+@pytest.mark.parametrize(
+    ("file", "how", "message"),
+    [
+        ("deep/weights", "missing", "deep/weights is missing"),
+        ("deep/weights", "cut off", "deep/weights is not what was written"),
+        ("deep/weights", "bit", "deep/weights is not what was written"),
+        ("trainer_state.json", "cut off", "trainer_state.json cannot be read"),
+        ("trainer_state.json", "text", "trainer_state.json lacks step, config or files"),
+    ],
+)
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, caplog, file, how, message):
+    write(tmp_path, 1), write(tmp_path, 2)
+    spoil(tmp_path / "checkpoint-2" / file, how)
+    assert find_checkpoint(tmp_path, "latest").name == "checkpoint-1"
+    assert len(
+        caplog.records
+    ) == 1 and f"checkpoint-2 is skipped for the one before it: {message}" in caplog.text.replace("checkpoint-2/", "")
+    with pytest.raises(UserError, match="resume_from_checkpoint 'checkpoint-2' is damaged: "):
+        find_checkpoint(tmp_path, "checkpoint-2")
+    write(tmp_path, 2, limit=1)  # the run that goes on replaces it
+    assert names(tmp_path) == ["checkpoint-2"] and find_checkpoint(tmp_path, "latest").name == "checkpoint-2"
+
+
+def test_rotation_leaves_what_lies_ahead_and_never_takes_the_new_one(tmp_path):
+    for step in (1, 2, 9):
+        write(tmp_path, step)
+    write(tmp_path, 3, limit=1)
+    assert names(tmp_path) == ["checkpoint-3", "checkpoint-9"]
+
+
 def test_finding_by_name_or_latest(tmp_path):
     assert find_checkpoint(tmp_path, "latest") is None
     assert find_checkpoint(tmp_path / "nowhere", "latest") is None
@@ -109,6 +194,13 @@ def test_the_log_is_cut_back_to_the_step_from_which_a_run_goes_on(tmp_path):
     again.append(3, {"loss": 0.5})
     assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
     assert again.rows[-1] == {"step": 3, "loss": 0.5}
+
+
+def test_half_a_line_of_a_killed_run_is_left_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    assert [row["step"] for row in TrainingLog(path, 2, is_main=True).rows] == [1, 2]
+    assert path.read_text() == '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n'
 
 
 def test_a_new_run_begins_a_new_log_and_other_processes_write_none(tmp_path):

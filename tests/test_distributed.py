@@ -2,44 +2,32 @@
 
 import json
 import math
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from conftest import SCRIPT, as_flags
+from processes import FSDP, finish, said, start
 from safetensors.torch import load_file
 
 
-FSDP = Path(__file__).parent / "fsdp_on_cpu.py"
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 4
 
 
 @pytest.fixture
 def launch(tmp_path_factory, small_flags, run_script):
-    """Runs the script on one or several CPU processes and returns its log and its LoRA."""
+    """Runs the script on one or several CPU processes and returns its log and its final weights."""
 
-    def run(processes: int, runner: tuple = (), **flags) -> tuple[list[dict], dict]:
+    def run(processes: int, script: Path = SCRIPT, **flags) -> tuple[list[dict], dict]:
         output = tmp_path_factory.mktemp("distributed")
         flags = {"use_lora": True, "beta": 500, "max_train_steps": STEPS, "output_dir": output} | flags
         if processes == 1:
             run_script(**flags)
-        else:  # `accelerate launch --cpu` starts a single process whatever its --num_processes
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                place = {"nproc_per_node": processes, "master_addr": "127.0.0.1", "master_port": free.getsockname()[1]}
-            command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), *runner, str(SCRIPT)]
-            with (output / "output.txt").open("w") as file:
-                process = subprocess.Popen([*command, *as_flags(small_flags | flags)], stdout=file, stderr=file)
-            try:
-                code = process.wait(timeout=120)
-            finally:
-                process.terminate()  # and with it its workers, if it hangs
-            assert code == 0, (output / "output.txt").read_text()[-3000:]
+        else:
+            codes = finish(start(processes, as_flags(small_flags | flags), output, script))
+            assert codes == [0] * processes, said(output)
         log = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
         weights = LORA if flags["use_lora"] else "unet/diffusion_pytorch_model.safetensors"
         return log, load_file(output / weights)
@@ -99,7 +87,7 @@ def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
     flags = {"use_lora": use_lora, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4}
     whole = launch(1, **flags, train_batch_size=4)
     shown = {"validation_prompt": "cat", "validation_steps": 4, "num_validation_images": 1} if use_lora else {}
-    split = launch(2, (str(FSDP),), **flags, **shown, train_batch_size=2)
+    split = launch(2, FSDP, **flags, **shown, train_batch_size=2)
     assert_same_run(whole, split, but=("reward/matched_relative",))
     assert whole[1].keys() == split[1].keys()
 

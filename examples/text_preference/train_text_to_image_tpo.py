@@ -16,6 +16,7 @@ import copy
 import itertools
 import logging
 import math
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -45,7 +46,7 @@ from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import push_folder
-from diffusers_tpo.interrupts import StopRequest, ignore_signals
+from diffusers_tpo.interrupts import StopRequest, ignore_ctrl_c
 from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
@@ -222,7 +223,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
 
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
     options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
-    options["worker_init_fn"] = ignore_signals
+    options["worker_init_fn"] = ignore_ctrl_c
     if data.use_aspect_ratio_buckets:
         with accelerator.main_process_first():  # which reads the sizes of all images
             batches = dataset.bucket_batches(args.train_batch_size)
@@ -312,14 +313,14 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             progress.update()
             progress.set_postfix({name: f"{row[name]:.4g}" for name in SHOWN if name in row}, refresh=False)
 
-            reason = str(faults) if stops else ""
+            reason, code = str(faults) if stops else "", 1
             if collapse.update(row.get("reward/matched_relative", 0.0)):
                 logger.warning(collapse)
                 reason = str(collapse) if run.collapse_action == "stop" else reason
             if request.number:
                 accelerator.set_trigger()
             if accelerator.check_trigger():  # a signal may reach some processes only
-                reason = "a signal came"
+                reason, code = "a signal came", 128 + (request.number or signal.SIGTERM)
             if step % run.checkpointing_steps == 0 or reason:
                 counts = {"collapse": collapse.steps_below, "faults": (faults.in_a_row, faults.total)}
                 history.sync()
@@ -330,7 +331,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 accelerator.end_training()
                 rest = f"checkpoint-{step} goes on with --resume_from_checkpoint latest"
                 accelerator.print(f"\nstopped at step {step}: {reason}; {rest}", file=sys.stderr)
-                sys.exit(128 + request.number if request.number else 1)
+                sys.exit(code)
             shows = run.validation_prompt and step % run.validation_steps == 0
             if shows and (accelerator.is_main_process or is_sharded):
                 with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():

@@ -34,7 +34,6 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
-def ignore_signals(worker: int) -> None:
-    """A data worker's `worker_init_fn`: it serves the step that its parent still finishes, and ends with its parent."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def ignore_ctrl_c(worker: int) -> None:
+    """A data worker's `worker_init_fn`: a terminal sends Ctrl-C to it too, but its parent still finishes a step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,175 @@
+"""A run that dies goes on as if it had not: killed, told to stop, out of disk, or fed numbers that are not finite."""
+
+import json
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import as_flags
+from processes import finish, said, start
+from safetensors.torch import load_file
+
+from diffusers_tpo import TPOTrainer
+from diffusers_tpo.adapters import LORA_FILE
+from diffusers_tpo.checkpoints import list_checkpoints, read_state
+
+
+LORA = "pytorch_lora_weights.safetensors"
+STEPS = 10
+SHORT = {"use_lora": True, "train_batch_size": 2, "max_train_steps": STEPS, "num_train_epochs": STEPS, "beta": 500}
+
+
+def read_log(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
+
+
+def wait_until_training(started, output: Path, timeout: float = 60) -> bool:
+    """Waits for the run's first step, and returns whether it is still running."""
+    log, began = output / "training_log.jsonl", time.time_ns()
+    end = time.monotonic() + timeout
+    while time.monotonic() < end and started[0].is_alive():
+        if log.exists() and log.stat().st_mtime_ns > began and log.stat().st_size:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def files_of(output: Path) -> dict:
+    """Digests of weights, averages, optimizer, schedule and random states of the last step."""
+    return read_state(output / f"checkpoint-{STEPS}")["files"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "kills", "flags"),
+    [
+        (
+            1,
+            4,
+            {"loss_type": "tdpo", "lora_dropout": 0.1, "gradient_accumulation_steps": 2, "dataloader_num_workers": 1},
+        ),
+        (1, 3, {"loss_type": "tkto", "use_lora": False, "streaming": True, "lr_scheduler": "cosine"}),
+        (2, 2, {"loss_type": "tdpo", "lora_dropout": 0.1, "train_batch_size": 1}),
+    ],
+    ids=["workers and accumulation", "full and streaming", "two processes"],
+)
+def test_a_run_killed_again_and_again_is_the_uninterrupted_run(tmp_path, small_flags, processes, kills, flags):
+    """Every step writes a checkpoint, so about half of the kills fall into a write."""
+    flags = small_flags | SHORT | {"use_ema": True, "checkpointing_steps": 1, "checkpoints_total_limit": 2} | flags
+    whole, killed, moments = tmp_path / "whole", tmp_path / "killed", random.Random(processes + kills)
+    began = time.monotonic()
+    assert finish(start(processes, as_flags(flags | {"output_dir": whole}), whole)) == [0] * processes, said(whole)
+    again = as_flags(flags | {"output_dir": killed, "resume_from_checkpoint": "latest"})
+    length, deaths = (time.monotonic() - began) / 4, 0
+    for _ in range(kills):
+        started = start(processes, again, killed)
+        if wait_until_training(started, killed):
+            time.sleep(moments.uniform(0, length / 2))
+        for process in started:
+            process.kill()
+        deaths += finish(started)[0] == -signal.SIGKILL
+    assert deaths > kills / 2
+    assert finish(start(processes, again, killed)) == [0] * processes, said(killed)
+
+    assert files_of(killed) == files_of(whole)
+    assert read_log(killed) == read_log(whole) and len(read_log(whole)) == STEPS
+    weights = LORA if flags["use_lora"] else "unet/diffusion_pytorch_model.safetensors"
+    first, second = load_file(whole / weights), load_file(killed / weights)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert [path.name for path in list_checkpoints(killed)] == [f"checkpoint-{STEPS - 1}", f"checkpoint-{STEPS}"]
+    assert not list(killed.glob(".partial*"))
+
+
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_to_one_process_saves_a_checkpoint_first(tmp_path, small_flags, number, processes):
+    flags = small_flags | SHORT | {"output_dir": tmp_path, "dataloader_num_workers": 1, "max_train_steps": 1000}
+    started = start(processes, as_flags(flags), tmp_path)
+    assert wait_until_training(started, tmp_path), said(tmp_path)
+    os.kill(started[-1].pid, number)
+    codes = finish(started)
+    assert codes[-1] == 128 + number and codes[0] > 128, said(tmp_path)
+    step = read_log(tmp_path)[-1]["step"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}"]
+    assert f"stopped at step {step}: a signal came; checkpoint-{step} goes on" in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)
+
+
+def test_the_death_of_one_process_ends_all(tmp_path, small_flags):
+    flags = small_flags | SHORT | {"output_dir": tmp_path, "max_train_steps": 1000}
+    started = start(2, as_flags(flags), tmp_path)
+    assert wait_until_training(started, tmp_path), said(tmp_path)
+    started[1].kill()
+    codes = finish(started, timeout=60)
+    assert codes[0] not in (0, None) and codes[1] == -signal.SIGKILL
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_the_earlier_checkpoints(
+    run_script, refused, monkeypatch, tmp_path
+):
+    """The system refuses to write long files from the second checkpoint on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_state, output = Accelerator.save_state, tmp_path / "model"
+
+    def save_on_a_full_disk(self, folder):
+        if folder.endswith("-4"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        save_state(self, folder)
+
+    monkeypatch.setattr(Accelerator, "save_state", save_on_a_full_disk)
+    flags = {**SHORT, "checkpointing_steps": 2, "output_dir": output}
+    try:
+        sentence = refused(**flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "output_dir takes no checkpoint of step 4" in sentence and "--resume_from_checkpoint latest" in sentence
+    assert [path.name for path in output.glob("*checkpoint*")] == ["checkpoint-2"]
+    monkeypatch.undo()
+    run_script(**flags, resume_from_checkpoint="latest")
+    assert [row["step"] for row in read_log(output)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("place", ["loss", "gradient"])
+def test_a_step_without_finite_numbers_is_skipped_and_its_rows_are_named(
+    run_script, monkeypatch, tmp_path, caplog, place
+):
+    whole, calls = TPOTrainer.tpo_loss, []
+
+    def faulty(self, *args, **kwargs):
+        loss, metrics = whole(self, *args, **kwargs)
+        calls.append(loss)
+        if len(calls) == 3 and place == "loss":
+            loss = loss * float("inf")
+            metrics["loss"] = loss.detach()
+        elif len(calls) == 3:
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss, metrics
+
+    monkeypatch.setattr(TPOTrainer, "tpo_loss", faulty)
+    flags = {**SHORT, "max_train_steps": 4, "checkpointing_steps": 1, "use_ema": True}
+    run_script(**flags, output_dir=tmp_path)
+    assert [row["skipped_steps"] for row in read_log(tmp_path)] == [0, 0, 1, 1]
+    assert "loss" not in read_log(tmp_path)[2] if place == "loss" else "grad_norm" not in read_log(tmp_path)[2]
+    weights = [load_file(tmp_path / f"checkpoint-{step}" / LORA_FILE) for step in (2, 3, 4)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[1][name], weights[2][name]) for name in weights[0])
+    averages = [read_state(tmp_path / f"checkpoint-{step}")["files"]["custom_checkpoint_1.pkl"] for step in (2, 3, 4)]
+    assert averages[0] == averages[1] != averages[2]
+    skipped = [record.getMessage() for record in caplog.records if "Step 3 is skipped" in record.getMessage()]
+    assert len(skipped) == 1 and len(json.loads(skipped[0].split("rows ")[1])) == 2
+
+
+def test_a_run_whose_numbers_stay_infinite_stops_with_the_last_good_weights(run_script, tmp_path, capsys):
+    flags = {**SHORT, "learning_rate": 1e30, "nonfinite_patience": 3}
+    with pytest.raises(SystemExit) as stopped:
+        run_script(**flags, output_dir=tmp_path)
+    assert stopped.value.code == 1
+    rows = read_log(tmp_path)
+    assert [row["skipped_steps"] for row in rows[-4:]] == [0, 1, 2, 3]
+    assert f"stopped at step {rows[-1]['step']}: Not finite: the last 3 steps were skipped" in capsys.readouterr().err
+    weights = load_file(tmp_path / f"checkpoint-{rows[-1]['step']}" / LORA_FILE)
+    assert all(value.isfinite().all() for value in weights.values())
