@@ -233,8 +233,6 @@ class Handler(BaseHTTPRequestHandler):
         return answer({"transfer": "basic", "objects": objects})
 
     def storage(self, oid: str, body: bytes) -> tuple[int, dict, bytes]:
-        if self.command != "PUT":
-            return self.content(self.hub.stored[oid], {"ETag": f'"{oid}"'})
         if hashlib.sha256(body).hexdigest() != oid:
             raise Refusal(400, "The content is not that of its name")
         self.hub.stored[oid] = body
@@ -314,12 +312,11 @@ class Handler(BaseHTTPRequestHandler):
             refusal = Refusal(404, "Entry not found", "EntryNotFound")
             refusal.headers |= headers
             raise refusal
-        content = files[path]
-        if not is_large(path):
-            return self.content(content, headers | {"ETag": f'"{git_oid(content)}"'})
-        sha = hashlib.sha256(content).hexdigest()
-        headers |= {"X-Linked-Etag": f'"{sha}"', "X-Linked-Size": str(len(content))}
-        return 302, headers | {"Location": f"{self.hub.url}/storage/{sha}"}, b""
+        content, etag = files[path], git_oid(files[path])
+        if is_large(path):
+            etag = hashlib.sha256(content).hexdigest()
+            headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+        return self.content(content, headers | {"ETag": f'"{etag}"'})
 
     def content(self, content: bytes, headers: dict) -> tuple[int, dict, bytes]:
         """All of it, or the bytes of the request's Range."""
