@@ -4,7 +4,6 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import torch  # noqa: E402
 from conftest import SCRIPT, as_flags  # noqa: E402
 from datasets import load_dataset  # noqa: E402
 from diffusers import DiffusionPipeline  # noqa: E402
+from huggingface_hub.cli.hf import main as hf  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from diffusers_tpo import hub  # noqa: E402
@@ -87,11 +87,18 @@ def pushed(branch: str = "main") -> dict[str, bytes]:
     return {name: content for name, content in HUB.files("user/model", branch).items() if name != GIVEN}
 
 
-def run_command(sentence: str) -> None:
+@pytest.fixture
+def run_command(monkeypatch):
     """Runs the command of an error, as a user would paste it."""
-    words = shlex.split(sentence[sentence.index("hf upload") :])
-    done = subprocess.run([str(Path(sys.executable).with_name("hf")), *words[1:]], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(sentence: str) -> None:
+        words = shlex.split(sentence[sentence.index("hf upload") :])
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            hf()
+        assert not ended.value.code
+
+    return run
 
 
 # Pushing a folder
@@ -144,7 +151,7 @@ def test_a_connection_cut_half_way_through_a_file_sends_it_again(folder, waits):
     assert HUB.count("PUT /storage") == 9
 
 
-def test_a_push_that_fails_for_good_names_the_command_that_repeats_it(folder, waits):
+def test_a_push_that_fails_for_good_names_the_command_that_repeats_it(folder, waits, run_command):
     odd = folder.rename(folder.with_name("my model; rm -rf"))
     HUB.faults.append(Fault(COMMIT, times=99))
     with pytest.raises(UserError) as failed:
@@ -186,13 +193,20 @@ def test_a_repository_of_somebody_else_is_refused(folder):
         hub.push_folder(folder, "other/model", WRITE)
 
 
-def test_a_smaller_data_set_replaces_a_larger_one(tmp_path):
-    for shards in (2, 1):
-        data = tmp_path / str(shards) / "data"
-        data.mkdir(parents=True)
+def test_a_smaller_data_set_replaces_a_larger_one(tmp_path, waits, run_command):
+    folders = [tmp_path / str(shards) for shards in (3, 2, 1)]
+    for shards, folder in zip((3, 2, 1), folders, strict=True):
+        (folder / "data").mkdir(parents=True)
         for shard in range(shards):
-            (data / f"train-{shard}-of-{shards}.parquet").write_text(f"{shard} of {shards}")
-        hub.push_folder(data.parent, "user/rows", WRITE, repo_type="dataset")
+            (folder / "data" / f"train-{shard}-of-{shards}.parquet").write_text(f"{shard} of {shards}")
+    for folder in folders[:2]:
+        hub.push_folder(folder, "user/rows", WRITE, repo_type="dataset")
+    assert HUB.files("user/rows", kind="datasets").keys() == {GIVEN, *(f"data/train-{i}-of-2.parquet" for i in (0, 1))}
+    HUB.faults.append(Fault("datasets/user/rows/commit", times=99))
+    with pytest.raises(UserError) as failed:
+        hub.push_folder(folders[2], "user/rows", WRITE, repo_type="dataset")
+    HUB.faults.clear()
+    run_command(str(failed.value))
     assert HUB.files("user/rows", kind="datasets").keys() == {GIVEN, "data/train-0-of-1.parquet"}
 
 
@@ -318,7 +332,7 @@ def test_a_full_pipeline_is_pushed_and_loaded(train, negatives, tmp_path):
     assert pipe("a red cube", num_inference_steps=1, output_type="np").images.shape[0] == 1
 
 
-def test_a_failed_push_loses_no_run_and_repeats_no_training(train, negatives, tmp_path, capsys, waits):
+def test_a_failed_push_loses_no_run_and_repeats_no_training(train, negatives, tmp_path, capsys, waits, run_command):
     HUB.faults.append(Fault("user/late/commit", times=99))
     with pytest.raises(SystemExit) as stopped:
         train(use_lora=True, hub_model_id="late")
@@ -354,5 +368,13 @@ def test_flags_of_the_hub_need_push_to_hub(refused):
 
 if __name__ == "__main__":
     with HUB:
-        settings = ["-q", "--tb=short", "-p", "no:cacheprovider", f"--basetemp={HOME / 'tests'}"]
+        settings = [
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",
+            f"--basetemp={HOME / 'tests'}",
+        ]
         sys.exit(pytest.main([__file__, *settings, *sys.argv[2:]]))

@@ -41,10 +41,11 @@ def cause_of(error: Exception) -> Exception:
 
 
 def reason_of(error: Exception) -> str:
-    """An error in one line."""
+    """An error in one line: what happened, and what the client adds to a bare number."""
     cause = cause_of(error)
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return " ".join(lines[:2]) or type(cause).__name__
+    told = [line for line in lines[:2] if not line.startswith("For more information")]
+    return " ".join(told) or type(cause).__name__
 
 
 def may_pass(error: Exception) -> bool:
@@ -164,7 +165,7 @@ def push_folder(
         UserError: if the Hub refuses or fails in the end; the folder stays as it is, and the sentence holds the command that
             pushes it.
     """
-    ignored = (*(DATASET_IGNORED if repo_type == "dataset" else MODEL_IGNORED), *ignored)
+    ignored = tuple(dict.fromkeys([*(DATASET_IGNORED if repo_type == "dataset" else MODEL_IGNORED), *ignored]))
     folder, target = Path(folder), (repo, repo_type, private, revision, ignored)
     try:
         return persist(lambda: commit_folder(HfApi(token=token), folder, *target), attempts)
