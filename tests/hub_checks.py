@@ -256,6 +256,7 @@ def build(monkeypatch, tmp_path):
 @pytest.fixture
 def train(run_script, tmp_path, pipe_dir):
     """Three steps on the model and the data of the Hub."""
+    hub.push_folder(Path(pipe_dir), BASE, WRITE, revision="v1")
     hub.push_folder(Path(pipe_dir), BASE, WRITE)
     flags = {"pretrained_model_name_or_path": BASE, "train_data_dir": None, "dataset_name": NEGATIVES}
     flags |= {"max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 2, "output_dir": tmp_path / "model"}
@@ -314,7 +315,8 @@ def test_a_lora_is_pushed_with_every_checkpoint_and_loaded(train, negatives, tmp
     assert files.keys() == {GIVEN, "README.md", LORA, "training_log.jsonl"}
     assert files[LORA] == (output / LORA).read_bytes() and list((output / "boards").rglob("events*"))
     assert f"datasets:\n- {NEGATIVES}" in files["README.md"].decode() and BASE in files["README.md"].decode()
-    assert 'load_lora_weights("user/lora")' in files["README.md"].decode()
+    loading = f'load_lora_weights("user/lora", weight_name="{LORA}", revision="trial")'
+    assert loading in files["README.md"].decode()
     pipe, local = DiffusionPipeline.from_pretrained(BASE), DiffusionPipeline.from_pretrained(BASE)
     pipe.load_lora_weights("user/lora", weight_name=LORA, revision="trial")
     local.load_lora_weights(output)
@@ -323,7 +325,14 @@ def test_a_lora_is_pushed_with_every_checkpoint_and_loaded(train, negatives, tmp
 
 
 def test_a_full_pipeline_is_pushed_and_loaded(train, negatives, tmp_path):
-    train(loss_type="tkto", streaming=True, use_ema=True, hub_model_id="user/full", max_train_steps=2)
+    options = {
+        "loss_type": "tkto",
+        "streaming": True,
+        "use_ema": True,
+        "max_train_steps": 2,
+        "hub_model_id": "user/full",
+    }
+    train(**options, revision="v1", dataset_revision="main")
     assert 'from_pretrained("user/full"' in HUB.files("user/full")["README.md"].decode()
     assert not any(re.search("checkpoint|partial|logs", name) for name in HUB.files("user/full"))
     pipe = DiffusionPipeline.from_pretrained("user/full")
@@ -358,6 +367,12 @@ def test_a_wrong_token_ends_a_run_before_it_trains(train, negatives, tmp_path, c
         train(use_lora=True, hub_token=READ)
     assert "error: push_to_hub needs a token that may write" in capsys.readouterr().err
     assert not (tmp_path / "model" / "training_log.jsonl").exists()
+
+
+def test_a_private_set_without_a_token_is_one_sentence(refused, negatives, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    wanted = {"train_data_dir": None, "dataset_name": NEGATIVES, "cache_dir": tmp_path / "nothing downloaded before"}
+    assert f"dataset_name '{NEGATIVES}' with split 'train' cannot be loaded" in refused(**wanted)
 
 
 def test_flags_of_the_hub_need_push_to_hub(refused):

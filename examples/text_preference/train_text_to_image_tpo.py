@@ -128,6 +128,7 @@ def save_model(pipe, denoiser, family, text, model: ModelArguments, data: DataAr
             pipe.save_pretrained(output)
         repo = run.hub_model_id or output.resolve().name
         source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
+        card["branch"] = run.hub_revision
         write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, log.rows, **card)
     setattr(pipe, family.denoiser, live)
 
