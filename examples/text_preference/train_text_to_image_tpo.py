@@ -161,7 +161,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    for name in ("httpx", "accelerate.accelerator", "accelerate.checkpointing"):
+    for name in ("httpx", "httpx2", "accelerate.accelerator", "accelerate.checkpointing"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if run.push_to_hub and accelerator.is_main_process:  # a wrong token is known before training
         run.hub_model_id = own_name(run.hub_model_id or output.resolve().name, run.hub_token)
