@@ -3,7 +3,8 @@
 import os
 
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # but for the checks against a loopback Hub
+os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -60,7 +60,7 @@ def test_failed_push_says_what_to_do(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise ConnectionError("no route to the Hub")
 
-    monkeypatch.setattr(hub, "create_repo", refuse)
+    monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
     with pytest.raises(UserError, match=f"no route to the Hub.*hf upload me/model {tmp_path}"):
-        hub.push_folder(tmp_path, "me/model", token="hf_secret")
+        hub.push_folder(tmp_path, "me/model", token="hf_secret", attempts=1)
     assert (tmp_path / "weights").read_text() == "kept"

@@ -142,6 +142,7 @@ class OutputArguments:
     push_to_hub: bool = flag(False, "Push the data set and its card.")
     hub_dataset_id: str | None = flag(None, "Where to; the name of output_dir under your account by default.")
     hub_private: bool = flag(False, "Make a new repository private.")
+    hub_revision: str | None = flag(None, "Branch to push to; made if it does not exist.")
     hub_token: str | None = flag(None, "Unsafe on a shared machine; `hf auth login` is better. Never stored.")
     license: str = flag("unknown", "Licence of the captions and images, for the card: a Hub licence id.")
     language: str | None = flag("en", "Language of the captions, for the card.")
@@ -388,7 +389,8 @@ def main(source_args: SourceArguments, edit: EditArguments, chat: ChatArguments,
     if figures["warnings"] and output.strict:
         sys.exit(f"not pushed: strict, and the audit has {len(figures['warnings'])} warnings")
     if output.push_to_hub:
-        print(f"pushed to {push_folder(folder, repo, output.hub_token, 'dataset', output.hub_private)}")
+        options = {"private": output.hub_private, "revision": output.hub_revision}
+        print(f"pushed to {push_folder(folder, repo, output.hub_token, 'dataset', **options)}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
-from diffusers_tpo.hub import push_folder
+from diffusers_tpo.hub import ATTEMPTS, own_name, push_folder
 from diffusers_tpo.interrupts import StopRequest, ignore_ctrl_c
 from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
 from diffusers_tpo.rows import Columns, check_columns, load_rows
@@ -143,23 +143,39 @@ def finite_step(accelerator, optimizer, trainable: list, max_norm: float, waitin
     return row, is_finite
 
 
-def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, config, run, history, **card):
-    """Writes the LoRA or the pipeline with its card, and pushes both where asked; call it on every process."""
-    output = Path(run.output_dir)
+def save_model(pipe, denoiser, family, text, model: ModelArguments, data: DataArguments, config, run, log, **card):
+    """Writes the LoRA or the pipeline with its card; call it on every process."""
+    output, live = Path(run.output_dir), getattr(pipe, family.denoiser)
     if model.use_lora:
         encoders = text.modules() if text else {}
-        save_lora(type(pipe), getattr(pipe, family.denoiser), family.denoiser, output, encoders)
+        save_lora(type(pipe), denoiser, family.denoiser, output, encoders)
     else:
-        setattr(pipe, family.denoiser, whole_module(getattr(pipe, family.denoiser)))
-    if not PartialState().is_main_process:
-        return
-    if not model.use_lora:
-        pipe.save_pretrained(output)
-    repo = run.hub_model_id or output.resolve().name
-    source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
-    write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, history, **card)
-    if run.push_to_hub:
-        logger.info(f"Pushed to {push_folder(output, repo, run.hub_token)}")
+        setattr(pipe, family.denoiser, whole_module(denoiser))
+    if PartialState().is_main_process:
+        if not model.use_lora:
+            pipe.save_pretrained(output)
+        repo = run.hub_model_id or output.resolve().name
+        source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
+        card["branch"] = run.hub_revision
+        write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, log.rows, **card)
+    setattr(pipe, family.denoiser, live)
+
+
+def push(run: RunArguments, attempts: int = ATTEMPTS) -> None:
+    """Pushes what lies in `output_dir`; call it on the main process."""
+    options = {"private": run.hub_private_repo, "revision": run.hub_revision, "ignored": (f"{run.logging_dir}/*",)}
+    url = push_folder(Path(run.output_dir), run.hub_model_id, run.hub_token, attempts=attempts, **options)
+    logger.info(f"Pushed to {url}")
+
+
+def push_so_far(run: RunArguments, *parts) -> None:
+    """Writes the model of this moment and pushes it; training goes on if that fails. Call it on every process."""
+    save_model(*parts)
+    try:
+        if PartialState().is_main_process:
+            push(run, attempts=1)
+    except UserError as error:
+        logger.warning(f"training goes on, and the next checkpoint is pushed again: {error}")
 
 
 def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: TrainingArguments, evals, run):
@@ -173,8 +189,10 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    for name in ("httpx", "accelerate.accelerator", "accelerate.checkpointing"):
+    for name in ("httpx", "httpx2", "accelerate.accelerator", "accelerate.checkpointing"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if run.push_to_hub and accelerator.is_main_process:  # a wrong token is known before training
+        run.hub_model_id = own_name(run.hub_model_id or output.resolve().name, run.hub_token)
     set_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = run.allow_tf32
     is_sharded = accelerator.distributed_type == DistributedType.FSDP  # every pass is one of all processes together
@@ -270,6 +288,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     noising = {"timestep_range": (args.min_timestep, args.max_timestep), "noise_offset": args.noise_offset}
     noising |= {"snr_gamma": args.snr_gamma if tpo.loss_type == "sft" else None}
     noising |= {name: getattr(args, name) for name in ("weighting_scheme", "logit_mean", "logit_std", "mode_scale")}
+    parts = (pipe, denoiser, family, text, model, data, config, run, history)
 
     waiting = []
     places = batches_from(state, dataset, loader, accelerator)
@@ -327,6 +346,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 keep = watch.best() if watch else None
                 position = {"step": step, **place, **counts, "config": config}
                 save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit, keep=keep)
+                if run.hub_strategy == "every_save" and step < run.max_train_steps and not reason:
+                    with averaged_weights(ema, trainable, *trained):
+                        push_so_far(run, *parts)
             if reason:
                 accelerator.end_training()
                 rest = f"checkpoint-{step} goes on with --resume_from_checkpoint latest"
@@ -348,11 +370,12 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         if chosen:
             accelerator.load_state(str(output / chosen))
     accelerator.wait_for_everyone()
-    setattr(pipe, family.denoiser, accelerator.unwrap_model(denoiser))
     with averaged_weights(ema, trainable, *trained):
-        save_final(pipe, family, text, model, data, config, run, history.rows, **card)
+        save_model(*parts, **card)
     logger.info(f"Saved to {output}")
     accelerator.end_training()
+    if run.push_to_hub and accelerator.is_main_process:
+        push(run)
     if accelerator.num_processes > 1:
         time.sleep(0.5)  # gloo's threads need Python's lock once more, or a CPU run can hang here
 

@@ -135,7 +135,10 @@ class RunArguments:
     logging_dir: str = flag("logs", "Folder of the trackers inside output_dir.")
     tracker_project_name: str = flag("text-preference-optimization", "Project name for the trackers.")
     push_to_hub: bool = flag(False, "Push the final model and its card.")
+    hub_strategy: Literal["end", "every_save"] = flag("end", "Or with every checkpoint the model so far.")
     hub_model_id: str | None = flag(None, "Where to; the name of output_dir under your account by default.")
+    hub_private_repo: bool = flag(False, "Make a new repository private.")
+    hub_revision: str | None = flag(None, "Branch to push to; made if it does not exist.")
     hub_token: str | None = flag(None, "Unsafe on a shared machine; `hf auth login` is better. Never stored.")
 
 
@@ -176,6 +179,10 @@ def check_arguments(
         raise UserError(
             "cache_prompt_embeddings goes neither with streaming nor with train_text_encoder; leave it out"
         )
+    hub = {"hub_strategy": run.hub_strategy != "end", "hub_private_repo": run.hub_private_repo}
+    hub |= {"hub_revision": run.hub_revision is not None}
+    if not run.push_to_hub and any(hub.values()):
+        raise UserError(f"{next(name for name in hub if hub[name])} needs push_to_hub")
     if data.streaming and data.use_aspect_ratio_buckets:
         raise UserError("streaming cannot group images for use_aspect_ratio_buckets; leave one of the two out")
     if data.aspect_ratio_buckets and not data.use_aspect_ratio_buckets:

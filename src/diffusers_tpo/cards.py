@@ -66,13 +66,17 @@ def public_config(*groups: dict) -> dict[str, object]:
     return {name: public_name(value, SOURCES[name]) if name in SOURCES else value for name, value in joined.items()}
 
 
-def usage(pipeline_class: str, base: str, repo: str, is_lora: bool) -> str:
+def usage(pipeline_class: str, base: str, repo: str, is_lora: bool, branch: str | None) -> str:
     lines = ["import torch", f"from diffusers import {pipeline_class}", ""]
+    revision = f', revision="{branch}"' if branch else ""
     if is_lora:
+        file = (
+            ', weight_name="pytorch_lora_weights.safetensors"' if branch else ""
+        )  # diffusers looks only in the main one
         lines.append(f'pipe = {pipeline_class}.from_pretrained("{base}", dtype=torch.float16).to("cuda")')
-        lines.append(f'pipe.load_lora_weights("{repo}")')
+        lines.append(f'pipe.load_lora_weights("{repo}"{file}{revision})')
     else:
-        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}", dtype=torch.float16).to("cuda")')
+        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}"{revision}, dtype=torch.float16).to("cuda")')
     lines.append('image = pipe(prompt="a red cube on top of a blue sphere").images[0]')
     return "\n".join(lines)
 
@@ -88,6 +92,7 @@ def write_model_card(
     metrics: list[dict[str, float]],
     window: int = 50,
     evaluation: str = NOT_EVALUATED,
+    branch: str | None = None,
 ) -> Path:
     """Writes `README.md` into a model's folder.
 
@@ -95,6 +100,7 @@ def write_model_card(
         repo: the Hub id that the model is or would be pushed to.
         training: hyper-parameters by name, see [`public_config`]; `loss_type` is among them.
         metrics: one dictionary per logged step.
+        branch: that it is or would be pushed to, if not the main one.
     """
     base, data = public_name(base_model, "model"), public_name(dataset, "data set")
     is_public, is_preference = base == base_model, training["loss_type"] != "sft"
@@ -119,7 +125,7 @@ def write_model_card(
         base_model=f"[{base}](https://huggingface.co/{base})" if is_public else base,
         method=METHODS[training["loss_type"]],
         is_preference=is_preference,
-        usage=usage(pipeline_class, base, repo, is_lora),
+        usage=usage(pipeline_class, base, repo, is_lora, branch),
         training=training,
         metrics={name: f"{sum(values) / len(values):.4g}" for name, values in means.items()},
         window=len(last),
