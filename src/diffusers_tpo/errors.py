@@ -1,6 +1,7 @@
 """The error that a user can mend, and the one way in which programs report it."""
 
 import contextlib
+import errno
 import sys
 
 
@@ -10,14 +11,25 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def exit_on_user_error():
-    """Ends the program with exit code 2 and the sentence on standard error, without a traceback."""
+    """Ends the program with exit code 2 and the sentence on standard error, without a traceback.
+
+    A full disk counts as an error that a user can mend.
+    """
     try:
         yield
     except UserError as error:
         sentence = str(error).strip().splitlines()[-1]  # a data worker puts its traceback before the message
-        sentence = sentence.removeprefix("diffusers_tpo.errors.UserError: ")
-        print(f"\nerror: {sentence}", file=sys.stderr)  # a progress bar may have left its line open
-        sys.exit(2)
+        _exit(sentence.removeprefix("diffusers_tpo.errors.UserError: "))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = error.filename or "the folder being written"
+        _exit(f"{place} takes no more ({error.strerror}); make room there and start again, what is complete is kept")
+
+
+def _exit(sentence: str) -> None:
+    print(f"\nerror: {sentence}", file=sys.stderr)  # a progress bar may have left its line open
+    sys.exit(2)
 
 
 def require(module: str, extra: str):
