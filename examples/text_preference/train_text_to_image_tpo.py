@@ -44,7 +44,7 @@ from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import push_folder
-from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
+from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline, save_pipeline
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
@@ -126,7 +126,7 @@ def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, c
     if not PartialState().is_main_process:
         return
     if not model.use_lora:
-        pipe.save_pretrained(output)
+        save_pipeline(pipe, output)
     repo = run.hub_model_id or output.resolve().name
     source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
     write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, history, **card)
