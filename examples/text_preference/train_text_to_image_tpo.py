@@ -36,23 +36,27 @@ from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
 from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
 from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
-from diffusers_tpo.cards import public_config, write_model_card
+from diffusers_tpo.cards import public_config
 from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
+from diffusers_tpo.curves import draw_training
 from diffusers_tpo.data import RowReader, as_torch_dataset, collate
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import push_folder
+from diffusers_tpo.model_card import training_facts, write_model_card
 from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline, save_pipeline
+from diffusers_tpo.origins import dataset_origin, model_origin
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
 from diffusers_tpo.trainer import CollapseAlarm, mean_over_processes
-from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
+from diffusers_tpo.validation import Validation, averaged_weights
 
 
 logger = get_logger(__name__)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
 SHOWN = ("loss", "reward/matched", "reward/margin", "reward/accuracy")
 
 
@@ -94,6 +98,8 @@ def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: Run
     name = evals.eval_dataset_name or data.dataset_name or data.train_data_dir
     options = {"cache_dir": run.cache_dir, "token": run.hub_token}
     rows = load_rows(name, split=evals.eval_split, argument="eval_dataset_name", **own, **options)
+    is_trained_on = (name, evals.eval_split) == (data.dataset_name or data.train_data_dir, data.dataset_split)
+    options |= {"dataset": name, "is_trained_on": is_trained_on}
     folder = Path(run.output_dir) / "evaluation"
     return make_watch(evals, rows, columns_of(data), data.resolution, seed, folder, str(device), **options)
 
@@ -115,21 +121,27 @@ def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
     return AdamW(groups, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
 
 
-def save_final(pipe, family, text, model: ModelArguments, data: DataArguments, config, run, history, **card):
+def hardware(accelerator: Accelerator) -> str:
+    kind = accelerator.device.type
+    return f"{accelerator.num_processes} x {torch.cuda.get_device_name() if kind == 'cuda' else kind.upper()}"
+
+
+def save_final(pipe, family, text, is_lora: bool, run: RunArguments, history: list[dict], **card):
     """Writes the LoRA or the pipeline with its card, and pushes both where asked; call it on every process."""
     output = Path(run.output_dir)
-    if model.use_lora:
+    if is_lora:
         encoders = text.modules() if text else {}
         save_lora(type(pipe), getattr(pipe, family.denoiser), family.denoiser, output, encoders)
     else:
         setattr(pipe, family.denoiser, whole_module(getattr(pipe, family.denoiser)))
     if not PartialState().is_main_process:
         return
-    if not model.use_lora:
+    if not is_lora:
         save_pipeline(pipe, output)
-    repo = run.hub_model_id or output.resolve().name
-    source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
-    write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, history, **card)
+    if history:
+        draw_training(history, output / "assets" / "curves.png")
+    repo, dtype = run.hub_model_id or output.resolve().name, HALF[family.denoiser]
+    write_model_card(output, repo, pipeline_class=type(pipe).__name__, metrics=history, dtype=dtype, **card)
     if run.push_to_hub:
         logger.info(f"Pushed to {push_folder(output, repo, run.hub_token)}")
 
@@ -159,6 +171,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     # The models: what is trained stays float32, and so do most VAEs, because half precision overflows.
     needs_reference, half = tpo.loss_type != "sft", DTYPES[args.mixed_precision]
     pipe = load_base(model, half, run)
+    source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
+    base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
+    card = {"base": base, "data": source, "training": config}
     family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
     if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half precision will do
@@ -225,14 +240,26 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         # The weights are still the base's.
         with averaged_weights(None, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
             watch.begin(pipe, scheduler, state["step"], fingerprint(model.pretrained_model_name_or_path))
+    accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
+    settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
+    validation = Validation(run.validation_prompt, *settings)
+
+    def show(step: int, ema=None) -> None:
+        if validation.prompts and (accelerator.is_main_process or is_sharded):
+            with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
+                images = validation.render(pipe)
+            if accelerator.is_main_process:
+                validation.show(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
+
+    if checkpoint is None or not validation.is_in(output / "validation" / "step-0"):
+        show(0)
     if checkpoint:
         accelerator.load_state(str(checkpoint))
         logger.info(f"Resuming from {checkpoint.name}")
     step = state["step"]
     history = TrainingLog(output / "training_log.jsonl", step, accelerator.is_main_process)
-    accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
     alarm, waiting = CollapseAlarm(run.collapse_bound, run.collapse_patience), []
-    hidden = not accelerator.is_main_process
+    hidden, started = not accelerator.is_main_process, time.monotonic()
     progress = tqdm(initial=step, total=run.max_train_steps, desc=tpo.loss_type, disable=hidden)
     noising = {"timestep_range": (args.min_timestep, args.max_timestep), "noise_offset": args.noise_offset}
     noising |= {"snr_gamma": args.snr_gamma if tpo.loss_type == "sft" else None}
@@ -290,28 +317,36 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             if stop:
                 accelerator.end_training()
                 sys.exit(f"stopped by collapse_action at step {step}; checkpoint-{step} holds the state")
-            shows = run.validation_prompt and step % run.validation_steps == 0
-            if shows and (accelerator.is_main_process or is_sharded):
-                with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
-                    settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
-                    images = render_prompts(pipe, run.validation_prompt, *settings)
-                if accelerator.is_main_process:
-                    show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
+            if step % run.validation_steps == 0 and step < run.max_train_steps:  # the final model is shown below
+                show(step, ema)
             if step >= run.max_train_steps:
                 break
         if batches == 0:
             raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
 
-    card = {}
+    chosen = None
     if watch and watch.judged:
         chosen, sentence, card["evaluation"] = watch.conclude(evals.load_best_model_at_end)
         logger.info(sentence)
         if chosen:
             accelerator.load_state(str(output / chosen))
+    final = int(chosen.removeprefix("checkpoint-")) if chosen else step
+    show(final, ema)
     accelerator.wait_for_everyone()
+    if accelerator.is_main_process and validation.prompts:
+        steps = [output / "validation" / f"step-{number}" for number in (0, final)]
+        card["pictures"] = validation.side_by_side(*steps, output / "assets")
+        card["guidance_scale"] = run.validation_guidance_scale
+    images = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    card["facts"] = {
+        **training_facts(state["step"], step, time.monotonic() - started, weights_of=final),
+        "images per step": images,
+        "rows of the data set": "streamed" if data.streaming else len(dataset),
+        "hardware": hardware(accelerator),
+    }
     setattr(pipe, family.denoiser, accelerator.unwrap_model(denoiser))
     with averaged_weights(ema, trainable, *trained):
-        save_final(pipe, family, text, model, data, config, run, history.rows, **card)
+        save_final(pipe, family, text, model.use_lora, run, history.rows, **card)
     logger.info(f"Saved to {output}")
     accelerator.end_training()
     if accelerator.num_processes > 1:
