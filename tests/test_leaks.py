@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 - it looks for its cache in the home of the one who runs the tests
 import pytest
 from PIL import Image
 

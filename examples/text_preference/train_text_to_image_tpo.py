@@ -157,7 +157,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    for name in ("httpx", "accelerate.accelerator", "accelerate.checkpointing"):
+    for name in ("httpx", "matplotlib", "accelerate.accelerator", "accelerate.checkpointing"):
         logging.getLogger(name).setLevel(logging.WARNING)
     set_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = run.allow_tf32

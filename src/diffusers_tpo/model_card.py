@@ -1,5 +1,6 @@
 """Writes the card of a trained model from what really happened. Knows nothing of models or losses."""
 
+import json
 import math
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,13 +50,13 @@ class Evaluation:
         return f"{self.note}\n\n{markdown_table(['metric', 'base', self.label, 'difference'], cells)}"
 
     def results(self) -> list[EvalResult]:
-        """The figures as the Hub reads them; what is not finite is left out."""
+        """The figures as the Hub reads them, without those of single principles and what is not finite."""
         name = public_name(self.dataset, "data set")
         source = {"dataset_type": name if name == self.dataset else "local", "dataset_name": name}
         source |= {"task_type": "text-to-image", "dataset_split": self.split}
         results = []
         for metric, _, figure, _ in self.rows:
-            if all(map(math.isfinite, (figure.mean, figure.low, figure.high))):
+            if metric.count("/") < 2 and all(map(math.isfinite, (figure.mean, figure.low, figure.high))):
                 value, bounds = float(f"{figure.mean:.6g}"), f"95 % interval {figure.low:.4g} to {figure.high:.4g}"
                 results.append(
                     EvalResult(**source, metric_type=metric, metric_value=value, metric_name=f"{metric} ({bounds})")
@@ -74,7 +75,7 @@ def usage(pipeline_class: str, base: Origin, repo: str, is_lora: bool, dtype: st
         lines.append(f'pipe.load_lora_weights("{repo}")')
     else:
         lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}", dtype=torch.{dtype}).to("cuda")')
-    lines.append(f"image = pipe(prompt={prompt!r}).images[0]")
+    lines.append(f"image = pipe(prompt={json.dumps(prompt, ensure_ascii=False)}).images[0]")
     return "\n".join(lines)
 
 
@@ -165,7 +166,7 @@ def write_model_card(
         method=METHODS[training["loss_type"]],
         is_preference=is_preference,
         usage=usage(pipeline_class, base, repo, is_lora, dtype, prompt),
-        training={name: as_text(str(value)) for name, value in training.items()},
+        training={name: _cell(value) for name, value in training.items()},
         facts={"base model": link(base, "model"), "data set": link(data, "data set")} | facts,
         has_curves=(folder / "assets" / "curves.png").is_file(),
         metrics={name: f"{sum(values) / len(values):.4g}" for name, values in means.items()},
@@ -179,6 +180,10 @@ def write_model_card(
     path = Path(folder) / "README.md"
     card.save(path)
     return path
+
+
+def _cell(value) -> str:
+    return as_text(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def set_evaluation(folder: Path, text: str) -> None:

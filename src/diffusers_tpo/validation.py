@@ -16,7 +16,8 @@ from .families import call_arguments
 
 SETTINGS = "settings.json"
 GAP = 4  # pixels between the images of a grid
-SIDE = 512  # of an image in a grid, at most
+SIDE = 512  # pixels of an image in a grid, at most ...
+SMALL = 128  # ... and at least, if it can be enlarged by a whole factor
 
 
 @contextlib.contextmanager
@@ -103,11 +104,14 @@ class Validation:
 
 
 def grid(images: list[Image.Image]) -> Image.Image:
-    """Images of one size on white, in about as many rows as columns; large ones are made smaller."""
-    columns = math.ceil(math.sqrt(len(images)))
-    images = [image.copy() for image in images]
+    """Images of one size on white, in about as many rows as columns; large ones are made smaller, tiny ones larger."""
+    factor = max(1, SMALL // max(images[0].size))
+    images = [
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST) for image in images
+    ]
     for image in images:
         image.thumbnail((SIDE, SIDE))
+    columns = math.ceil(math.sqrt(len(images)))
     width, height = (side + GAP for side in images[0].size)
     sheet = Image.new("RGB", (columns * width - GAP, -(-len(images) // columns) * height - GAP), "white")
     for index, image in enumerate(images):

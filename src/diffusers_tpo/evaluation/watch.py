@@ -24,6 +24,10 @@ from .suite import Suite
 
 
 BASE = "base"
+LEGEND = (
+    "`implicit/score` is the error under a mismatched prompt minus that under the caption, `implicit/accuracy` how often it is "
+    "positive; a reward is the base's error minus the model's."
+)
 
 
 def _flag(default, help: str):
@@ -164,16 +168,17 @@ class CheckpointWatch:
     def _note(self, metrics: set[str], is_chosen: bool) -> str:
         """What the figures are, and what they are not."""
         suite, source = self.suite, public_name(self.dataset, "data set")
-        draws = suite.strata * suite.repeats
+        prompts = sum(len(texts) - 1 for texts in suite.pairs.prompts)
         parts = [
-            f"{len(suite.pairs)} images of the split `{self.split}` of {source}, each with its own caption and mismatched"
+            f"{len(suite.pairs)} images of the split `{self.split}` of {source}, each under its own caption, and {prompts}"
         ]
         parts += [
-            f"prompts, by the error at {draws} timesteps of each; noise from seed {suite.seed}, the same for the base."
+            f"mismatched prompts: denoising errors at {suite.strata * suite.repeats} timesteps, with the same noise for"
         ]
+        parts += [f"every prompt and for the base (seed {suite.seed}). {LEGEND}"]
         if self.scorers:
             parts += [f"{', '.join(self.scorers)}: one render of each caption, seed {suite.seed}, guidance"]
-            parts += [f"{suite.guidance_scales[0]:g}, {suite.num_inference_steps} steps, the same for the base."]
+            parts += [f"{suite.guidance_scales[0]:g}, {suite.num_inference_steps} steps, for the base too."]
         parts += ["Means over images with 95 % bootstrap intervals; the difference from the base is paired by image."]
         parts += (
             [f"Lower is better for {', '.join(lower)}."] if (lower := sorted(metrics & set(LOWER_IS_BETTER))) else []
