@@ -302,6 +302,7 @@ def test_the_card_of_a_lora_run_shows_what_it_did(run_script, tmp_path, pipe_dir
     assert "guidance\n3.0, seeds from 0, 16 pixels" in text and "![Training curves](assets/curves.png)" in text
     assert "| rows of the data set | 8 |" in text and "| hardware | 1 x CPU |" in text and "Not evaluated" not in text
     assert "3 images of the split `train`" in text and "**The model was trained on these images.**" in text
+    assert "No rendered image was judged." in text
     for name in re.findall(r"\]\((assets/.*?)\)", text):
         assert min(Image.open(tmp_path / name).size) >= 128
     assert ModelCard.load(tmp_path / "README.md").data.eval_results

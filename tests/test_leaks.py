@@ -40,7 +40,9 @@ def test_the_search_finds_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
-def test_no_path_user_or_token_in_anything_that_a_run_leaves(run_script, home, pipe_dir, data_dir, use_lora):
+def test_no_path_user_or_token_in_anything_that_a_run_leaves(
+    run_script, home, pipe_dir, data_dir, use_lora, caplog, capfd
+):
     shutil.copytree(pipe_dir, home / "base")
     shutil.copytree(data_dir, home / "rows")
     output = home / "model"
@@ -54,3 +56,4 @@ def test_no_path_user_or_token_in_anything_that_a_run_leaves(run_script, home, p
     kinds = {path.suffix for path in output.rglob("*")}
     assert {".md", ".json", ".jsonl", ".png", ".pkl", ".safetensors", ".yml"} <= kinds
     assert leaks(output, [USER, TOKEN, str(home.parents[1]), str(Path(__file__).parents[1])]) == []
+    assert TOKEN not in caplog.text + "".join(capfd.readouterr())

@@ -179,6 +179,7 @@ class CheckpointWatch:
         if self.scorers:
             parts += [f"{', '.join(self.scorers)}: one render of each caption, seed {suite.seed}, guidance"]
             parts += [f"{suite.guidance_scales[0]:g}, {suite.num_inference_steps} steps, for the base too."]
+        parts += [] if self.scorers else ["No rendered image was judged."]
         parts += ["Means over images with 95 % bootstrap intervals; the difference from the base is paired by image."]
         parts += (
             [f"Lower is better for {', '.join(lower)}."] if (lower := sorted(metrics & set(LOWER_IS_BETTER))) else []
