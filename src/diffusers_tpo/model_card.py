@@ -24,6 +24,7 @@ METHODS = {
 NOT_EVALUATED = (
     "Not evaluated: this run only trained. Render the same prompts and seeds with and without it before you trust it."
 )
+WINDOW = 50  # logged steps whose mean a card has
 UNKNOWN_LICENCE = {"license": "other", "license_name": "see-base-model"}
 
 
@@ -92,6 +93,17 @@ def training_facts(first: int, last: int, seconds: float, weights_of: int) -> di
     return facts if weights_of == last else {"weights": f"those of step {weights_of}"} | facts
 
 
+def as_cell(value) -> str:
+    return as_text(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def last_means(rows: list[dict[str, float]]) -> dict[str, str]:
+    """The mean of each metric of the training over the rows that have it."""
+    names = sorted({name for row in rows for name in row if name != "step" and not name.startswith("eval/")})
+    values = {name: [row[name] for row in rows if name in row] for name in names}
+    return {name: f"{sum(numbers) / len(numbers):.4g}" for name, numbers in values.items()}
+
+
 def link(origin: Origin, what: str) -> str:
     """Markdown that names a model or a data set and what is known of its revision."""
     name, folder = public_name(origin.name, what), "" if what == "model" else "datasets/"
@@ -136,7 +148,6 @@ def write_model_card(
     pictures: list[tuple[str, str, str]] | None = None,
     guidance_scale: float | None = None,
     dtype: str = "float16",
-    window: int = 50,
 ) -> Path:
     """Writes `README.md` into a model's folder.
 
@@ -146,47 +157,38 @@ def write_model_card(
         training: hyper-parameters by name, see [`~diffusers_tpo.cards.public_config`]; `loss_type` and `resolution` are among
             them, and `use_lora` if it is a LoRA.
         facts: of the run, by name: [`training_facts`] and others.
-        metrics: one dictionary per logged step; the card has the means of the last `window`.
+        metrics: one dictionary per logged step; the card has the means of the last `WINDOW`.
         pictures: prompts with the names of two files in `assets/`: rendered by the base and by the model, at `guidance_scale`.
         dtype: that the model is best loaded in.
     """
     is_lora, is_preference = "use_lora" in training, training["loss_type"] != "sft"
-    last = metrics[-window:]
-    names = sorted({name for row in last for name in row if name != "step" and not name.startswith("eval/")})
-    means = {name: [row[name] for row in last if name in row] for name in names}
     prompt = pictures[0][0] if pictures else "a red cube on top of a blue sphere"
     card_data = _card_data(repo, base, data, is_preference, is_lora, evaluation)
     card = ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).parent / "templates" / "model_card.md"),
         title=repo.split("/")[-1],
-        what="A LoRA" if is_lora else "A full fine-tune",
         is_lora=is_lora,
         base_name=public_name(base.name, "model"),
         method=METHODS[training["loss_type"]],
         is_preference=is_preference,
         usage=usage(pipeline_class, base, repo, is_lora, dtype, prompt),
-        training={name: _cell(value) for name, value in training.items()},
+        training={name: as_cell(value) for name, value in training.items()},
         facts={"base model": link(base, "model"), "data set": link(data, "data set")} | facts,
         has_curves=(folder / "assets" / "curves.png").is_file(),
-        metrics={name: f"{sum(values) / len(values):.4g}" for name, values in means.items()},
-        window=len(last),
+        metrics=last_means(metrics[-WINDOW:]),
+        window=min(WINDOW, len(metrics)),
         evaluation=evaluation.text() if evaluation else NOT_EVALUATED,
         guidance_scale=guidance_scale,
         pictures=[(as_text(prompt), *names) for prompt, *names in pictures or []],
         licence=card_data.to_dict(),
         versions=versions(),
     )
-    path = Path(folder) / "README.md"
-    card.save(path)
-    return path
-
-
-def _cell(value) -> str:
-    return as_text(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    card.save(folder / "README.md")
+    return folder / "README.md"
 
 
 def set_evaluation(folder: Path, text: str) -> None:
     """Puts the figures of an evaluation into the card of a model that had none."""
     path = Path(folder) / "README.md"
-    path.write_text(path.read_text().replace(NOT_EVALUATED, text))
+    path.write_text(path.read_text(encoding="utf-8").replace(NOT_EVALUATED, text), encoding="utf-8")
