@@ -1,19 +1,49 @@
 """The card says what happened and nothing about the machine it happened on; a failed push loses nothing."""
 
+import json
+import re
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
 import pytest
+import tiny
+import torch
 import yaml
+from diffusers import StableDiffusionPipeline
+from huggingface_hub import ModelCard, constants
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from PIL import Image
 
 from diffusers_tpo import hub
-from diffusers_tpo.cards import markdown_table, public_config, set_evaluation, write_model_card
+from diffusers_tpo.cards import as_text, markdown_table, public_config
+from diffusers_tpo.curves import draw_training, running_mean
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.evaluation.intervals import Interval
+from diffusers_tpo.model_card import Evaluation, set_evaluation, training_facts, write_model_card
+from diffusers_tpo.origins import Origin, dataset_origin, model_origin
+from diffusers_tpo.validation import Validation, grid
 
 
 HISTORY = [{"step": step, "loss": float(step), "reward/matched": 0.5} for step in range(1, 101)]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BASE, DATA = Origin("user/base", licence={"license": "openrail++"}), Origin("user/data", commit=COMMIT)
+ROWS = [
+    ("error/matched", Interval(0.5, 0.4, 0.6), Interval(0.4, 0.3, 0.5), Interval(-0.1, -0.2, 0.0)),
+    ("reward/margin", None, Interval(0.2, 0.1, 0.3), None),
+    ("implicit/accuracy/content", None, Interval(1, 1, 1), None),
+    ("pick", None, Interval(float("nan"), 0, 0), None),
+]
 
 
-def card(folder, base="user/base", data="user/data", loss_type="tdpo", is_lora=True):
-    training = public_config({"loss_type": loss_type, "seed": 0, "anchor_weight": 0.0, "use_lora": is_lora})
-    path = write_model_card(folder, "me/model", base, data, "StableDiffusionPipeline", is_lora, training, HISTORY)
+def card(folder, base=BASE, data=DATA, loss_type="tdpo", is_lora=True, **options):
+    training = public_config({"loss_type": loss_type, "seed": 0, "anchor_weight": 0.0, "resolution": 512})
+    training |= {"use_lora": True} if is_lora else {}
+    facts = training_facts(0, 100, seconds=75, weights_of=100)
+    options = {"metrics": HISTORY} | options
+    path = write_model_card(folder, "me/model", base, data, "StableDiffusionPipeline", training, facts, **options)
     text = path.read_text()
     return text, yaml.safe_load(text.split("---")[1])
 
@@ -22,25 +52,36 @@ def test_front_matter_and_figures(tmp_path):
     """The last 50 of the losses 1 to 100 are 51 to 100: mean 75.5."""
     text, data = card(tmp_path)
     assert data["base_model"] == "user/base" and data["datasets"] == ["user/data"]
+    assert data["base_model_relation"] == "adapter" and data["license"] == "openrail++"
     assert {"text-preference-optimization", "lora"} <= set(data["tags"]) and "tpo" not in data["tags"]
     assert "| loss | 75.5 |" in text and "| reward/matched | 0.5 |" in text
     assert "| seed | 0 |" in text and "| anchor_weight | 0.0 |" in text
-    assert 'load_lora_weights("me/model")' in text and "paper" in text
+    assert f"[user/data](https://huggingface.co/datasets/user/data), commit `{COMMIT}`" in text
+    assert "| optimizer steps | 100 |" in text and "| time | 0:01:15 (h:mm:ss)" in text
+    assert 'load_lora_weights("me/model")' in text and "paper" in text and "torch 2" in text
+
+
+def test_facts_of_a_resumed_run_that_ends_with_an_earlier_checkpoint():
+    facts = training_facts(40, 100, seconds=3725, weights_of=80)
+    assert facts["weights"] == "those of step 80" and facts["optimizer steps"] == 100
+    assert facts["time"].startswith("1:02:05 ") and facts["time"].endswith("for the steps after 40")
 
 
 def test_supervised_model_claims_no_preferences(tmp_path):
     text, data = card(tmp_path, loss_type="sft", is_lora=False)
     assert "text-preference-optimization" not in data["tags"] and "lora" not in data["tags"]
-    assert "Text Preference" not in text and "reward/margin" not in text.split("## Training")[0]
-    assert 'from_pretrained("me/model"' in text
+    assert "Text Preference" not in text and "reward/margin" not in text
+    assert data["base_model_relation"] == "finetune" and 'from_pretrained("me/model"' in text
 
 
 def test_no_local_path(tmp_path):
-    text, data = card(tmp_path, base=str(tmp_path), data=str(tmp_path / "rows"))
+    text, data = card(tmp_path, base=Origin(str(tmp_path)), data=Origin(str(tmp_path / "rows")))
     assert str(tmp_path) not in text and "a local model" in text
-    assert "base_model" not in data and "datasets" not in data
-    config = public_config({"dataset_name": str(tmp_path), "image_column": "image", "revision": None})
-    assert config == {"dataset_name": "a local data set", "image_column": "image"}
+    assert "base_model" not in data and "datasets" not in data and data["license_name"] == "see-base-model"
+    config = {"dataset_name": str(tmp_path), "image_column": "image", "revision": None}
+    config |= {"bnb_quantization_config_path": str(tmp_path / "bnb.json")}
+    public = {"dataset_name": "a local data set", "image_column": "image"}
+    assert public_config(config) == public | {"bnb_quantization_config_path": "a local configuration"}
 
 
 def test_evaluation_replaces_the_warning(tmp_path):
@@ -50,8 +91,241 @@ def test_evaluation_replaces_the_warning(tmp_path):
     assert "Not evaluated" in before and "Not evaluated" not in after and "Aligned: 50 %." in after
 
 
+def test_figures_with_intervals_stand_in_the_text_and_where_the_hub_reads_them(tmp_path):
+    text, _ = card(tmp_path, evaluation=Evaluation("On 9 images.", "user/data", "test", "checkpoint-4", ROWS))
+    assert "Not evaluated" not in text and "On 9 images." in text
+    assert "| error/matched             | 0.50 [0.40, 0.60] | 0.40 [0.30, 0.50]" in text
+    results = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert [(result.metric_type, result.metric_value) for result in results] == [
+        ("error/matched", 0.4),
+        ("reward/margin", 0.2),
+    ]
+    assert results[0].dataset_type == "user/data" and results[0].dataset_split == "test"
+    assert results[0].metric_name == "error/matched (95 % interval 0.3 to 0.5)"
+
+
+# Licence and commit
+
+
+def write_card(folder: Path, **front) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A model\n")
+    return folder
+
+
+def put_in_cache(cache: Path, repo: str, **front) -> Path:
+    """A repository as huggingface_hub keeps it after a download; `repo` starts with "models--" or "datasets--"."""
+    (cache / repo / "refs").mkdir(parents=True)
+    (cache / repo / "refs" / "main").write_text(COMMIT)
+    snapshot = write_card(cache / repo / "snapshots" / COMMIT, **front)
+    (snapshot / "model_index.json").write_text("{}")
+    return snapshot
+
+
+OWN = {
+    "license": "other",
+    "license_name": "flux-1-dev",
+    "license_link": "https://huggingface.co/x/y/blob/main/LICENSE",
+}
+
+
+@pytest.mark.parametrize("front", [{"license": "apache-2.0"}, OWN])
+def test_licence_of_a_local_base(tmp_path, front):
+    base = model_origin(str(write_card(tmp_path / "base", **front)))
+    _, data = card(tmp_path, base=base)
+    assert {name: data.get(name) for name in OWN} == {name: front.get(name) for name in OWN}
+    relative = write_card(tmp_path / "other", **(OWN | {"license_link": "../LICENSE"}))
+    assert model_origin(str(relative)).licence == {"license": "other", "license_name": "flux-1-dev"}
+
+
+@pytest.mark.parametrize("readme", [None, "no front matter", "---\n[\n---\n", "---\ntags: [a]\n---\n"])
+def test_licence_of_a_local_base_that_names_none(tmp_path, readme):
+    if readme:
+        (tmp_path / "README.md").write_text(readme)
+    assert model_origin(str(tmp_path)).licence == {}
+
+
+def test_licence_and_commit_of_a_base_on_the_hub(tmp_path):
+    put_in_cache(tmp_path / "cache", "models--user--base", **(OWN | {"license_link": "LICENSE.md"}))
+    base = model_origin("user/base", cache_dir=str(tmp_path / "cache"))
+    text, data = card(tmp_path, base=base)
+    assert data["license"] == "other" and data["license_name"] == "flux-1-dev"
+    assert data["license_link"] == f"https://huggingface.co/user/base/blob/{COMMIT}/LICENSE.md"
+    assert f"[user/base](https://huggingface.co/user/base), commit `{COMMIT}`" in text
+
+
+def test_a_base_whose_card_cannot_be_read_is_pointed_to(tmp_path):
+    base = model_origin("user/base", revision="fp16", cache_dir=str(tmp_path / "cache"))
+    text, data = card(tmp_path, base=base)
+    assert base.commit is None and "commit" not in text.split("| data set")[0] and "revision `fp16`" in text
+    assert data["license_name"] == "see-base-model" and data["license_link"] == "https://huggingface.co/user/base"
+    assert 'from_pretrained("user/base", revision="fp16", dtype' in text
+
+
+def test_commit_of_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    put_in_cache(tmp_path, "datasets--user--rows", license="mit")
+    assert dataset_origin("user/rows") == Origin("user/rows", None, COMMIT)
+    assert dataset_origin("user/rows", "v2") == Origin("user/rows", "v2")  # of which nothing is known
+    assert dataset_origin(str(tmp_path), "v2") == Origin(str(tmp_path))
+
+
+# Validation
+
+
+KNOWN_LICENCES = {"apache-2.0", "mit", "openrail", "openrail++", "creativeml-openrail-m", "other"}
+
+
+def errors_of(front: dict) -> list[str]:
+    """What the Hub's rules for model cards say of a front matter, as far as they are documented."""
+    errors = []
+    if front.get("license") not in KNOWN_LICENCES:
+        errors.append('"license" must be one of the known licences')
+    if front.get("license") == "other" and not re.fullmatch(r"[a-z0-9.-]+", front.get("license_name", "")):
+        errors.append('"license_name" is needed, in lower case')
+    if not re.match(r"https?://|LICENSE", front.get("license_link", "LICENSE")):
+        errors.append('"license_link" must be a URL')
+    for name in [front.get("base_model", "a/b"), *front.get("datasets", [])]:
+        try:
+            validate_repo_id(name)
+        except HFValidationError as error:
+            errors.append(str(error))
+    if front.get("base_model_relation", "adapter") not in ("adapter", "finetune", "merge", "quantized"):
+        errors.append('"base_model_relation" is unknown')
+    if not all(isinstance(tag, str) for tag in front["tags"]) or front["pipeline_tag"] != "text-to-image":
+        errors.append("tags must be texts")
+    return errors
+
+
+@pytest.fixture
+def validator(monkeypatch):
+    """A server that answers `validate()` of huggingface_hub, in the place of the Hub."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            errors = errors_of(yaml.safe_load(asked["content"].split("---")[1]))
+            errors += [] if self.path == "/api/validate-yaml" and asked["repoType"] == "model" else ["wrong request"]
+            self.send_response(400 if errors else 200)
+            self.end_headers()
+            self.wfile.write("; ".join(errors).encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("base", [BASE, Origin("user/base"), Origin("/a/b/c"), Origin("user/base", licence=OWN)])
+def test_the_card_is_valid(tmp_path, validator, base):
+    evaluation = Evaluation("On 9 images.", "/rows/of/mine", "test", "checkpoint-4", ROWS)
+    card(tmp_path, base=base, evaluation=evaluation, pictures=[("a: b | c\n---\n# d", "x.jpg", "y.jpg")])
+    loaded = ModelCard.load(tmp_path / "README.md")
+    loaded.validate()
+    loaded.data.license = "mine"
+    with pytest.raises(ValueError, match="known licences"):
+        loaded.validate()
+
+
+# Texts, curves and images
+
+
+def test_texts_are_shown_as_they_are():
+    assert as_text("a *b* | <c>\n_d_ snake_case \x1b") == r"a \*b\* \| \<c\> \_d\_ snake_case " + "\u241b"
+
+
 def test_markdown_table():
     assert markdown_table(["a", "long"], [["1", "2"]]) == "| a | long |\n| - | ---- |\n| 1 | 2    |"
+
+
+def test_curves_are_the_same_for_the_same_log_and_say_nothing_else(tmp_path):
+    rows = [{"step": step, "loss": 1 / step, "reward/margin": step / 9, "lr": 1} for step in range(1, 60)]
+    rows[3] |= {"loss": float("nan"), "reward/accuracy": 1.0}
+    draw_training(rows, tmp_path / "assets" / "a.png")
+    draw_training(rows, tmp_path / "b.png")
+    assert (tmp_path / "assets" / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    image = Image.open(tmp_path / "b.png")
+    assert image.size == (1170, 780) and image.info.keys() == {"dpi"}  # three panels on two lines
+    draw_training(rows[:1], tmp_path / "b.png")
+    assert Image.open(tmp_path / "b.png").size == (1170, 390)
+
+
+def test_running_mean():
+    values = np.array([1, 2, np.nan, 4, 6])
+    assert running_mean(values, 2) == pytest.approx([1, 1.5, 2, 4, 5])
+
+
+def test_grids_have_a_gap_and_enlarge_tiny_images():
+    sheet = grid([Image.new("RGB", (32, 32), color) for color in ("red", "green", "blue")])
+    assert sheet.size == (2 * 128 + 4, 2 * 128 + 4)
+    assert sheet.getpixel((0, 0)) == (255, 0, 0) and sheet.getpixel((0, 132)) == (0, 0, 255)
+    assert sheet.getpixel((130, 0)) == sheet.getpixel((132, 132)) == (255, 255, 255)
+    assert grid([Image.new("RGB", (1024, 1024))]).size == (512, 512)
+
+
+# Real runs
+
+
+def run_snippet(text: str, base: str, repo: str, folder):
+    """Runs the Python that a card shows, on a CPU and with the names of what lies on this disk."""
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    for old, new in {'"path/to/the/base"': repr(base), f'"{repo}"': repr(str(folder)), '.to("cuda")': ""}.items():
+        code = code.replace(old, new)
+    code = code.replace("torch.float16", "torch.float32").replace(
+        "prompt=", "num_inference_steps=2, generator=seed, prompt="
+    )
+    names = {"seed": torch.Generator().manual_seed(0)}
+    exec(code, names)
+    return names["image"]
+
+
+def test_the_card_of_a_lora_run_shows_what_it_did(run_script, tmp_path, pipe_dir):
+    flags = {"use_lora": True, "validation_prompt": "cat | *dog*", "num_validation_images": 2}
+    flags |= {"hub_model_id": "me/model", "beta": 500, "learning_rate": 0.1, "validation_guidance_scale": 3.0}
+    flags |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3, "output_dir": tmp_path}
+    run_script(**flags, max_train_steps=1, checkpointing_steps=1)
+    shown = tmp_path / "validation"
+    assert (shown / "step-0" / "0-0.png").read_bytes() != (shown / "step-1" / "0-0.png").read_bytes()
+    shutil.copy(shown / "step-0" / "0-1.png", shown / "step-0" / "0-0.png")  # a mark
+    run_script(**flags, max_train_steps=2, resume_from_checkpoint="latest")
+    assert sorted(path.name for path in shown.iterdir()) == ["step-0", "step-1", "step-2"]
+    assert (shown / "step-0" / "0-0.png").read_bytes() == (shown / "step-0" / "0-1.png").read_bytes()  # not made anew
+
+    text = (tmp_path / "README.md").read_text()
+    assert r"| cat \| \*dog\* | ![by the base](assets/prompt-0-before.jpg) | ![by this model](assets/prompt-0-" in text
+    assert "guidance\n3.0, seeds from 0, 16 pixels" in text and "![Training curves](assets/curves.png)" in text
+    assert "| rows of the data set | 8 |" in text and "| hardware | 1 x CPU |" in text and "Not evaluated" not in text
+    assert "3 images of the split `train`" in text and "**The model was trained on these images.**" in text
+    assert "No rendered image was judged." in text
+    for name in re.findall(r"\]\((assets/.*?)\)", text):
+        assert min(Image.open(tmp_path / name).size) >= 128
+    assert ModelCard.load(tmp_path / "README.md").data.eval_results
+    with_lora = run_snippet(text, pipe_dir, "me/model", tmp_path)
+    without = run_snippet(text.replace("pipe.load_lora", "# "), pipe_dir, "me/model", tmp_path)
+    assert with_lora.size == (tiny.RESOLUTION, tiny.RESOLUTION)
+    assert np.abs(np.asarray(with_lora).astype(int) - np.asarray(without)).max() > 0
+
+
+def test_images_of_other_prompts_or_settings_are_not_taken_for_these(tmp_path):
+    validation = Validation(["cat"], 1, 7.5, 16, 0)
+    assert not validation.is_in(tmp_path / "step-0")
+    validation.show([[Image.new("RGB", (16, 16))]], tmp_path / "step-0", [], 0)
+    assert validation.is_in(tmp_path / "step-0")
+    assert not Validation(["dog"], 1, 7.5, 16, 0).is_in(tmp_path / "step-0")
+    assert not Validation(["cat"], 2, 7.5, 16, 0).is_in(tmp_path / "step-0")
+
+
+def test_the_snippet_of_a_full_model_runs(tmp_path):
+    tiny.make_pipe().save_pretrained(tmp_path)
+    text, _ = card(tmp_path, is_lora=False)
+    assert StableDiffusionPipeline.__name__ in text
+    assert run_snippet(text, "", "me/model", tmp_path).size == (tiny.RESOLUTION, tiny.RESOLUTION)
 
 
 def test_failed_push_says_what_to_do(tmp_path, monkeypatch):

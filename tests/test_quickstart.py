@@ -24,4 +24,5 @@ def test_quickstart_leaves_what_it_promises(tmp_path):
     assert abs(aligned["after"] - aligned["before"] - aligned["difference"]["mean"]) < 1e-9
     card = (tmp_path / "README.md").read_text()
     assert "Not evaluated" not in card and "| 1.5/aligned" in card and str(tmp_path) not in card
+    assert "license: apache-2.0" in card and (tmp_path / "assets" / "curves.png").is_file()
     assert "| 1.5/aligned" in done.stdout and "before_after.png" in done.stdout

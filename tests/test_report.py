@@ -451,10 +451,3 @@ def test_drawing_leaves_matplotlib_alone(monkeypatch):
     first, second = drawn(draw_curves, CURVES), drawn(draw_curves, CURVES)
     drawn(draw_scatter, SCATTER)
     assert first == second and dict(matplotlib.rcParams) == before
-
-
-def test_missing_matplotlib_is_named_and_needed_for_plots_only(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r"matplotlib.*diffusers_tpo\[evaluate\]"):
-        write_report(replace(EMPTY, curves=[CURVES]), tmp_path)
-    assert page(EMPTY, tmp_path).texts("h1") == ["Report"]

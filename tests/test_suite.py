@@ -318,7 +318,8 @@ def test_a_prompt_that_occurs_twice_is_rendered_with_two_seeds(tmp_path, pipe):
 def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pairs, pipe):
     suite = make_suite(tmp_path, pairs, retrieval_size=0, guidance_scales=(1.0,))
     scheduler = training_scheduler(pipe.scheduler)
-    watch = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright")
+    source = {"dataset": "user/rows", "split": "test", "is_trained_on": True}
+    watch = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright", **source)
     watch.begin(pipe, scheduler, step=0)
     assert watch.judged == [] and watch.best() is None
     for step, seed in ((9, 1), (10, 2)):
@@ -328,14 +329,14 @@ def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pai
     bright = results.scores["bright"][1:, 0].mean(axis=1)
     best = ["checkpoint-9", "checkpoint-10"][int(bright.argmax())]
     assert watch.best() == best and watch.conclude(load_best=True)[0] == best
-    label, sentence, card = watch.conclude(load_best=False)
-    assert (
-        label is None
-        and "| checkpoint-10" in card
-        and best in sentence
-        and "| bright" in card
-        and "5 held-out pairs" in card
-    )
+    label, sentence, evaluation = watch.conclude(load_best=False)
+    card = evaluation.text()
+    assert label is None and best in sentence and "| checkpoint-10" in card and "| bright" in card
+    assert "5 images of the split `test` of user/rows" in card and "trained on these images" in card
+    assert "chosen by these figures" not in card and "95 % bootstrap" in card and "(seed 0)" in card
+    assert "chosen by these figures" in watch.conclude(load_best=True)[2].text()
+    figures = {result.metric_type: result.metric_value for result in evaluation.results()}
+    assert figures["bright"] == pytest.approx(bright[1].mean(), rel=1e-4) and "reward/margin" in figures
     renewed = watch.judge("checkpoint-10", tiny.make_pipe(seed=7), scheduler)  # a resumed run comes by again
     assert (
         renewed["eval/error/matched"] != means["eval/error/matched"] and renewed["eval/bright"] != means["eval/bright"]

@@ -27,7 +27,7 @@ from transformers import HfArgumentParser
 
 from diffusers_tpo.cards import public_command, short_name, versions
 from diffusers_tpo.checkpoints import list_checkpoints
-from diffusers_tpo.errors import UserError, exit_on_user_error, require
+from diffusers_tpo.errors import UserError, exit_on_user_error
 from diffusers_tpo.evaluation.choose import Choice, choose_best
 from diffusers_tpo.evaluation.heldout import HeldOutPairs, held_out_pairs
 from diffusers_tpo.evaluation.prompts import Prompt, load_prompts
@@ -205,7 +205,6 @@ def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: Re
     kind = getattr(diffusers, renders.scheduler or "DDIMScheduler", None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise UserError(f"scheduler must be a scheduler class of diffusers, got {renders.scheduler!r}")
-    require("matplotlib", extra="evaluate")
 
 
 def make_scorer(name: str, scores: ScoreArguments, output: Path, run: RunArguments):

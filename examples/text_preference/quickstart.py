@@ -17,9 +17,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from diffusers_tpo.cards import markdown_table, set_evaluation
+from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.errors import exit_on_user_error
 from diffusers_tpo.evaluation import mean_interval, paired_difference
+from diffusers_tpo.model_card import set_evaluation
 from diffusers_tpo.shapes.evaluate import judge, load_model
 from diffusers_tpo.shapes.world import FACTS, PIPELINE, draw_images, make_rows, make_scenes
 
@@ -131,7 +132,7 @@ def main():
     note = (
         f"{len(scenes)} held-out prompts of the shapes world, seed {args.seed}, mean with 95 % interval, in percent."
     )
-    set_evaluation(output, f"{note}\n\n{table}\n\n![before and after](before_after.png)\n\n![curves](curves.png)")
+    set_evaluation(output, f"{note}\n\n{table}\n\n![before and after](before_after.png)")
     print(f"\n{note}\n\n{table}\n")
     print(
         f"In {output}/: pytorch_lora_weights.safetensors, before_after.png, curves.png, metrics.json, README.md (the card)"

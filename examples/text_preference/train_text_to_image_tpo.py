@@ -13,7 +13,6 @@ The README beside this file explains every group of flags.
 """
 
 import copy
-import itertools
 import logging
 import math
 import signal
@@ -34,28 +33,31 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module, whole_tensors
-from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, offending_rows
+from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module
+from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, finite_step, offending_rows
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
 from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
-from diffusers_tpo.cards import public_config, write_model_card
+from diffusers_tpo.cards import public_config
 from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
-from diffusers_tpo.data import RowReader, as_torch_dataset, collate
+from diffusers_tpo.curves import draw_training
+from diffusers_tpo.data import RowReader, as_torch_dataset, batches_from, collate
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import ATTEMPTS, own_name, push_folder
 from diffusers_tpo.interrupts import StopRequest, ignore_ctrl_c
-from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
+from diffusers_tpo.model_card import hardware, training_facts, write_model_card
+from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline, save_pipeline
+from diffusers_tpo.origins import dataset_origin, model_origin
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
-from diffusers_tpo.trainer import mean_over_processes
-from diffusers_tpo.validation import averaged_weights, render_prompts, show_images
+from diffusers_tpo.validation import Validation, averaged_weights
 
 
 logger = get_logger(__name__)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
 SHOWN = ("loss", "reward/matched", "reward/margin", "reward/accuracy")
 
 
@@ -97,6 +99,8 @@ def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: Run
     name = evals.eval_dataset_name or data.dataset_name or data.train_data_dir
     options = {"cache_dir": run.cache_dir, "token": run.hub_token}
     rows = load_rows(name, split=evals.eval_split, argument="eval_dataset_name", **own, **options)
+    is_trained_on = (name, evals.eval_split) == (data.dataset_name or data.train_data_dir, data.dataset_split)
+    options |= {"dataset": name, "is_trained_on": is_trained_on}
     folder = Path(run.output_dir) / "evaluation"
     return make_watch(evals, rows, columns_of(data), data.resolution, seed, folder, str(device), **options)
 
@@ -118,46 +122,22 @@ def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
     return AdamW(groups, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
 
 
-def batches_from(place: dict[str, int], dataset, loader, accelerator):
-    """Batches without end from a place in an epoch on, each with the place that follows it."""
-    used = place["batches"]
-    for epoch in itertools.count(place["epoch"]):
-        dataset.begin_epoch(epoch)
-        for batch in accelerator.skip_first_batches(loader, used) if used else loader:
-            used += 1
-            yield {"epoch": epoch, "batches": used}, batch
-        if used == 0:
-            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
-        used = 0
-
-
-def finite_step(accelerator, optimizer, trainable: list, max_norm: float, waiting: list) -> tuple[dict, bool]:
-    """Steps unless loss or gradient are not finite on some process; returns the mean metrics and whether it stepped."""
-    norm = whole_tensors({"grad_norm": accelerator.clip_grad_norm_(trainable, max_norm)})["grad_norm"]
-    row = mean_over_processes([metrics | {"grad_norm": norm} for metrics, _ in waiting])
-    is_finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
-    if is_finite:
-        optimizer.step()
-    elif accelerator.scaler:
-        accelerator.scaler.update()  # to a smaller scale
-    return row, is_finite
-
-
-def save_model(pipe, denoiser, family, text, model: ModelArguments, data: DataArguments, config, run, log, **card):
+def save_model(pipe, denoiser, family, text, is_lora: bool, run: RunArguments, log: TrainingLog, **card):
     """Writes the LoRA or the pipeline with its card; call it on every process."""
     output, live = Path(run.output_dir), getattr(pipe, family.denoiser)
-    if model.use_lora:
+    if is_lora:
         encoders = text.modules() if text else {}
         save_lora(type(pipe), denoiser, family.denoiser, output, encoders)
     else:
         setattr(pipe, family.denoiser, whole_module(denoiser))
     if PartialState().is_main_process:
-        if not model.use_lora:
-            pipe.save_pretrained(output)
-        repo = run.hub_model_id or output.resolve().name
-        source, base = data.dataset_name or data.train_data_dir, model.pretrained_model_name_or_path
-        card["branch"] = run.hub_revision
-        write_model_card(output, repo, base, source, type(pipe).__name__, model.use_lora, config, log.rows, **card)
+        if not is_lora:
+            save_pipeline(pipe, output)
+        if log.rows:
+            draw_training(log.rows, output / "assets" / "curves.png")
+        repo, dtype = run.hub_model_id or output.resolve().name, HALF[family.denoiser]
+        card |= {"metrics": log.rows, "dtype": dtype, "branch": run.hub_revision}
+        write_model_card(output, repo, pipeline_class=type(pipe).__name__, **card)
     setattr(pipe, family.denoiser, live)
 
 
@@ -168,9 +148,9 @@ def push(run: RunArguments, attempts: int = ATTEMPTS) -> None:
     logger.info(f"Pushed to {url}")
 
 
-def push_so_far(run: RunArguments, *parts) -> None:
+def push_so_far(run: RunArguments, *parts, **card) -> None:
     """Writes the model of this moment and pushes it; training goes on if that fails. Call it on every process."""
-    save_model(*parts)
+    save_model(*parts, **card)
     try:
         if PartialState().is_main_process:
             push(run, attempts=1)
@@ -189,7 +169,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
     )
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    for name in ("httpx", "httpx2", "accelerate.accelerator", "accelerate.checkpointing"):
+    for name in ("httpx", "httpx2", "matplotlib", "accelerate.accelerator", "accelerate.checkpointing"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if run.push_to_hub and accelerator.is_main_process:  # a wrong token is known before training
         run.hub_model_id = own_name(run.hub_model_id or output.resolve().name, run.hub_token)
@@ -205,6 +185,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     # The models: what is trained stays float32, and so do most VAEs, because half precision overflows.
     needs_reference, half = tpo.loss_type != "sft", DTYPES[args.mixed_precision]
     pipe = load_base(model, half, run)
+    source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
+    base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
+    card = {"base": base, "data": source, "training": config}
     family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
     if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half precision will do
@@ -275,20 +258,41 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         # The weights are still the base's.
         with averaged_weights(None, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
             watch.begin(pipe, scheduler, state["step"], fingerprint(model.pretrained_model_name_or_path))
+    accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
+    settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
+    validation = Validation(run.validation_prompt, *settings)
+
+    def show(step: int, ema=None) -> None:
+        if validation.prompts and (accelerator.is_main_process or is_sharded):
+            with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
+                images = validation.render(pipe)
+            if accelerator.is_main_process:
+                validation.show(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
+
+    if checkpoint is None or not validation.is_in(output / "validation" / "step-0"):
+        show(0)
     if checkpoint:
         accelerator.load_state(str(checkpoint))
         logger.info(f"Resuming from {checkpoint.name}")
     step = state["step"]
     history = TrainingLog(output / "training_log.jsonl", step, accelerator.is_main_process)
-    accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
     collapse = CollapseAlarm(run.collapse_bound, run.collapse_patience, state["collapse"])
     faults = FaultAlarm(run.nonfinite_patience, *state["faults"])
-    hidden = not accelerator.is_main_process
+    hidden, started = not accelerator.is_main_process, time.monotonic()
     progress = tqdm(initial=step, total=run.max_train_steps, desc=tpo.loss_type, disable=hidden)
     noising = {"timestep_range": (args.min_timestep, args.max_timestep), "noise_offset": args.noise_offset}
     noising |= {"snr_gamma": args.snr_gamma if tpo.loss_type == "sft" else None}
     noising |= {name: getattr(args, name) for name in ("weighting_scheme", "logit_mean", "logit_std", "mode_scale")}
-    parts = (pipe, denoiser, family, text, model, data, config, run, history)
+    parts = (pipe, denoiser, family, text, model.use_lora, run, history)
+
+    def facts(weights_of: int) -> dict[str, object]:
+        images = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+        return {
+            **training_facts(state["step"], step, time.monotonic() - started, weights_of),
+            "images per step": images,
+            "rows of the data set": "streamed" if data.streaming else len(dataset),
+            "hardware": hardware(accelerator.device, accelerator.num_processes),
+        }
 
     waiting = []
     places = batches_from(state, dataset, loader, accelerator)
@@ -348,28 +352,30 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit, keep=keep)
                 if run.hub_strategy == "every_save" and step < run.max_train_steps and not reason:
                     with averaged_weights(ema, trainable, *trained):
-                        push_so_far(run, *parts)
+                        push_so_far(run, *parts, **card, facts=facts(weights_of=step))
             if reason:
                 accelerator.end_training()
                 rest = f"checkpoint-{step} goes on with --resume_from_checkpoint latest"
                 accelerator.print(f"\nstopped at step {step}: {reason}; {rest}", file=sys.stderr)
                 sys.exit(code)
-            shows = run.validation_prompt and step % run.validation_steps == 0
-            if shows and (accelerator.is_main_process or is_sharded):
-                with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
-                    settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
-                    images = render_prompts(pipe, run.validation_prompt, *settings)
-                if accelerator.is_main_process:
-                    show_images(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
+            if step % run.validation_steps == 0 and step < run.max_train_steps:  # the final model is shown below
+                show(step, ema)
             if step >= run.max_train_steps:
                 break
-    card = {}
+    chosen = None
     if watch and watch.judged:
         chosen, sentence, card["evaluation"] = watch.conclude(evals.load_best_model_at_end)
         logger.info(sentence)
         if chosen:
             accelerator.load_state(str(output / chosen))
+    final = int(chosen.removeprefix("checkpoint-")) if chosen else step
+    show(final, ema)
     accelerator.wait_for_everyone()
+    if accelerator.is_main_process and validation.prompts:
+        steps = [output / "validation" / f"step-{number}" for number in (0, final)]
+        card["pictures"] = validation.side_by_side(*steps, output / "assets")
+        card["guidance_scale"] = run.validation_guidance_scale
+    card["facts"] = facts(weights_of=final)
     with averaged_weights(ema, trainable, *trained):
         save_model(*parts, **card)
     logger.info(f"Saved to {output}")

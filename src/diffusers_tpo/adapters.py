@@ -20,6 +20,7 @@ from .errors import UserError
 
 
 LORA_FILE = "lora.safetensors"
+NO_BASE = {"base_model_name_or_path": None}  # PEFT would write the folder that a text encoder was loaded from
 
 
 def add_lora(
@@ -138,7 +139,7 @@ def save_lora(
     for part, module in {name: denoiser, **(text_encoders or {})}.items():
         bare = extract_model_from_parallel(module)
         weights[f"{part}_lora_layers"] = lora_state(bare)
-        metadata[f"{part}_lora_adapter_metadata"] = bare.peft_config["default"].to_dict()
+        metadata[f"{part}_lora_adapter_metadata"] = bare.peft_config["default"].to_dict() | NO_BASE
     if PartialState().is_main_process:
         pipe_class.save_lora_weights(folder, **weights, **metadata)
 

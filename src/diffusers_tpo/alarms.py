@@ -1,9 +1,13 @@
-"""Counts in a row: steps on which the matched prompts got worse, steps whose numbers are not finite."""
+"""Keeps numbers that are not finite from the weights, and counts in a row what should worry: those, and worse matched prompts."""
 
+import math
 from dataclasses import dataclass
 
 from accelerate.utils import gather_object
 from torch import Tensor
+
+from .adapters import whole_tensors
+from .trainer import mean_over_processes
 
 
 @dataclass
@@ -61,3 +65,24 @@ def offending_rows(passes: list[tuple[dict[str, Tensor], list[int]]]) -> list[in
     gathered = gather_object([(bool(metrics["loss"].isfinite()), ids) for metrics, ids in passes])
     guilty = [ids for is_finite, ids in gathered if not is_finite] or [ids for _, ids in gathered]
     return sorted({row for ids in guilty for row in ids})
+
+
+def finite_step(
+    accelerator, optimizer, trainable: list[Tensor], max_norm: float, waiting: list[tuple[dict, list[int]]]
+) -> tuple[dict, bool]:
+    """Clips the gradients and steps, unless loss or gradient are not finite on some process.
+
+    Args:
+        waiting: metrics, with `loss`, and row ids of each forward pass since the last step.
+
+    Returns:
+        The means of the metrics over passes and processes, with the norm before clipping, and whether it stepped.
+    """
+    norm = whole_tensors({"grad_norm": accelerator.clip_grad_norm_(trainable, max_norm)})["grad_norm"]
+    row = mean_over_processes([metrics | {"grad_norm": norm} for metrics, _ in waiting])
+    is_finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
+    if is_finite:
+        optimizer.step()
+    elif accelerator.scaler:
+        accelerator.scaler.update()  # to a smaller scale
+    return row, is_finite

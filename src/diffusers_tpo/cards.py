@@ -1,8 +1,9 @@
-"""Writes the cards of models and data sets from what really happened. Knows nothing of models or losses."""
+"""What every card needs, and the cards of data sets. Knows nothing of models or losses."""
 
 import importlib.metadata
 import json
 import platform
+import re
 import shlex
 from pathlib import Path
 
@@ -10,27 +11,19 @@ from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from .show import harmless
 
 
-TAGS = ["diffusers", "diffusers-training", "text-to-image"]
 PACKAGES = ("diffusers_tpo", "diffusers", "transformers", "accelerate", "datasets", "peft", "torch")
 SOURCES = {
     "pretrained_model_name_or_path": "model",
     "pretrained_vae_model_name_or_path": "model",
     "dataset_name": "data set",
     "train_data_dir": "data set",
+    "bnb_quantization_config_path": "configuration",
 }
-METHODS = {
-    "sft": "supervised fine-tuning on images and their captions.",
-    "tdpo": "Text Preference Optimization with the TDPO loss ([paper](https://huggingface.co/papers/2509.25771)): it learned "
-    "to prefer a caption that fits its image over edited captions that do not. It saw no human preferences and no image pairs.",
-    "tkto": "Text Preference Optimization with the TKTO loss ([paper](https://huggingface.co/papers/2509.25771)): it learned "
-    "to tell captions that fit their image from captions that do not. It saw no human preferences and no image pairs.",
-}
-NOT_EVALUATED = (
-    "Not evaluated: this run only trained. Render the same prompts and seeds with and without it before you trust it."
-)
 
 
 def public_name(name: str, what: str) -> str:
@@ -64,77 +57,6 @@ def public_config(*groups: dict) -> dict[str, object]:
         name: value for name, value in joined.items() if value is not None and value is not False and value != []
     }
     return {name: public_name(value, SOURCES[name]) if name in SOURCES else value for name, value in joined.items()}
-
-
-def usage(pipeline_class: str, base: str, repo: str, is_lora: bool, branch: str | None) -> str:
-    lines = ["import torch", f"from diffusers import {pipeline_class}", ""]
-    revision = f', revision="{branch}"' if branch else ""
-    if is_lora:
-        file = (
-            ', weight_name="pytorch_lora_weights.safetensors"' if branch else ""
-        )  # diffusers looks only in the main one
-        lines.append(f'pipe = {pipeline_class}.from_pretrained("{base}", dtype=torch.float16).to("cuda")')
-        lines.append(f'pipe.load_lora_weights("{repo}"{file}{revision})')
-    else:
-        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}"{revision}, dtype=torch.float16).to("cuda")')
-    lines.append('image = pipe(prompt="a red cube on top of a blue sphere").images[0]')
-    return "\n".join(lines)
-
-
-def write_model_card(
-    folder: Path,
-    repo: str,
-    base_model: str,
-    dataset: str,
-    pipeline_class: str,
-    is_lora: bool,
-    training: dict[str, object],
-    metrics: list[dict[str, float]],
-    window: int = 50,
-    evaluation: str = NOT_EVALUATED,
-    branch: str | None = None,
-) -> Path:
-    """Writes `README.md` into a model's folder.
-
-    Args:
-        repo: the Hub id that the model is or would be pushed to.
-        training: hyper-parameters by name, see [`public_config`]; `loss_type` is among them.
-        metrics: one dictionary per logged step.
-        branch: that it is or would be pushed to, if not the main one.
-    """
-    base, data = public_name(base_model, "model"), public_name(dataset, "data set")
-    is_public, is_preference = base == base_model, training["loss_type"] != "sft"
-    card_data = ModelCardData(
-        base_model=base if is_public else None,
-        datasets=[data] if data == dataset else None,
-        library_name="diffusers",
-        pipeline_tag="text-to-image",
-        tags=TAGS + ["text-preference-optimization"] * is_preference + ["lora"] * is_lora,
-        license="other",
-        license_name="see-base-model",
-        license_link=f"https://huggingface.co/{base}" if is_public else None,
-    )
-    last = metrics[-window:]
-    names = sorted({name for row in last for name in row if name != "step"})
-    means = {name: [row[name] for row in last if name in row] for name in names}
-    card = ModelCard.from_template(
-        card_data,
-        template_path=str(Path(__file__).parent / "templates" / "model_card.md"),
-        title=repo.split("/")[-1],
-        what="A LoRA" if is_lora else "A full fine-tune",
-        base_model=f"[{base}](https://huggingface.co/{base})" if is_public else base,
-        method=METHODS[training["loss_type"]],
-        is_preference=is_preference,
-        usage=usage(pipeline_class, base, repo, is_lora, branch),
-        training=training,
-        metrics={name: f"{sum(values) / len(values):.4g}" for name, values in means.items()},
-        window=len(last),
-        evaluation=evaluation,
-        versions=versions(),
-    )
-    path = Path(folder) / "README.md"
-    card.save(path)
-    return path
 
 
 def versions() -> str:
@@ -214,15 +136,14 @@ def write_dataset_card(
     return path
 
 
+def as_text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, in a cell of a table too."""
+    return re.sub(r"([\\`*\[\]<>|~#&$!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", harmless(" ".join(text.split())))
+
+
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table whose columns are also aligned as plain text."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
     lines = [[str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def set_evaluation(folder: Path, text: str) -> None:
-    """Puts the figures of an evaluation into the card of a model that had none."""
-    path = Path(folder) / "README.md"
-    path.write_text(path.read_text().replace(NOT_EVALUATED, text))

@@ -1,6 +1,7 @@
 """Turns the rows of a text-preference data set into batches. Knows nothing of models."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,3 +238,21 @@ def collate(rows: list[Row]) -> Batch:
             [flag for block in zip(*(row.is_matched for row in rows), strict=True) for flag in block]
         ),
     )
+
+
+def batches_from(place: dict[str, int], dataset, loader, accelerator) -> Iterator[tuple[dict[str, int], Batch]]:
+    """Batches without end from a place on, each with the place that follows it.
+
+    Args:
+        place: `epoch`, and how many `batches` of it are used up.
+        dataset: [`TextPreferenceDataset`] or [`StreamedTextPreferences`], in a `loader` that `accelerator` has prepared.
+    """
+    used = place["batches"]
+    for epoch in itertools.count(place["epoch"]):
+        dataset.begin_epoch(epoch)
+        for batch in accelerator.skip_first_batches(loader, used) if used else loader:
+            used += 1
+            yield {"epoch": epoch, "batches": used}, batch
+        if used == 0:
+            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
+        used = 0

@@ -104,6 +104,19 @@ def _frozen(pipe: DiffusionPipeline) -> DiffusionPipeline:
     return pipe
 
 
+def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Writes a pipeline that `from_pretrained` reads, without the places that its parts were loaded from."""
+    pipe.save_pretrained(folder)
+    configs = [path for part in pipe.components for path in folder.glob(f"{part}/*config.json")]
+    for path in [folder / "model_index.json", *configs]:
+        config = json.loads(path.read_text(encoding="utf-8"), object_hook=_without_origin)
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_origin(config: dict) -> dict:
+    return {name: value for name, value in config.items() if name not in ("_name_or_path", "name_or_path")}
+
+
 def kind_of(source: str, cache_dir: str | None = None, token: str | None = None) -> str:
     """What lies at a folder, file or Hub id: "pipeline", "lora" or "checkpoint".
 

@@ -1,12 +1,23 @@
 """Shows a model while it trains: its averaged weights and rendered prompts. Knows nothing of losses or data."""
 
 import contextlib
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .families import call_arguments
+
+
+SETTINGS = "settings.json"
+GAP = 4  # pixels between the images of a grid
+SIDE = 512  # pixels of an image in a grid, at most ...
+SMALL = 128  # ... and at least, if it can be enlarged by a whole factor
 
 
 @contextlib.contextmanager
@@ -27,28 +38,82 @@ def averaged_weights(ema, parameters: list[torch.nn.Parameter], *modules: torch.
             module.train(mode)
 
 
-@torch.no_grad()
-def render_prompts(
-    pipe, prompts: list[str], images_per_prompt: int, guidance_scale: float, resolution: int, seed: int
-) -> list[list]:
-    """Renders every prompt with the seeds `seed`, `seed + 1`, ...: a list of square PIL images per prompt."""
-    rendered = []
-    for prompt in prompts:
-        generators = [torch.Generator().manual_seed(seed + index) for index in range(images_per_prompt)]
-        call = call_arguments(pipe, [prompt] * images_per_prompt, guidance_scale)
-        rendered.append(pipe(**call, height=resolution, width=resolution, generator=generators).images)
-    return rendered
+@dataclass(frozen=True)
+class Validation:
+    """The prompts that show what a model learns, each rendered with the seeds `seed`, `seed + 1`, ...
+
+    Attributes:
+        resolution: side of the square images in pixels.
+    """
+
+    prompts: list[str]
+    images_per_prompt: int
+    guidance_scale: float
+    resolution: int
+    seed: int
+
+    @torch.no_grad()
+    def render(self, pipe) -> list[list[Image.Image]]:
+        """The images of every prompt."""
+        rendered = []
+        for prompt in self.prompts:
+            generators = [torch.Generator().manual_seed(self.seed + index) for index in range(self.images_per_prompt)]
+            call = call_arguments(pipe, [prompt] * self.images_per_prompt, self.guidance_scale)
+            size = {"height": self.resolution, "width": self.resolution}
+            rendered.append(pipe(**call, **size, generator=generators).images)
+        return rendered
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether [`~Validation.show`] has filled a folder with the images of these prompts and settings."""
+        path = folder / SETTINGS
+        return path.is_file() and json.loads(path.read_text()) == asdict(self)
+
+    def show(self, rendered: list[list[Image.Image]], folder: Path, trackers: list, step: int) -> None:
+        """Writes `<prompt>-<image>.png` in place of what the folder holds, and sends them to TensorBoard and wandb."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for number, images in enumerate(rendered):
+            for index, image in enumerate(images):
+                image.save(folder / f"{number}-{index}.png")
+            for tracker in trackers:
+                if tracker.name == "tensorboard":
+                    pixels = np.stack([np.asarray(image) for image in images])
+                    tracker.log_images({f"validation/{number}": pixels}, step=step, dataformats="NHWC")
+                elif tracker.name == "wandb":
+                    tracker.log_images({f"validation/{number}": images}, step=step)
+        (folder / SETTINGS).write_text(json.dumps(asdict(self), indent=2))
+
+    def side_by_side(self, before: Path, after: Path, assets: Path) -> list[tuple[str, str, str]]:
+        """Puts the images of each prompt from two folders of [`~Validation.show`] into grids.
+
+        Returns:
+            For each prompt its text and the names of its two grids in `assets`.
+        """
+        assets.mkdir(parents=True, exist_ok=True)
+        for old in assets.glob("prompt-*.jpg"):
+            old.unlink()
+        rows = []
+        for number, prompt in enumerate(self.prompts):
+            names = [f"prompt-{number}-{when}.jpg" for when in ("before", "after")]
+            for name, folder in zip(names, (before, after), strict=True):
+                paths = [folder / f"{number}-{index}.png" for index in range(self.images_per_prompt)]
+                images = [Image.open(path).convert("RGB") for path in paths]
+                grid(images).save(assets / name, quality=92, subsampling=0)
+            rows.append((prompt, *names))
+        return rows
 
 
-def show_images(rendered: list[list], folder: Path, trackers: list, step: int) -> None:
-    """Writes rendered prompts as `<prompt>-<image>.png` and sends them to TensorBoard and wandb."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, images in enumerate(rendered):
-        for index, image in enumerate(images):
-            image.save(folder / f"{number}-{index}.png")
-        for tracker in trackers:
-            if tracker.name == "tensorboard":
-                pixels = np.stack([np.asarray(image) for image in images])
-                tracker.log_images({f"validation/{number}": pixels}, step=step, dataformats="NHWC")
-            elif tracker.name == "wandb":
-                tracker.log_images({f"validation/{number}": images}, step=step)
+def grid(images: list[Image.Image]) -> Image.Image:
+    """Images of one size on white, in about as many rows as columns; large ones are made smaller, tiny ones larger."""
+    factor = max(1, SMALL // max(images[0].size))
+    images = [
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST) for image in images
+    ]
+    for image in images:
+        image.thumbnail((SIDE, SIDE))
+    columns = math.ceil(math.sqrt(len(images)))
+    width, height = (side + GAP for side in images[0].size)
+    sheet = Image.new("RGB", (columns * width - GAP, -(-len(images) // columns) * height - GAP), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width, index // columns * height))
+    return sheet

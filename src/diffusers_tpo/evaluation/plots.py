@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..errors import require
 from ..show import harmless, shorten
 from .correlation import line_band
 
@@ -43,9 +42,6 @@ def draw_curves(curves: Curves, path: Path | BinaryIO, dark: bool = False) -> No
     Args:
         path: the PNG, or an open file.
         dark: whether it is for a dark page.
-
-    Raises:
-        UserError: if matplotlib is missing.
     """
     figure, axes = _figure(curves, "", dark)
     handles = []
@@ -68,9 +64,6 @@ def draw_scatter(scatter: Scatter, path: Path | BinaryIO, dark: bool = False) ->
     Args:
         path: the PNG, or an open file.
         dark: whether it is for a dark page.
-
-    Raises:
-        UserError: if matplotlib is missing.
     """
     groups = {group: number for number, group in enumerate(dict.fromkeys(scatter.groups))}
     figure, axes = _figure(scatter, scatter.note, dark)
@@ -117,12 +110,13 @@ def _wrap(text: str, width: int, rows: int) -> str:
 
 def _figure(plot: Curves | Scatter, note: str, dark: bool):
     """A figure and its axes with title, subtitle and axis labels."""
-    matplotlib = require("matplotlib.figure", "evaluate")
+    from matplotlib.figure import Figure
+
     ink, soft, faint, page = INK[dark]
     title, note = _wrap(plot.title, 50, 2), _wrap(note, 78, 3)
     note_height = 12 * (note.count("\n") + 1) if note else 0  # points
     height = 3.9 + 0.2 * title.count("\n") + note_height / 72
-    figure = matplotlib.Figure(figsize=(6, height), dpi=180, facecolor=page, layout="constrained")
+    figure = Figure(figsize=(6, height), dpi=180, facecolor=page, layout="constrained")
     axes = figure.add_subplot(facecolor=page)
     texts = [axes.set_title(title, loc="left", pad=note_height + 10)]
     texts += [axes.set_xlabel(_wrap(plot.xlabel, 60, 1)), axes.set_ylabel(_wrap(plot.ylabel, 40, 1))]
@@ -148,7 +142,9 @@ def _legend(figure, handles: list, labels: list[str], dark: bool) -> None:
     labels = [_wrap(label, max(COLUMNS), 1) for label in labels]
     if len(labels) > MOST_LABELS:
         rest = len(labels) - MOST_LABELS + 1
-        nothing = require("matplotlib.lines", "evaluate").Line2D([], [], linestyle="")
+        from matplotlib.lines import Line2D
+
+        nothing = Line2D([], [], linestyle="")
         handles = [*handles[: MOST_LABELS - 1], nothing]
         labels = [*labels[: MOST_LABELS - 1], f"… and {rest} more"]
     longest = max(map(len, labels))
@@ -171,7 +167,9 @@ def _legend(figure, handles: list, labels: list[str], dark: bool) -> None:
 
 
 def _save(figure, path: Path | BinaryIO) -> None:
-    require("matplotlib.backends.backend_agg", "evaluate").FigureCanvasAgg(figure)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a sign that the font lacks is drawn as a box
         figure.savefig(path, format="png", metadata={"Software": None})

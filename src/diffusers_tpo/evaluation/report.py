@@ -123,9 +123,6 @@ def write_report(report: Report, folder: Path) -> None:
 
     Args:
         folder: made if it is not there.
-
-    Raises:
-        UserError: if there are plots and matplotlib is missing.
     """
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     names = _file_names([plot.name for plot in [*report.curves, *report.scatters]])

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ..cards import markdown_table
+from ..cards import public_name
 from ..errors import UserError
+from ..model_card import Evaluation
 from ..noising import Scheduler
 from ..rows import Columns
-from .choose import RULE, Choice, choose_best
+from .choose import LOWER_IS_BETTER, RULE, Choice, choose_best
 from .compare import compare, mean_over_prompts
 from .heldout import held_out_pairs
 from .intervals import bootstrap_interval
@@ -23,6 +24,10 @@ from .suite import Suite
 
 
 BASE = "base"
+LEGEND = (
+    "`implicit/score` is the error under a mismatched prompt minus that under the caption, `implicit/accuracy` how often it is "
+    "positive; a reward is the base's error minus the model's."
+)
 
 
 def _flag(default, help: str):
@@ -64,12 +69,17 @@ class CheckpointWatch:
         scorers: judge the renders, by name.
         metric: see [`~diffusers_tpo.evaluation.choose.choose_best`]. The rule orders by the first adherence score, or without
             scorers by `implicit/score_relative`, and lets no aesthetic score fall.
+        dataset: where the pairs come from, a Hub id or local path; `split` is theirs, and `is_trained_on` says whether the
+            training reads the same.
         judged: labels of the checkpoints that have been judged, oldest first.
     """
 
     suite: Suite
     scorers: dict[str, Scorer] = field(default_factory=dict)
     metric: str = "rule"
+    dataset: str = ""
+    split: str = ""
+    is_trained_on: bool = False
     judged: list[str] = field(default_factory=list)
 
     def begin(self, pipe: DiffusionPipeline, scheduler: Scheduler, step: int, base: str = "") -> None:
@@ -135,7 +145,7 @@ class CheckpointWatch:
         """Name of the best checkpoint so far; `None` if there is none that the rule admits."""
         return self.choose().best if self.judged else None
 
-    def conclude(self, load_best: bool) -> tuple[str | None, str, str]:
+    def conclude(self, load_best: bool) -> tuple[str | None, str, Evaluation]:
         """The end of a run.
 
         Returns:
@@ -148,16 +158,35 @@ class CheckpointWatch:
         before, after = results.values(BASE), results.values(label)
         rows = []
         for name, values in after.items():
-            old, gain = "-", "-"
+            old, gain = None, None
             if name in before:
                 old, gain = bootstrap_interval(before[name]), compare(values, before[name]).difference
-            rows.append([name, str(old), str(bootstrap_interval(values)), str(gain)])
-        table = markdown_table(["metric", "base", label, "paired difference"], rows)
-        return (
-            chosen,
-            choice.sentence(),
-            f"On {len(self.suite.pairs)} held-out pairs, mean with 95 % interval.\n\n{table}",
+            rows.append((name, old, bootstrap_interval(values), gain))
+        note = self._note(set(after), is_chosen=chosen is not None)
+        return chosen, choice.sentence(), Evaluation(note, self.dataset, self.split, label, rows)
+
+    def _note(self, metrics: set[str], is_chosen: bool) -> str:
+        """What the figures are, and what they are not."""
+        suite, source = self.suite, public_name(self.dataset, "data set")
+        prompts = sum(len(texts) - 1 for texts in suite.pairs.prompts)
+        parts = [
+            f"{len(suite.pairs)} images of the split `{self.split}` of {source}, each under its own caption, and {prompts}"
+        ]
+        parts += [
+            f"mismatched prompts: denoising errors at {suite.strata * suite.repeats} timesteps, with the same noise for"
+        ]
+        parts += [f"every prompt and for the base (seed {suite.seed}). {LEGEND}"]
+        if self.scorers:
+            parts += [f"{', '.join(self.scorers)}: one render of each caption, seed {suite.seed}, guidance"]
+            parts += [f"{suite.guidance_scales[0]:g}, {suite.num_inference_steps} steps, for the base too."]
+        parts += [] if self.scorers else ["No rendered image was judged."]
+        parts += ["Means over images with 95 % bootstrap intervals; the difference from the base is paired by image."]
+        parts += (
+            [f"Lower is better for {', '.join(lower)}."] if (lower := sorted(metrics & set(LOWER_IS_BETTER))) else []
         )
+        parts += ["**The model was trained on these images.**"] if self.is_trained_on else []
+        parts += ["The checkpoint was chosen by these figures, so they flatter it."] if is_chosen else []
+        return " ".join(parts)
 
 
 def make_watch(
@@ -170,8 +199,12 @@ def make_watch(
     device: str = "cpu",
     cache_dir: str | None = None,
     token: str | None = None,
+    **source,
 ) -> CheckpointWatch:
     """Asks every checkpoint about the held-out pairs in `rows`, and answers in `folder`.
+
+    Args:
+        source: `dataset` and `is_trained_on` of a [`CheckpointWatch`].
 
     Raises:
         UserError: for a wrong row or scorer.
@@ -188,4 +221,4 @@ def make_watch(
         seed=seed,
     )
     scorers = {name: load_scorer(name, device, cache_dir, token) for name in config.eval_scorers}
-    return CheckpointWatch(suite, scorers, config.metric_for_best_model)
+    return CheckpointWatch(suite, scorers, config.metric_for_best_model, split=config.eval_split, **source)

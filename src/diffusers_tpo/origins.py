@@ -1,0 +1,74 @@
+"""Where a model or a data set was read from: its commit on the Hub and its licence. Knows nothing of what is in it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard, hf_hub_download, try_to_load_from_cache
+
+
+LICENCE = ("license", "license_name", "license_link")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model or a data set as it was read.
+
+    Attributes:
+        name: a Hub id or a local path.
+        revision: that was asked for; `None` for the newest.
+        commit: that was read; `None` where that is not known, as for a local path.
+        licence: `license`, `license_name` and `license_link` as its card has them; empty where that is not known.
+    """
+
+    name: str
+    revision: str | None = None
+    commit: str | None = None
+    licence: dict[str, str] = field(default_factory=dict)
+
+
+def model_origin(
+    name: str, revision: str | None = None, cache_dir: str | None = None, token: str | None = None
+) -> Origin:
+    """Of a pipeline that has just been loaded. Its card is downloaded, unless there is no connection."""
+    if Path(name).exists():
+        return Origin(name, licence=read_licence(Path(name) / "README.md", None))
+    commit = _commit(name, "model_index.json", "model", revision, cache_dir)
+    try:
+        card = hf_hub_download(name, "README.md", revision=commit or revision, cache_dir=cache_dir, token=token)
+    except OSError:  # no card, or no connection
+        return Origin(name, revision, commit)
+    page = f"https://huggingface.co/{name}/blob/{commit or revision or 'main'}"
+    return Origin(name, revision, commit, read_licence(Path(card), page))
+
+
+def dataset_origin(name: str, revision: str | None = None) -> Origin:
+    """Of a data set that `datasets` has just loaded; it looks a commit up by the card of the data set."""
+    if Path(name).exists():
+        return Origin(name)
+    return Origin(name, revision, _commit(name, "README.md", "dataset", revision))
+
+
+def _commit(name: str, file: str, repo_type: str, revision: str | None, cache_dir: str | None = None) -> str | None:
+    """The newest commit of a revision that the cache holds `file` of."""
+    path = try_to_load_from_cache(name, file, cache_dir, revision, repo_type)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def read_licence(card: Path, page: str | None) -> dict[str, str]:
+    """The licence that the card of a model names; empty if there is none.
+
+    Args:
+        page: where the files beside the card can be read; without it a link to such a file is left out.
+    """
+    try:
+        data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError, yaml.YAMLError):  # no card, or none that can be read
+        return {}
+    licence = {key: data[key] for key in LICENCE if data.get(key)} if data.get("license") else {}
+    link = licence.pop("license_link", None)
+    if link and link.startswith(("https://", "http://")):
+        licence["license_link"] = link
+    elif link and page:
+        licence["license_link"] = f"{page}/{link}"
+    return licence

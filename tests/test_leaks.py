@@ -1,0 +1,59 @@
+"""What a run leaves behind names nobody and no place: it can be published as it is."""
+
+import shutil
+from pathlib import Path
+
+import matplotlib.font_manager  # noqa: F401 - it looks for its cache in the home of the one who runs the tests
+import pytest
+from PIL import Image
+
+
+USER, TOKEN = "marker-user", "hf_markertokenmarkertoken"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """The home of a user whose name and token must not be found again."""
+    folder = tmp_path / "home" / USER
+    for name, value in {"USER": USER, "LOGNAME": USER, "HOME": str(folder), "HF_TOKEN": TOKEN}.items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+def texts_of(path: Path) -> bytes:
+    """The name and the content of a file, and the texts that a picture may hide in compressed parts."""
+    hidden = repr(Image.open(path).info).encode() if path.suffix in (".png", ".jpg") else b""
+    return path.name.encode() + b"\n" + path.read_bytes() + hidden
+
+
+def leaks(folder: Path, secrets: list[str]) -> list[str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = [(path, secret) for path in files for secret in secrets if secret.encode() in texts_of(path)]
+    return [f"{path.relative_to(folder)}: {secret}" for path, secret in found]
+
+
+def test_the_search_finds_what_is_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text(f'{{"_name_or_path": "/home/{USER}/base"}}')
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    assert leaks(tmp_path, [USER, TOKEN]) == [f"a/config.json: {USER}"]
+
+
+@pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
+def test_no_path_user_or_token_in_anything_that_a_run_leaves(
+    run_script, home, pipe_dir, data_dir, use_lora, caplog, capfd
+):
+    shutil.copytree(pipe_dir, home / "base")
+    shutil.copytree(data_dir, home / "rows")
+    output = home / "model"
+    flags = {"pretrained_model_name_or_path": home / "base", "train_data_dir": home / "rows", "output_dir": output}
+    flags |= {"use_lora": use_lora, "hub_token": TOKEN, "report_to": "tensorboard", "cache_dir": home / "cache"}
+    flags |= {"pretrained_vae_model_name_or_path": home / "base" / "vae", "use_ema": True, "train_text_encoder": True}
+    flags |= {"eval_steps": 1, "eval_split": "train", "eval_dataset_name": home / "rows", "max_eval_samples": 2}
+    flags |= {"validation_prompt": "cat", "num_validation_images": 1, "validation_steps": 1}
+    run_script(**flags, max_train_steps=1, checkpointing_steps=1)
+
+    kinds = {path.suffix for path in output.rglob("*")}
+    assert {".md", ".json", ".jsonl", ".png", ".pkl", ".safetensors", ".yml"} <= kinds
+    assert leaks(output, [USER, TOKEN, str(home.parents[1]), str(Path(__file__).parents[1])]) == []
+    assert TOKEN not in caplog.text + "".join(capfd.readouterr())
