@@ -20,6 +20,7 @@ def run(argv: list[str], environ: dict[str, str], output: str) -> None:
     """What a process does: `python argv...` with its output in a file."""
     multiprocessing.set_start_method("fork", force=True)  # for data workers, as in a process of its own
     os.environ |= environ
+    sys.path[:0] = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
     with open(output, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -31,7 +32,7 @@ def start(processes: int, flags: list[str], output: Path, script: Path = SCRIPT,
     """One or several processes of a run, as a launcher starts them; each appends to `output/output-RANK.txt`.
 
     Args:
-        script: another one that runs the training script, such as [`FSDP`].
+        script: another script, or [`FSDP`], which runs the training script.
         environ: more variables.
     """
     context = multiprocessing.get_context("forkserver")
@@ -48,7 +49,7 @@ def start(processes: int, flags: list[str], output: Path, script: Path = SCRIPT,
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
         place |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
         place = environ | (place if processes > 1 else {})
-        argv = [str(script), *([str(SCRIPT)] if script != SCRIPT else []), *flags]
+        argv = [str(script), *([str(SCRIPT)] if script == FSDP else []), *flags]
         process = context.Process(target=run, args=(argv, place, str(output / f"output-{rank}.txt")))
         process.start()
         started.append(process)

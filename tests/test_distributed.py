@@ -18,11 +18,11 @@ STEPS = 4
 
 @pytest.fixture
 def launch(tmp_path_factory, small_flags, run_script):
-    """Runs the script on one or several CPU processes and returns its log and its final weights."""
+    """Runs the script on one or several CPU processes and returns its log, its final weights and its folder."""
 
-    def run(processes: int, script: Path = SCRIPT, **flags) -> tuple[list[dict], dict]:
-        output = tmp_path_factory.mktemp("distributed")
-        flags = {"use_lora": True, "beta": 500, "max_train_steps": STEPS, "output_dir": output} | flags
+    def run(processes: int, script: Path = SCRIPT, **flags) -> tuple[list[dict], dict, Path]:
+        flags = {"use_lora": True, "beta": 500, "max_train_steps": STEPS} | flags
+        output = flags.setdefault("output_dir", tmp_path_factory.mktemp("distributed"))
         if processes == 1:
             run_script(**flags)
         else:
@@ -30,14 +30,14 @@ def launch(tmp_path_factory, small_flags, run_script):
             assert codes == [0] * processes, said(output)
         log = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
         weights = LORA if flags["use_lora"] else "unet/diffusion_pytorch_model.safetensors"
-        return log, load_file(output / weights)
+        return log, load_file(output / weights), Path(output)
 
     return run
 
 
 def assert_same_run(run, other, but: tuple[str, ...] = ()):
     """Every logged number and the final weights agree to float tolerance."""
-    (log, weights), (other_log, other_weights) = run, other
+    (log, weights, _), (other_log, other_weights, _) = run, other
     assert len(log) == len(other_log) == STEPS
     for row, other_row in zip(log, other_log, strict=True):
         names = row.keys() - set(but)
@@ -46,6 +46,12 @@ def assert_same_run(run, other, but: tuple[str, ...] = ()):
             assert row[name] == pytest.approx(other_row[name], rel=1e-3, abs=2e-5), (row["step"], name)
     for name, value in weights.items():
         torch.testing.assert_close(value, other_weights[name], rtol=1e-2, atol=1e-4)
+
+
+def assert_identical(run, other):
+    """Every logged number and the final weights are the same to the last bit."""
+    assert run[0] == other[0] and run[1].keys() == other[1].keys()
+    assert all(torch.equal(value, other[1][name]) for name, value in run[1].items())
 
 
 def test_one_process_two_processes_and_accumulation_are_the_same_tdpo_run(launch):
@@ -87,9 +93,46 @@ def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
     flags = {"use_lora": use_lora, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4}
     whole = launch(1, **flags, train_batch_size=4)
     shown = {"validation_prompt": "cat", "validation_steps": 4, "num_validation_images": 1} if use_lora else {}
-    split = launch(2, FSDP, **flags, **shown, train_batch_size=2)
+    split = launch(2, FSDP, **flags, **shown, train_batch_size=2, checkpointing_steps=2)
     assert_same_run(whole, split, but=("reward/matched_relative",))
     assert whole[1].keys() == split[1].keys()
+    flags |= {"output_dir": split[2], "resume_from_checkpoint": "checkpoint-2"}
+    assert_identical(split, launch(2, FSDP, **flags, train_batch_size=2))
+
+
+def test_two_processes_train_judge_render_and_resume_a_full_model(launch):
+    flags = {"use_lora": False, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4, "checkpointing_steps": 2}
+    judged = {"eval_steps": 2, "eval_split": "train", "max_eval_samples": 3}
+    shown = {"validation_prompt": "cat", "validation_steps": 2, "num_validation_images": 1}
+    whole = launch(1, **flags, **judged, train_batch_size=4)
+    two = launch(2, **flags, **judged, **shown, train_batch_size=2)
+    assert_same_run(whole, two, but=("reward/matched_relative",))
+    assert any(name.startswith("eval/") for name in two[0][1])
+    assert {path.parent.name for path in two[2].glob("validation/*/0-0.png")} == {"step-0", "step-2", "step-4"}
+    flags |= {"output_dir": two[2], "resume_from_checkpoint": "checkpoint-2"}
+    assert_identical(two, launch(2, **flags, **judged, train_batch_size=2))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_that_do_not_fill_the_last_batch_of_all_processes_hang_nobody(launch, tmp_path, streaming):
+    """Seven rows for two processes with two each, four times over."""
+    tiny.make_dataset(7).save_to_disk(tmp_path / "uneven")
+    flags = {"loss_type": "tdpo", "train_data_dir": tmp_path / "uneven", "streaming": streaming}
+    log, _, _ = launch(2, **flags, train_batch_size=2, num_train_epochs=STEPS)
+    assert [row["step"] for row in log] == list(range(1, STEPS + 1))
+
+
+def test_an_error_in_one_process_ends_all(tmp_path, small_flags):
+    """Only one process comes to the row whose image is broken."""
+    images = [{"bytes": b"no image", "path": None}, *tiny.make_rows(7)["image"]]
+    tiny.make_dataset(8, image=images).save_to_disk(tmp_path / "broken")
+    flags = small_flags | {"use_lora": True, "train_data_dir": tmp_path / "broken", "train_batch_size": 1}
+    started = start(
+        2, as_flags(flags | {"max_train_steps": 8, "num_train_epochs": 8, "output_dir": tmp_path}), tmp_path
+    )
+    codes = finish(started, timeout=60)
+    assert 2 in codes and 0 not in codes and None not in codes
+    assert "error: row 0" in said(tmp_path)
 
 
 def test_processes_share_the_work_of_encoding_and_read_the_same(launch, tmp_path):

@@ -4,8 +4,6 @@ import json
 import os
 import runpy
 import shutil
-import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +12,7 @@ import tiny
 import torch
 from chat_server import ChatServer, vision
 from conftest import SCRIPT, as_flags, reset_accelerate
+from processes import finish, said, start
 from safetensors.torch import load_file, save_file
 
 from diffusers_tpo.checkpoints import list_checkpoints
@@ -282,15 +281,9 @@ def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe
     flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 5, "retrieval_size": 3}
     flags |= {"score_batch_size": 2}
     alone = evaluate("alone", **flags)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"nproc_per_node": 2, "master_addr": "127.0.0.1", "master_port": free.getsockname()[1]}
     given = {"pretrained_model_name_or_path": pipe_dir, "pairs": data_dir, "output_dir": tmp_path / "both"}
-    command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), str(EVALUATE)]
-    command += as_flags(given | SMALL | flags)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    started = start(2, as_flags(given | SMALL | flags), tmp_path / "said", EVALUATE, PYTHONPATH=str(tmp_path))
+    assert finish(started) == [0, 0], said(tmp_path / "said")
     both = json.loads((tmp_path / "both" / "results.json").read_text())
     assert both["scores"] == alone["scores"] and both["prompts"] == alone["prompts"]
     for model in alone["models"]:
