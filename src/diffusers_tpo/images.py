@@ -88,6 +88,19 @@ def opened_file(cell) -> BinaryIO:
     return open(cell["path"], "rb")
 
 
+def read_bytes(cell, row_id) -> bytes:
+    """The content of the file of an undecoded cell.
+
+    Raises:
+        BadRow: naming the row.
+    """
+    try:
+        with opened_file(cell) as file:
+            return file.read()
+    except (OSError, ValueError, TypeError) as error:
+        raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
+
+
 def decode_image(value, row_id) -> Image.Image:
     """Opens an undecoded image cell (bytes, a path or a PIL image) upright and in RGB; transparency becomes white.
 
