@@ -178,17 +178,22 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Row]:
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        index, skipped, is_barren = -1, {}, True
+        index, skipped, last = -1, {}, None
         for index, row in enumerate(read_on(self.rows)):
             row_id = index * workers + number
             with self.reader.skipping(row_id, skipped):
                 read = self.reader.read(row, row_id, self.epoch)
-            if row_id not in skipped:
-                yield replace(read, skipped=skipped)
-                skipped, is_barren = {}, False
+            if row_id in skipped:
+                continue
+            if last is not None:
+                yield replace(last, skipped=skipped)
+                skipped = {}
+            last = read
         if index < 0 and number == 0:  # other workers may have no shard
             raise UserError(EMPTY)
-        if is_barren and skipped:
+        if last is not None:
+            yield replace(last, skipped=skipped)
+        elif skipped:
             raise none_usable(skipped)
 
 
@@ -216,6 +221,20 @@ class Batch:
     @property
     def prompts_per_image(self) -> int:
         return len(self.prompts) // len(self.draws)
+
+
+class SkippedRows:
+    """Warns of every row that is skipped while training, once."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """`data/skipped`, the number of rows in whose place others stand in this batch."""
+        for problem in set(batch.skipped.values()) - self.seen:
+            self.seen.add(problem)
+            logger.warning(harmless(f"{problem}; another row takes its place, {len(self.seen)} skipped so far"))
+        return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
 
 
 def collate(rows: list[Row]) -> Batch:
