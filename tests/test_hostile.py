@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import pickle
+import re
+import shutil
 
 import datasets
 import numpy as np
@@ -127,3 +129,35 @@ def test_rows_whose_latents_cannot_be_kept_are_left_out(tmp_path, caplog):
     ):
         strict = dataset_of(rows.select([0, 3, 5, 6, 4]), center_crop=True, on_bad_row="error")
         Encoder(pipe, trainer.family, torch.device("cpu")).keep_images(strict, tmp_path, 3)
+
+
+# The training script
+
+
+@pytest.fixture
+def dirty_dir(tmp_path) -> str:
+    dirty_rows(8, bad_images=(2, 5)).save_to_disk(tmp_path / "dirty")
+    return str(tmp_path / "dirty")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_ends_the_run_in_one_sentence(refused, tmp_path, workers):
+    dirty_rows(4, bad_images=range(4), bad_texts=()).save_to_disk(tmp_path / "dirty")
+    sentence = refused(train_data_dir=str(tmp_path / "dirty"), dataloader_num_workers=workers)
+    problem = r"its image cannot be read \(OSError: image file is truncated[^)]*\)"
+    assert re.fullmatch(rf"error: row \d: {problem}; --on_bad_row skip leaves such rows out", sentence)
+
+
+def test_a_run_that_skips_bad_rows_counts_them_and_resumes_to_the_last_bit(run_script, dirty_dir, tmp_path, caplog):
+    flags = {"use_lora": True, "train_data_dir": dirty_dir, "on_bad_row": "skip", "train_batch_size": 2}
+    flags |= {"max_train_steps": 5, "checkpointing_steps": 2}
+    run_script(**flags, output_dir=tmp_path / "whole")
+    assert "1 of 8 rows are skipped: row 1: column 'prompt' must hold a prompt" in caplog.text
+    for row in (2, 5):
+        assert caplog.text.count(f"row {row}: its image cannot be read") == 1
+    lines = (tmp_path / "whole" / "training_log.jsonl").read_text()
+    assert sum(json.loads(line)["data/skipped"] for line in lines.splitlines()) >= 2
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoint-4")
+    run_script(**flags, output_dir=tmp_path / "cut", resume_from_checkpoint="latest", dataloader_num_workers=1)
+    assert (tmp_path / "cut" / "training_log.jsonl").read_text() == lines
