@@ -27,7 +27,7 @@ ALLOWED = {
     "validation": {"families"},
     "cards": {"errors"},
     "shapes": {"errors", "evaluation", "families", "models", "negatives", "noising", "rows"},
-    "negatives": {"cards", "chat", "errors", "evaluation", "files", "show"},
+    "negatives": {"cards", "chat", "errors", "evaluation", "files", "images", "show"},
     "chat": {"errors"},
     "show": set(),
     "models": {"adapters", "checkpoints", "errors", "families", "text_encoders"},
