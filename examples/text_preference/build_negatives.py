@@ -159,7 +159,8 @@ def check_arguments(
     if len(set(edit.principles)) != len(edit.principles):
         raise UserError(f"principles must differ, got {', '.join(edit.principles)}")
     weights, weighted = edit.principle_weights, edit.principle_sampling == "weighted"
-    if weighted and (len(weights) != len(edit.principles) or min(weights) < 0 or not sum(weights)):
+    usable = all(0 <= weight < float("inf") for weight in weights) and sum(weights) > 0
+    if weighted and (len(weights) != len(edit.principles) or not usable):
         raise UserError(
             f"principle_weights needs one number for each of the {len(edit.principles)} principles, none negative and not "
             f"all 0, got {weights}"
@@ -175,6 +176,11 @@ def check_arguments(
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
+    limits = {"preview": output.preview, "audit_sample": output.audit_sample}
+    limits |= {name: getattr(edit, name) for name in ("max_length_ratio", "max_changed_share")}
+    for name, value in limits.items():
+        if not value >= 0:
+            raise UserError(f"{name} must not be negative, got {value}")
     if edit.editor in ("chat", "transformers") and edit.model is None and output.join_images is None:
         raise UserError(f"editor {edit.editor} needs --model; without any model use --editor rules")
     if chat.price_per_million_tokens and len(chat.price_per_million_tokens) != 2:
@@ -230,8 +236,10 @@ def read_key(chat: ChatArguments) -> str | None:
 def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token: str | None):
     try:
         extra = json.loads(chat.extra_body or "null")
-    except ValueError as error:
-        raise UserError(f"extra_body must be JSON, got {chat.extra_body!r}") from error
+        if not isinstance(extra, dict | None):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"extra_body must be JSON of an object, got {chat.extra_body!r}") from error
     if edit.editor == "rules":
         return RulesEditor(count_words(source.sample(10_000)))
     if edit.editor == "shapes":
