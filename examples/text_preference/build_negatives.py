@@ -168,19 +168,13 @@ def check_arguments(
     if weights and not weighted:
         raise UserError("principle_weights needs --principle_sampling weighted")
     counts = {name: getattr(edit, name) for name in ("num_negatives", "num_edits", "max_attempts")}
-    counts |= {
-        "concurrency": chat.concurrency,
-        "batch_size": chat.batch_size,
-        "rows_per_shard": edit.rows_per_shard or 1,
-    }
+    counts |= {"concurrency": chat.concurrency, "batch_size": chat.batch_size}
+    counts |= {"rows_per_shard": edit.rows_per_shard or 1, "audit_sample": output.audit_sample}
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
-    limits = {"preview": output.preview, "audit_sample": output.audit_sample}
-    limits |= {name: getattr(edit, name) for name in ("max_length_ratio", "max_changed_share")}
-    for name, value in limits.items():
-        if not value >= 0:
-            raise UserError(f"{name} must not be negative, got {value}")
+    if output.preview < 0:
+        raise UserError(f"preview must not be negative, got {output.preview}")
     if edit.editor in ("chat", "transformers") and edit.model is None and output.join_images is None:
         raise UserError(f"editor {edit.editor} needs --model; without any model use --editor rules")
     if chat.price_per_million_tokens and len(chat.price_per_million_tokens) != 2:
@@ -315,7 +309,7 @@ def write_card(folder: Path, repo: str, origin: dict, settings: dict, figures: d
         figures["captions"],
         example,
         settings,
-        [PRINCIPLES[name] for name in figures["principles"]],
+        [PRINCIPLES[name] for name in figures["principles"] if name in PRINCIPLES],
         report_tables(figures),
         figures["warnings"],
         editor=editor,
