@@ -188,7 +188,7 @@ def test_principles_weights_and_edits_are_what_was_asked_for(run):
         ({"shapes_rows": 2, "editor": "rules", "num_negatives": 0}, "num_negatives must be at least 1"),
         ({"shapes_rows": 2, "model": "m", "extra_body": "{"}, "extra_body must be JSON"),
         ({"shapes_rows": 2, "model": "m", "extra_body": "[1]"}, "extra_body must be JSON of an object, got '[1]'"),
-        ({"shapes_rows": 2, "editor": "shapes", "preview": -1}, "preview must not be negative, got -1"),
+        ({"shapes_rows": 2, "editor": "shapes", "preview": -1}, "preview must be at least 1, got -1"),
         ({"shapes_rows": 2, "model": "m", "api_key_env": "NO_SUCH_NAME"}, "api_key_env 'NO_SUCH_NAME'"),
         ({"shapes_rows": 2, "model": "m"}, "needs your token"),
         ({"shapes_rows": 2, "model": "m", "base_url": "localhost:8000/v1"}, "base_url must look like"),

@@ -24,7 +24,7 @@ from diffusers_tpo.evaluation.suite import keep_settings
 from diffusers_tpo.images import upright_size
 from diffusers_tpo.models import bnb_config, load_model, load_pipeline
 from diffusers_tpo.negatives.build import check_config
-from diffusers_tpo.negatives.dataset import stored_images, write_rows
+from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 
 
@@ -415,3 +415,21 @@ def test_what_is_shown_of_a_row_cannot_steer_a_terminal(capsys, caplog):
     for batch in DataLoader(dataset_of(rows), 1, collate_fn=collate):
         SkippedRows().metrics(batch)
     assert "there is no file" in caplog.text and all(record.getMessage().isprintable() for record in caplog.records)
+
+
+@pytest.mark.parametrize("column", ["prompt", "negative_prompts", "principles", "num_edits", "editor"])
+def test_a_foreign_set_of_mismatched_prompts_is_checked_before_it_is_joined(column, tmp_path):
+    texts = {
+        "key": ["0"],
+        "prompt": ["a"],
+        "negative_prompts": [["b"]],
+        "principles": [["content"]],
+        "num_edits": [[1]],
+    }
+    texts |= {"editor": ["me"]}
+    images = tiny.make_dataset(1).add_column("id", ["0"])
+    for wrong in ([None], [{"a": 1}], []):
+        foreign = {name: values for name, values in (texts | {column: wrong}).items() if values}
+        with pytest.raises(UserError, match="^dataset_name is no set of mismatched prompts: "):
+            join_images(datasets.Dataset.from_dict(foreign), images, "image", "id", tmp_path, 10)
+    assert join_images(datasets.Dataset.from_dict(texts), images, "image", "id", tmp_path, 10) == (1, 0)

@@ -25,7 +25,7 @@ ALLOWED = {
     "buckets": {"errors", "images"},
     "images": {"errors", "noising", "show"},
     "validation": {"families"},
-    "cards": {"errors"},
+    "cards": {"errors", "show"},
     "shapes": {"errors", "evaluation", "families", "models", "negatives", "noising", "rows"},
     "negatives": {"cards", "chat", "errors", "evaluation", "files", "images", "show"},
     "chat": {"errors"},

@@ -45,6 +45,7 @@ from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
 from diffusers_tpo.negatives.rows import Plan
 from diffusers_tpo.negatives.rules import RulesEditor, count_words
 from diffusers_tpo.rows import load_rows
+from diffusers_tpo.show import inside_code
 
 
 EDITORS = {
@@ -160,21 +161,17 @@ def check_arguments(
         raise UserError(f"principles must differ, got {', '.join(edit.principles)}")
     weights, weighted = edit.principle_weights, edit.principle_sampling == "weighted"
     usable = all(0 <= weight < float("inf") for weight in weights) and sum(weights) > 0
-    if weighted and (len(weights) != len(edit.principles) or not usable):
-        raise UserError(
-            f"principle_weights needs one number for each of the {len(edit.principles)} principles, none negative and not "
-            f"all 0, got {weights}"
-        )
+    if weighted and not (usable and len(weights) == len(edit.principles)):
+        wanted = f"one number for each of the {len(edit.principles)} principles, none negative and not all 0"
+        raise UserError(f"principle_weights needs {wanted}, got {weights}")
     if weights and not weighted:
         raise UserError("principle_weights needs --principle_sampling weighted")
     counts = {name: getattr(edit, name) for name in ("num_negatives", "num_edits", "max_attempts")}
     counts |= {"concurrency": chat.concurrency, "batch_size": chat.batch_size}
-    counts |= {"rows_per_shard": edit.rows_per_shard or 1, "audit_sample": output.audit_sample}
+    counts |= {"rows_per_shard": edit.rows_per_shard or 1, "preview": output.preview or 1}
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
-    if output.preview < 0:
-        raise UserError(f"preview must not be negative, got {output.preview}")
     if edit.editor in ("chat", "transformers") and edit.model is None and output.join_images is None:
         raise UserError(f"editor {edit.editor} needs --model; without any model use --editor rules")
     if chat.price_per_million_tokens and len(chat.price_per_million_tokens) != 2:
@@ -300,7 +297,7 @@ def write_card(folder: Path, repo: str, origin: dict, settings: dict, figures: d
     features = stream_built(folder).features
     example = next(iterate_rows(folder))
     size = sum(path.stat().st_size for path in shard_files(folder))
-    editor = example["editor"]
+    editor = inside_code(example["editor"])
     made, limits = EDITORS.get(editor, EDITORS["a language model"])
     write_dataset_card(
         folder / "README.md",

@@ -12,6 +12,8 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
+from .show import harmless
+
 
 TAGS = ["diffusers", "diffusers-training", "text-to-image"]
 PACKAGES = ("diffusers_tpo", "diffusers", "transformers", "accelerate", "datasets", "peft", "torch")
@@ -202,7 +204,7 @@ def write_dataset_card(
         title=repo.split("/")[-1],
         repo=repo,
         captions=f"{rows:,}",
-        example=json.dumps(example, ensure_ascii=False, indent=2),
+        example="\n".join(map(harmless, json.dumps(example, ensure_ascii=False, indent=2).split("\n"))),
         settings=settings,
         principles=principles,
         audit=audit,

@@ -198,6 +198,16 @@ def iterate_rows(folder: Path) -> Iterator[dict]:
             yield from batch.to_pylist()
 
 
+def _problem(row: dict) -> str | None:
+    """What a row lacks that [`build`] writes."""
+    lists = [row["negative_prompts"], row["principles"], row["num_edits"]]
+    if not all(isinstance(row[name], str) for name in ("key", "prompt", "editor")):
+        return "no key, prompt or editor"
+    if not all(lists) or any(value is None for values in lists for value in values):
+        return "no negative_prompts, principles or num_edits"
+    return "lists of different lengths" if len(set(map(len, lists))) > 1 else None
+
+
 def join_images(
     negatives: Dataset, images: Dataset, image_column: str, key_column: str, folder: Path, rows_per_shard: int
 ) -> tuple[int, int]:
@@ -222,6 +232,9 @@ def join_images(
     except (ValueError, TypeError, pa.ArrowNotImplementedError) as error:  # a foreign set
         there = f"it needs {', '.join(TEXT_FEATURES)} as build_negatives.py writes them"
         raise UserError(f"dataset_name is no set of mismatched prompts: {there} ({reason(error)})") from error
+    for number, row in enumerate(negatives):
+        if problem := _problem(row):
+            raise UserError(f"dataset_name is no set of mismatched prompts: row {number} has {problem}")
     if image_column not in images.column_names:
         raise UserError(f"image_column {image_column!r} is not a column of join_images; it has {images.column_names}")
     if shard_files(folder):
