@@ -149,7 +149,7 @@ def test_a_missing_image_is_one_sentence(tmp_path):
     gone = datasets.Dataset.from_dict({"image": [str(tmp_path / "gone.png")]}).cast_column("image", datasets.Image())
     texts = {"key": ["0"], "prompt": ["a"], "negative_prompts": [["b"]], "principles": [["content"]]}
     texts |= {"num_edits": [[1]], "editor": ["me"]}
-    with pytest.raises(UserError, match="an image of the data set is missing"):
+    with pytest.raises(UserError, match="an image of the data set is missing or none .row 0: .*no file"):
         write_rows(tmp_path / "data" / "train.parquet", texts, stored_images(gone, "image"))
     assert not (tmp_path / "data" / "train.parquet").exists()
 
@@ -187,6 +187,8 @@ def test_principles_weights_and_edits_are_what_was_asked_for(run):
         ({"shapes_rows": 2, "editor": "rules", "principle_sampling": "weighted"}, "principle_weights needs"),
         ({"shapes_rows": 2, "editor": "rules", "num_negatives": 0}, "num_negatives must be at least 1"),
         ({"shapes_rows": 2, "model": "m", "extra_body": "{"}, "extra_body must be JSON"),
+        ({"shapes_rows": 2, "model": "m", "extra_body": "[1]"}, "extra_body must be JSON of an object, got '[1]'"),
+        ({"shapes_rows": 2, "editor": "shapes", "preview": -1}, "preview must be at least 1, got -1"),
         ({"shapes_rows": 2, "model": "m", "api_key_env": "NO_SUCH_NAME"}, "api_key_env 'NO_SUCH_NAME'"),
         ({"shapes_rows": 2, "model": "m"}, "needs your token"),
         ({"shapes_rows": 2, "model": "m", "base_url": "localhost:8000/v1"}, "base_url must look like"),

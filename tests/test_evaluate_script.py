@@ -266,6 +266,8 @@ def test_nothing_private_is_written(evaluate, tmp_path, runs):
         ({"retrieval_size": -1}, "retrieval_size must not be negative"),
         ({"num_pairs": 0}, "num_pairs must be at least 1, got 0"),
         ({"scheduler": "Nonsense"}, "scheduler must be"),
+        ({"image_column": "editor"}, "row 0: its image cannot be read"),
+        ({"image_column": "principles"}, "image_column 'principles' holds no images but List(Value('string'))"),
         ({"scorers": "vlm"}, "the scorer vlm needs --judge_model"),
         ({"prompts": "none.txt", "scorers": "mine:brightness"}, "none.txt"),
         ({"pretrained_model_name_or_path": None}, "there is no model to evaluate"),

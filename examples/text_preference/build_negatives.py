@@ -45,6 +45,7 @@ from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
 from diffusers_tpo.negatives.rows import Plan
 from diffusers_tpo.negatives.rules import RulesEditor, count_words
 from diffusers_tpo.rows import load_rows
+from diffusers_tpo.show import inside_code
 
 
 EDITORS = {
@@ -159,19 +160,15 @@ def check_arguments(
     if len(set(edit.principles)) != len(edit.principles):
         raise UserError(f"principles must differ, got {', '.join(edit.principles)}")
     weights, weighted = edit.principle_weights, edit.principle_sampling == "weighted"
-    if weighted and (len(weights) != len(edit.principles) or min(weights) < 0 or not sum(weights)):
-        raise UserError(
-            f"principle_weights needs one number for each of the {len(edit.principles)} principles, none negative and not "
-            f"all 0, got {weights}"
-        )
+    usable = all(0 <= weight < float("inf") for weight in weights) and sum(weights) > 0
+    if weighted and not (usable and len(weights) == len(edit.principles)):
+        wanted = f"one number for each of the {len(edit.principles)} principles, none negative and not all 0"
+        raise UserError(f"principle_weights needs {wanted}, got {weights}")
     if weights and not weighted:
         raise UserError("principle_weights needs --principle_sampling weighted")
     counts = {name: getattr(edit, name) for name in ("num_negatives", "num_edits", "max_attempts")}
-    counts |= {
-        "concurrency": chat.concurrency,
-        "batch_size": chat.batch_size,
-        "rows_per_shard": edit.rows_per_shard or 1,
-    }
+    counts |= {"concurrency": chat.concurrency, "batch_size": chat.batch_size}
+    counts |= {"rows_per_shard": edit.rows_per_shard or 1, "preview": output.preview or 1}
     for name, value in counts.items():
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}")
@@ -230,8 +227,10 @@ def read_key(chat: ChatArguments) -> str | None:
 def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token: str | None):
     try:
         extra = json.loads(chat.extra_body or "null")
-    except ValueError as error:
-        raise UserError(f"extra_body must be JSON, got {chat.extra_body!r}") from error
+        if not isinstance(extra, dict | None):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"extra_body must be JSON of an object, got {chat.extra_body!r}") from error
     if edit.editor == "rules":
         return RulesEditor(count_words(source.sample(10_000)))
     if edit.editor == "shapes":
@@ -298,7 +297,7 @@ def write_card(folder: Path, repo: str, origin: dict, settings: dict, figures: d
     features = stream_built(folder).features
     example = next(iterate_rows(folder))
     size = sum(path.stat().st_size for path in shard_files(folder))
-    editor = example["editor"]
+    editor = inside_code(example["editor"])
     made, limits = EDITORS.get(editor, EDITORS["a language model"])
     write_dataset_card(
         folder / "README.md",
@@ -307,7 +306,7 @@ def write_card(folder: Path, repo: str, origin: dict, settings: dict, figures: d
         figures["captions"],
         example,
         settings,
-        [PRINCIPLES[name] for name in figures["principles"]],
+        [PRINCIPLES[name] for name in figures["principles"] if name in PRINCIPLES],
         report_tables(figures),
         figures["warnings"],
         editor=editor,

@@ -40,7 +40,7 @@ from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
 from diffusers_tpo.cards import public_config
 from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
 from diffusers_tpo.curves import draw_training
-from diffusers_tpo.data import RowReader, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data import RowReader, SkippedRows, as_torch_dataset, batches_from, collate
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
@@ -74,7 +74,7 @@ def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments)
     unpaired = check_columns(rows, columns, loss_type)
     pixels = {"resolution": data.resolution, "center_crop": data.center_crop, "random_flip": data.random_flip}
     prompts = {"num_mismatched": data.num_mismatched, "principles": tuple(data.principles)}
-    prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts}
+    prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts, "on_bad_row": data.on_bad_row}
     reader = RowReader(columns, loss_type, unpaired, seed, **pixels, **prompts)
     return as_torch_dataset(rows, reader, data.max_train_samples)
 
@@ -294,7 +294,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             "hardware": hardware(accelerator.device, accelerator.num_processes),
         }
 
-    waiting = []
+    waiting, skipped = [], SkippedRows()
     places = batches_from(state, dataset, loader, accelerator)
     with StopRequest() as request:
         for place, batch in places if step < run.max_train_steps else ():
@@ -307,6 +307,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                     loss, metrics = trainer.tpo_loss(denoiser, noised, cond, is_matched, ref_cond)
                 if text:
                     metrics |= text.metrics(cond, ref_cond, batch.prompts_per_image)
+                if data.on_bad_row == "skip":
+                    metrics |= skipped.metrics(batch)
                 waiting.append((metrics, [draw.row for draw in batch.draws]))
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:

@@ -69,6 +69,7 @@ class DataArguments:
     aspect_ratio_buckets: str | None = flag(None, "Their sizes as height,width;height,width; made from resolution.")
     center_crop: bool = flag(False, "Crop at the centre instead of at random.")
     random_flip: bool = flag(False, "Mirror half of the images; wrong for captions that say left or right.")
+    on_bad_row: Literal["error", "skip"] = flag("error", "For rows that cannot be used; skipped ones are counted.")
     proportion_empty_prompts: float = flag(0.0, "Share of prompts left empty; supervised fine-tuning only.")
 
 

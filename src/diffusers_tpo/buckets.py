@@ -13,7 +13,7 @@ import torch
 from diffusers.training_utils import find_nearest_bucket, generate_aspect_ratio_buckets, parse_buckets_string
 from torch import Tensor
 
-from .errors import UserError
+from .errors import BadRow, UserError
 from .images import upright_size
 
 
@@ -71,21 +71,23 @@ def choose_bucket(size: Size, buckets: list[Size]) -> Size:
 
 
 def size_of_row(cell: dict, row_id: int) -> dict[str, int]:
-    height, width = upright_size(cell, row_id)
+    try:
+        height, width = upright_size(cell, row_id)
+    except BadRow:
+        height, width = 0, 0
     return {"height": height, "width": width}
 
 
-def image_sizes(rows: datasets.Dataset, image_column: str) -> list[Size]:
-    """Heights and widths of undecoded images; `datasets` keeps them on disk beside the rows where it may write there.
+def image_sizes(rows: datasets.Dataset, image_column: str) -> list[Size | None]:
+    """Heights and widths of undecoded images, `None` where one cannot be read.
 
-    Raises:
-        UserError: naming a row whose image cannot be read.
+    `datasets` keeps them on disk beside the rows where it may write there.
     """
     read_only = not all(os.access(Path(file["filename"]).parent, os.W_OK) for file in rows.cache_files)
     options = {"input_columns": image_column, "with_indices": True, "remove_columns": image_column}
     options |= {"keep_in_memory": read_only}
     sizes = rows.select_columns([image_column]).map(size_of_row, **options, desc="Reading image sizes")
-    return list(zip(sizes["height"], sizes["width"], strict=True))
+    return [size if all(size) else None for size in zip(sizes["height"], sizes["width"], strict=True)]
 
 
 class Ordered(Protocol):
@@ -106,16 +108,16 @@ class BucketBatches(torch.utils.data.Sampler[list[int]]):
 
     drop_last = True
 
-    def __init__(self, dataset: Ordered, buckets: list[Size], batch_size: int):
+    def __init__(self, dataset: Ordered, buckets: list[Size | None], batch_size: int):
         """
         Args:
-            buckets: of every row.
+            buckets: of every row, `None` for one that the order leaves out.
 
         Raises:
             UserError: naming `train_batch_size`, if no bucket holds a batch.
         """
         self.dataset, self.buckets, self.batch_size = dataset, buckets, batch_size
-        self.counts = Counter(buckets)
+        self.counts = Counter(filter(None, buckets))
         self.left_out = sum(count for count in self.counts.values() if count < batch_size)
         if len(self) == 0:
             got = f"train_batch_size {batch_size} exceeds the {max(self.counts.values())} rows of the fullest bucket"

@@ -86,7 +86,7 @@ class Cache:
 
         Args:
             keys: may repeat.
-            encode: the entries of some indices of `keys`.
+            encode: the entries of some indices of `keys`; an empty one is not kept, so its key stays missing.
             batch_size: indices in one call of `encode`.
             what: the entries are, for the progress bar and messages.
 
@@ -125,7 +125,7 @@ class Cache:
             indices = share[start : start + batch_size]
             made = [{name: x.cpu() for name, x in entry.items()} for entry in encode(indices)]
             if start == 0:
-                self._announce(bytes_of(made[0]), number, what)
+                self._announce(max(map(bytes_of, made)), number, what)
             entries |= {keys[index]: entry for index, entry in zip(indices, made, strict=True)}
             size += sum(map(bytes_of, made))
             if size >= SHARD_BYTES:

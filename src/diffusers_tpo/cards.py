@@ -124,7 +124,7 @@ def write_dataset_card(
         title=repo.split("/")[-1],
         repo=repo,
         captions=f"{rows:,}",
-        example=json.dumps(example, ensure_ascii=False, indent=2),
+        example="\n".join(map(harmless, json.dumps(example, ensure_ascii=False, indent=2).split("\n"))),
         settings=settings,
         principles=principles,
         audit=audit,

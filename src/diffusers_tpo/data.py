@@ -2,117 +2,61 @@
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import datasets
 import torch
 from torch import Tensor
 
-from .buckets import BucketBatches, choose_bucket, image_sizes
-from .errors import UserError
-from .images import Crop, EncodedCrop, decode_image, is_mirrored, transform_image
-from .negatives.principles import PRINCIPLES
+from .buckets import BucketBatches, Size, image_sizes
+from .errors import BadRow, UserError
+from .images import Crop, EncodedCrop, read_bytes, upright_size
 from .noising import Draw
-from .rows import EMPTY, Columns, allowed_mismatched, check_text
+from .reader import Problems, Row, RowReader
+from .rows import EMPTY, allowed_mismatched, read_on
+from .show import harmless
 
 
-@dataclass(frozen=True)
-class Row:
-    """One use of one image: its crop and its prompts, matched and mismatched."""
-
-    draw: Draw
-    crop: Crop | EncodedCrop
-    prompts: list[str]
-    is_matched: list[bool]
-
-
-def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:
-    """Draws `count` of a row's mismatched prompts that follow one of `principles`, again from the start if too few.
-
-    Raises:
-        UserError: if the row has none.
-    """
-    allowed = allowed_mismatched(row, columns, principles)
-    if not allowed:
-        raise UserError(f"row {draw.row}: no mismatched prompt follows {', '.join(principles)}; widen --principles")
-    order = torch.randperm(len(allowed), generator=draw.generator("mismatched")).tolist()
-    return [allowed[order[index % len(order)]] for index in range(count)]
-
-
-@dataclass
-class RowReader:
-    """Turns a raw data set row into a [`Row`]: the same for a map-style and a streamed data set.
-
-    `buckets` are heights and widths, of which each image gets the nearest; `None` means a square of `resolution`.
-    """
-
-    columns: Columns
-    loss_type: str
-    unpaired: bool
-    seed: int
-    resolution: int = 512
-    center_crop: bool = False
-    random_flip: bool = False
-    num_mismatched: int = 1
-    principles: tuple[str, ...] = tuple(PRINCIPLES)
-    proportion_empty_prompts: float = 0.0
-    buckets: list[tuple[int, int]] | None = None
-
-    def size_of_crop(self, height: int, width: int) -> tuple[int, int]:
-        return choose_bucket((height, width), self.buckets) if self.buckets else (self.resolution, self.resolution)
-
-    def is_mirrored(self, draw: Draw) -> bool:
-        return self.random_flip and is_mirrored(draw)
-
-    def crop(self, row: dict, draw: Draw, mirror: bool) -> Crop:
-        image = decode_image(row[self.columns.image], draw.row)
-        size = self.size_of_crop(image.height, image.width)
-        return transform_image(image, draw, size, self.center_crop, mirror)
-
-    def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Row:
-        """One use of a row; `encoded` takes the place of its image.
-
-        Raises:
-            UserError: naming the row and what is wrong with it.
-        """
-        check_text(row, row_id, self.columns, self.loss_type, self.unpaired)
-        draw = Draw(self.seed, row_id, number)
-        crop = self.crop(row, draw, self.is_mirrored(draw)) if encoded is None else encoded
-        prompt = row[self.columns.prompt]
-        if self.unpaired:
-            return Row(draw, crop, [prompt], [bool(row[self.columns.label])])
-        if self.loss_type == "sft":
-            is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
-            return Row(draw, crop, ["" if is_empty else prompt], [True])
-        mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
-        return Row(draw, crop, [prompt, *mismatched], [True] + [False] * len(mismatched))
-
-
-def image_digests(rows: datasets.Dataset, image_column: str) -> list[str]:
-    """A digest of the content of every undecoded image."""
-    digests = []
-    for cell in rows[image_column]:
-        content = cell["bytes"] if cell.get("bytes") else Path(cell["path"]).read_bytes()
-        digests.append(hashlib.sha256(content).hexdigest()[:32])
-    return digests
+logger = logging.getLogger(__name__)
 
 
 class TextPreferenceDataset(torch.utils.data.Dataset):
-    """Map-style rows in an order that depends on the seed and the epoch alone."""
+    """Map-style rows in an order that depends on the seed and the epoch alone.
+
+    Where bad rows are skipped, those whose fault shows before training are left out. In the place of one whose image turns
+    out to be unreadable comes the next usable row of the order, so that batches stay as they are; see [`Row`].
+    """
 
     def __init__(self, rows: datasets.Dataset, reader: RowReader):
         """Raises [`UserError`] for an empty data set or a row with wrong text."""
         if len(rows) == 0:
             raise UserError(EMPTY)
         self.texts = rows.select_columns([c for c in rows.column_names if c != reader.columns.image])
-        for index, row in enumerate(self.texts):
-            check_text(row, index, reader.columns, reader.loss_type, reader.unpaired)
         self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
-        self.reader = reader
-        self.encoded = None
-        self.begin_epoch(0)
+        self.reader, self.encoded, self.shapes = reader, None, None
+        self.skipped, self.usable, skipped = {}, list(range(len(rows))), {}
+        self.epoch = 0
+        for row_id in self.usable:
+            with reader.skipping(row_id, skipped):
+                reader.check(self.text(row_id), row_id)
+        self.leave_out(skipped)
+
+    def leave_out(self, skipped: Problems) -> None:
+        """Takes rows out of the order.
+
+        Raises:
+            UserError: if none is left.
+        """
+        if skipped:
+            first = "; ".join(list(skipped.values())[:3])
+            logger.warning(harmless(f"{len(skipped)} of {len(self.rows)} rows are skipped: {first}"))
+        self.skipped |= skipped
+        self.usable = [row_id for row_id in self.usable if row_id not in skipped]
+        if not self.usable:
+            raise none_usable(self.skipped)
+        self.begin_epoch(self.epoch)
 
     def begin_epoch(self, epoch: int) -> None:
         """Shuffles anew; rows of this epoch draw their own noise, crop and mismatched prompts.
@@ -121,22 +65,35 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         """
         self.epoch = epoch
         generator = Draw(self.reader.seed, "order", epoch).generator("shuffle")
-        self.order = torch.randperm(len(self.rows), generator=generator)
+        self.order = torch.tensor(self.usable)[torch.randperm(len(self.usable), generator=generator)]
+
+    def text(self, row_id: int) -> dict:
+        """A row without its image.
+
+        Raises:
+            BadRow: if it holds what is no text in its encoding.
+        """
+        try:
+            return self.texts[row_id]
+        except UnicodeDecodeError as error:
+            raise BadRow(f"row {row_id}: its text is not encoded in UTF-8 ({error})") from error
+
+    def cell(self, row_id: int) -> dict:
+        """The undecoded image of a row."""
+        return self.rows[row_id][self.reader.columns.image]
 
     def bucket_batches(self, batch_size: int) -> BucketBatches:
         """Batches of images of one size, see [`BucketBatches`]; the first call reads the headers of all images."""
-        sizes = image_sizes(self.rows, self.reader.columns.image)
-        return BucketBatches(self, [self.reader.size_of_crop(*size) for size in sizes], batch_size)
+        self.shapes = self._shapes()
+        return BucketBatches(self, self.shapes, batch_size)
 
     def prompts(self) -> list[str]:
         """Every text that a step may ask for, once."""
         reader, columns = self.reader, self.reader.columns
         texts = [[""]] if reader.proportion_empty_prompts else []
-        for row in self.texts:
-            paired = not (reader.unpaired or reader.loss_type == "sft")
-            texts.append(
-                [row[columns.prompt], *(allowed_mismatched(row, columns, reader.principles) if paired else [])]
-            )
+        for row in map(self.text, self.usable):
+            mismatched = allowed_mismatched(row, columns, reader.principles) if reader.paired else []
+            texts.append([row[columns.prompt], *mismatched])
         return list(dict.fromkeys(text for part in texts for text in part))
 
     def crops(self) -> list[tuple[str, int, bool]]:
@@ -144,36 +101,66 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
 
         The key changes with the content of the image, the size of the crop and the mirror.
         """
+        shapes, digests, skipped = self._shapes(), {}, {}
+        for row_id in self.usable:
+            with self.reader.skipping(row_id, skipped):
+                digests[row_id] = hashlib.sha256(read_bytes(self.cell(row_id), row_id)).hexdigest()[:32]
+        self.leave_out(skipped)
+        keys = {row_id: "{}-{}x{}".format(digest, *shapes[row_id]) for row_id, digest in digests.items()}
         mirrors = (False, True) if self.reader.random_flip else (False,)
-        return [(f"{key}-{mirror:d}", row, mirror) for row, key in enumerate(self._image_keys()) for mirror in mirrors]
+        return [(f"{key}-{mirror:d}", row, mirror) for row, key in keys.items() for mirror in mirrors]
 
-    def crop(self, row_id: int, mirror: bool) -> Crop:
-        return self.reader.crop(self.rows[row_id], Draw(self.reader.seed, row_id), mirror)
+    def crop(self, row_id: int, mirror: bool) -> Crop | None:
+        """A crop without its prompts; `None` if its image cannot be read and its row is skipped."""
+        with self.reader.skipping(row_id, {}):
+            return self.reader.crop(self.rows[row_id], Draw(self.reader.seed, row_id), mirror)
+        return None
 
     def use_encoded(self, encoded: Mapping[str, dict[str, Tensor]], crops: list[tuple[str, int, bool]]) -> None:
-        """Reads `mean`, `std` and `sizes` of what [`~TextPreferenceDataset.crops`] gave by key from now on, and no image."""
-        self.encoded, self.keys = encoded, [key for key, _, mirror in crops if not mirror]
+        """Reads `mean`, `std` and `sizes` of what [`~TextPreferenceDataset.crops`] gave by key from now on, and no image.
 
-    def _image_keys(self) -> list[str]:
-        reader, column = self.reader, self.reader.columns.image
-        sizes = (
-            image_sizes(self.rows, column) if reader.buckets else [(reader.resolution, reader.resolution)] * len(self)
-        )
-        digests = image_digests(self.rows, column)
-        crops = [reader.size_of_crop(*size) for size in sizes]
-        return [f"{digest}-{height}x{width}" for digest, (height, width) in zip(digests, crops, strict=True)]
+        A row that `encoded` lacks is left out.
+        """
+        self.encoded, self.keys = encoded, {row_id: key for key, row_id, mirror in crops if not mirror}
+        lacking = [row_id for row_id, key in self.keys.items() if key not in encoded]
+        self.leave_out({row_id: f"row {row_id}: its image cannot be read" for row_id in lacking})
+
+    def _shapes(self) -> list[Size | None]:
+        """Height and width of the crop of every row, `None` where it is left out, as it is if its image cannot be read."""
+        reader = self.reader
+        if not reader.buckets:
+            return [(reader.resolution, reader.resolution)] * len(self.rows)
+        sizes, shapes, skipped = image_sizes(self.rows, reader.columns.image), [None] * len(self.rows), {}
+        for row_id in self.usable:
+            with reader.skipping(row_id, skipped):
+                shapes[row_id] = reader.size_of_crop(*(sizes[row_id] or upright_size(self.cell(row_id), row_id)))
+        self.leave_out(skipped)
+        return shapes
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.usable)
 
     def __getitem__(self, index: int) -> Row:
-        row_id = int(self.order[index])
+        own, skipped = int(self.order[index]), {}
+        for step in range(len(self)):
+            row_id = int(self.order[(index + step) % len(self)])
+            if self.shapes is None or self.shapes[row_id] == self.shapes[own]:
+                with self.reader.skipping(row_id, skipped):
+                    return replace(self._read(row_id), skipped=skipped)
+        raise none_usable(skipped)
+
+    def _read(self, row_id: int) -> Row:
         if self.encoded is None:
             return self.reader.read(self.rows[row_id], row_id, self.epoch)
         mirror = self.reader.is_mirrored(Draw(self.reader.seed, row_id, self.epoch))
         entry = self.encoded[f"{self.keys[row_id][:-1]}{mirror:d}"]
         encoded = EncodedCrop(entry["mean"], entry["std"], tuple(entry["sizes"].tolist()))
         return self.reader.read(self.texts[row_id], row_id, self.epoch, encoded)
+
+
+def none_usable(skipped: Problems) -> UserError:
+    first = next(iter(skipped.values()))
+    return UserError(f"dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
 
 
 class StreamedTextPreferences(torch.utils.data.IterableDataset):
@@ -192,11 +179,23 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[Row]:
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        index = -1
-        for index, row in enumerate(self.rows):
-            yield self.reader.read(row, index * workers + number, self.epoch)
+        index, skipped, last = -1, {}, None
+        for index, row in enumerate(read_on(self.rows)):
+            row_id = index * workers + number
+            with self.reader.skipping(row_id, skipped):
+                read = self.reader.read(row, row_id, self.epoch)
+            if row_id in skipped:
+                continue
+            if last is not None:
+                yield replace(last, skipped=skipped)
+                skipped = {}
+            last = read
         if index < 0 and number == 0:  # other workers may have no shard
             raise UserError(EMPTY)
+        if last is not None:
+            yield replace(last, skipped=skipped)
+        elif skipped:
+            raise none_usable(skipped)
 
 
 def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
@@ -218,10 +217,25 @@ class Batch:
     draws: list[Draw]
     prompts: list[str]
     is_matched: Tensor
+    skipped: Problems = field(default_factory=dict)
 
     @property
     def prompts_per_image(self) -> int:
         return len(self.prompts) // len(self.draws)
+
+
+class SkippedRows:
+    """Warns of every row that is skipped while training, once."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """`data/skipped`, the number of rows in whose place others stand in this batch."""
+        for problem in set(batch.skipped.values()) - self.seen:
+            self.seen.add(problem)
+            logger.warning(harmless(f"{problem}; another row takes its place, {len(self.seen)} skipped so far"))
+        return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
 
 
 def collate(rows: list[Row]) -> Batch:
@@ -237,6 +251,7 @@ def collate(rows: list[Row]) -> Batch:
         is_matched=torch.tensor(
             [flag for block in zip(*(row.is_matched for row in rows), strict=True) for flag in block]
         ),
+        skipped={row_id: problem for row in rows for row_id, problem in row.skipped.items()},
     )
 
 

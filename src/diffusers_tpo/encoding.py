@@ -68,13 +68,13 @@ class Encoder:
 
         def encode(indices: list[int]) -> list[Entry]:
             cut, entries = [dataset.crop(*crops[index][1:]) for index in indices], {}
-            for shape in {crop.pixels.shape for crop in cut}:
-                places = [place for place, crop in enumerate(cut) if crop.pixels.shape == shape]
+            for shape in {crop.pixels.shape for crop in cut if crop}:
+                places = [place for place, crop in enumerate(cut) if crop and crop.pixels.shape == shape]
                 pixels = torch.stack([cut[place].pixels for place in places])
                 for place, mean, std in zip(places, *self.family.encode_images(self.pipe, pixels), strict=True):
                     sizes = torch.tensor(cut[place].sizes)
                     entries[place] = {"mean": mean.clone(), "std": std.clone(), "sizes": sizes}
-            return [entries[place] for place in range(len(cut))]
+            return [entries.get(place, {}) for place in range(len(cut))]
 
         with torch.no_grad(), self._working(self.autoencoder):
             cache.fill([key for key, _, _ in crops], encode, batch_size, "images")

@@ -2,11 +2,27 @@
 
 import contextlib
 import errno
+import re
 import sys
+
+from .show import harmless, shorten
+
+
+LONGEST = 2000  # characters of a sentence
+IN_WORKER = re.compile(r"^diffusers_tpo\.errors\.\w+: ", re.MULTILINE)  # a data worker puts its traceback before it
 
 
 class UserError(ValueError):
     """A wrong input. Its message is one sentence that names the argument, what it got and what to do."""
+
+
+class BadRow(UserError):
+    """A row of a data set that cannot be used; its message begins with the row."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, or else its kind, as part of a sentence."""
+    return ([*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__])[0]
 
 
 @contextlib.contextmanager
@@ -18,8 +34,7 @@ def exit_on_user_error():
     try:
         yield
     except UserError as error:
-        sentence = str(error).strip().splitlines()[-1]  # a data worker puts its traceback before the message
-        _exit(sentence.removeprefix("diffusers_tpo.errors.UserError: "))
+        _exit(IN_WORKER.split(str(error).strip())[-1])
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -28,6 +43,7 @@ def exit_on_user_error():
 
 
 def _exit(sentence: str) -> None:
+    sentence = shorten(harmless(sentence), LONGEST)
     print(f"\nerror: {sentence}", file=sys.stderr)  # a progress bar may have left its line open
     sys.exit(2)
 

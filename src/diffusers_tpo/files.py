@@ -1,9 +1,10 @@
 """Writes files whole or not at all, and says how two configurations differ. Knows nothing of what is in them."""
 
+import json
 import os
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, reason
 
 
 def make_folder(path: Path, argument: str) -> None:
@@ -43,6 +44,21 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".partial-{path.name}")
     partial.write_text(text, encoding="utf-8")
     publish_file(partial, path)
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file that a run has left.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{str(path)!r} is damaged ({reason(error)}); use another output_dir") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} is damaged (it holds no object); use another output_dir")
+    return content
 
 
 def differences(saved: dict, config: dict) -> str:

@@ -6,19 +6,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .errors import UserError
+from .errors import BadRow, UserError, reason
 from .noising import Draw
+from .show import shorten
 
 
 HEADER_TELLS_SIZE = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP")  # others may change it while they are decoded
+WANTED = {*HEADER_TELLS_SIZE, "DIB", "ICO", "JPEG2000", "PPM", "TIFF"}  # not EPS, which is run as a program
+Image.init()
+FORMATS = sorted(WANTED & set(Image.OPEN))  # what this build of Pillow can read
 
 
 @dataclass(frozen=True)
@@ -46,24 +51,54 @@ def opened(value, row_id) -> Iterator[Image.Image]:
     """The image of an undecoded cell (bytes or a path) or a PIL image, of which only the header has been read.
 
     Raises:
-        UserError: naming the row, if the image cannot be read here or inside the block, or says that it is too large.
+        BadRow: naming the row, if the image cannot be read here or inside the block, or says that it is too large.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if not isinstance(value, dict):
+            if isinstance(value, Image.Image):
                 yield value
                 return
-            with io.BytesIO(value["bytes"]) if value.get("bytes") else open(value["path"], "rb") as file:
-                yield Image.open(file)
+            with opened_file(value) as file:
+                yield Image.open(file, formats=FORMATS)
     except UserError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         size = str(error).partition("(")[2].partition(")")[0]  # such as 900000000 pixels
         problem = f"its image has {size}, more than the {Image.MAX_IMAGE_PIXELS} that are safe to decode"
-        raise UserError(f"row {row_id}: {problem}; make it smaller or remove this row") from error
+        raise BadRow(f"row {row_id}: {problem}; make it smaller or remove this row") from error
+    except UnidentifiedImageError as error:
+        raise BadRow(f"row {row_id}: its image cannot be read (it is none of {', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow raises many kinds; each means that this row has no image
-        raise UserError(f"row {row_id}: its image cannot be read ({type(error).__name__}: {error})") from error
+        raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
+
+
+def opened_file(cell) -> BinaryIO:
+    """The file of an undecoded cell.
+
+    Raises:
+        OSError: if the cell holds no bytes and no path of a file.
+    """
+    if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
+        raise OSError(f"the cell holds no image but {shorten(repr(cell), 100)}")
+    if cell.get("bytes"):
+        return io.BytesIO(cell["bytes"])
+    if not Path(cell["path"]).is_file():  # a device or a pipe might never end
+        raise FileNotFoundError(f"there is no file {shorten(repr(cell['path']), 200)}")
+    return open(cell["path"], "rb")
+
+
+def read_bytes(cell, row_id) -> bytes:
+    """The content of the file of an undecoded cell.
+
+    Raises:
+        BadRow: naming the row.
+    """
+    try:
+        with opened_file(cell) as file:
+            return file.read()
+    except (OSError, ValueError, TypeError) as error:
+        raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
 
 
 def decode_image(value, row_id) -> Image.Image:
@@ -72,7 +107,7 @@ def decode_image(value, row_id) -> Image.Image:
     Of several frames it is the first.
 
     Raises:
-        UserError: naming the row, if the image cannot be read or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        BadRow: naming the row, if the image cannot be read or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     with opened(value, row_id) as image:
         image = ImageOps.exif_transpose(image)
@@ -97,7 +132,7 @@ def upright_size(value, row_id) -> tuple[int, int]:
     """Height and width that [`decode_image`] gives, in most formats from the header alone.
 
     Raises:
-        UserError: as [`decode_image`].
+        BadRow: as [`decode_image`].
     """
     with opened(value, row_id) as image:
         if image.format not in HEADER_TELLS_SIZE or (image.format == "PNG" and has_late_texts(image.fp)):
@@ -133,7 +168,7 @@ def transform_image(image: Image.Image, draw: Draw, size: tuple[int, int], cente
         size: height and width of the crop in pixels.
 
     Raises:
-        UserError: naming the row, if the image is so thin that it would become huge.
+        BadRow: naming the row, if the image is so thin that it would become huge.
     """
     height, width = size
     scale = max(height / image.height, width / image.width)
@@ -142,7 +177,7 @@ def transform_image(image: Image.Image, draw: Draw, size: tuple[int, int], cente
         thin = (
             f"its image of height {image.height} and width {image.width} is too thin to cover {height}x{width} pixels"
         )
-        raise UserError(f"row {draw.row}: {thin}; crop it or remove this row")
+        raise BadRow(f"row {draw.row}: {thin}; crop it or remove this row")
     resized = image.resize(cover, Image.Resampling.LANCZOS)
     slack_x, slack_y = resized.width - width, resized.height - height
     generator = draw.generator("crop")

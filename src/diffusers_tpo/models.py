@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -10,18 +11,23 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizatio
 from diffusers.training_utils import EMAModel
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .adapters import LORA_FILE, add_lora, load_lora_state, load_trained
 from .checkpoints import STATE, read_state
-from .errors import UserError, require
+from .errors import UserError, reason, require
 from .families import family_of
 from .text_encoders import train_text_encoders
 
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 EMA_STATE = "custom_checkpoint_1.pkl"  # what accelerate calls the second object registered for checkpointing
+
+
+def why(error: Exception) -> str:
+    """Why weights cannot be loaded; PyTorch would advise to let a pickle run its code."""
+    is_pickle = isinstance(error, pickle.UnpicklingError)
+    return "a weight file is a pickle that could run code; convert it to safetensors" if is_pickle else reason(error)
 
 
 def load_pipeline(
@@ -55,16 +61,8 @@ def load_pipeline(
         pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, **kind, **options)
         if vae:
             pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=pipe.vae.dtype, **options)
-    except (
-        OSError,
-        ValueError,
-        ImportError,  # of what a quantised model needs
-        RuntimeError,  # of a quantised model where there is no GPU
-        SafetensorError,
-        AttributeError,  # where diffusers has no such pipeline class
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({reason})") from error
+    except Exception as error:  # hostile or broken files raise many kinds; none of them is unpickled into code
+        raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({why(error)})") from error
     pipe.set_progress_bar_config(disable=True)
     return _frozen(pipe)
 
@@ -91,7 +89,7 @@ def bnb_config(
     try:
         arguments = preset if config_path is None else json.loads(Path(config_path).read_text())
         return BitsAndBytesConfig(**({"bnb_4bit_compute_dtype": compute_dtype} | arguments))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"bnb_quantization_config_path {config_path!r} is no configuration of bitsandbytes ({error})"
         ) from error
@@ -143,20 +141,25 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
     except EntryNotFoundError:
         return "lora"
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"models names {source!r}, which is no folder, and on the Hub: {reason}") from error
+        raise UserError(f"models names {source!r}, which is no folder, and on the Hub: {reason(error)}") from error
     return "pipeline"
+
+
+def index_of(pipeline: Path) -> dict:
+    """The parts of a saved pipeline; none if its index cannot be read, of which loading it will tell."""
+    try:
+        index = json.loads((pipeline / "model_index.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return index if isinstance(index, dict) else {}
 
 
 def fingerprint(source: str) -> str:
     """Changes when the files of a local model do; of a Hub id only its name."""
     path = Path(source)
     if (path / "model_index.json").is_file():
-        parts = json.loads((path / "model_index.json").read_text())
-        files = [
-            path / "model_index.json",
-            *(file for part in sorted(parts) for file in sorted(path.glob(f"{part}/*"))),
-        ]
+        parts = [folder for folder in sorted(path.iterdir()) if folder.name in index_of(path)]
+        files = [path / "model_index.json", *(file for part in parts for file in sorted(part.glob("*")))]
     else:  # a LoRA or a checkpoint; a run may have left other things beside its LoRA
         found = [path] if path.is_file() else sorted(path.glob("*"))
         files = [file for file in found if file.suffix in (".safetensors", ".pkl")]
@@ -185,9 +188,8 @@ def load_model(source: str, base: str | None = None, **options) -> DiffusionPipe
         pipe = load_pipeline(base, **options)
         try:
             pipe.load_lora_weights(source, cache_dir=options.get("cache_dir"), token=options.get("token"))
-        except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({reason})") from error
+        except Exception as error:  # as above
+            raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({why(error)})") from error
         if not pipe.get_list_adapters():
             raise UserError(f"models names the LoRA {source!r}, none of whose weights fits {base!r}")
         return _frozen(pipe)  # a LoRA comes in training mode, with its dropout
@@ -197,7 +199,9 @@ def load_model(source: str, base: str | None = None, **options) -> DiffusionPipe
 def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> DiffusionPipeline:
     """The base pipeline with the weights of one checkpoint; see [`load_model`]."""
     config = read_state(checkpoint)["config"]
-    base = base or config["pretrained_model_name_or_path"]
+    base = base or config.get("pretrained_model_name_or_path")
+    if not isinstance(base, str):
+        raise UserError(f"{checkpoint.name} does not name its base; do so in --pretrained_model_name_or_path")
     try:
         pipe = load_pipeline(base, **options)
     except UserError as error:
@@ -224,7 +228,8 @@ def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> Dif
             averages = EMAModel(trained)
             averages.load_state_dict(torch.load(checkpoint / EMA_STATE, weights_only=True))
             averages.copy_to(trained)
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"models names the checkpoint {str(checkpoint)!r}, which does not load ({reason})") from error
+    except Exception as error:  # as above
+        raise UserError(
+            f"models names the checkpoint {str(checkpoint)!r}, which does not load ({why(error)})"
+        ) from error
     return _frozen(pipe)

@@ -1,5 +1,7 @@
 """Loads the rows of a text-preference data set and checks them. Knows nothing of batches or models."""
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,11 @@ from datasets.data_files import sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from .errors import UserError
+from .errors import BadRow, UserError, reason
+from .show import shorten
 
 
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # no tokenizer takes it
 EMPTY = "dataset_name holds no rows in this split; choose another --dataset_split or data set"
 
 
@@ -67,9 +71,36 @@ def load_rows(
         return datasets.load_dataset(name, config, **source, streaming=streaming, cache_dir=cache_dir, token=token)
     except IndexError as error:  # from `load_from_disk`, where no row was saved
         raise UserError(EMPTY) from error
-    except (FileNotFoundError, KeyError, ValueError, ConnectionError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{argument} {name!r} with split {split!r} cannot be loaded ({reason})") from error
+    except Exception as error:  # parsers and the network raise many kinds; each means that the rows cannot be had
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        raise UserError(
+            f"{argument} {name!r} with split {split!r} cannot be loaded ({reason(cause or error)})"
+        ) from error
+
+
+def read_on(rows: Iterable[dict]) -> Iterator[dict]:
+    """The rows of a stream.
+
+    Raises:
+        UserError: if the stream breaks.
+    """
+    stream = iter(rows)
+    while True:
+        try:
+            row = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:  # parsers and the network raise many kinds
+            raise UserError(f"dataset_name cannot be read on ({reason(error)}); mend its files") from error
+        yield row
+
+
+def holds_images(feature) -> bool:
+    """Whether a column's cells are images as `datasets` keeps them: decoded on reading, as bytes, or as a path."""
+    if isinstance(feature, dict):
+        return bool({"bytes", "path"} & set(feature))
+    strings = ("string", "large_string", "binary", "large_binary", "null")
+    return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.Value) and feature.dtype in strings)
 
 
 def check_columns(rows, columns: Columns, loss_type: str) -> bool:
@@ -81,7 +112,9 @@ def check_columns(rows, columns: Columns, loss_type: str) -> bool:
     Raises:
         UserError: naming the missing column and those that exist.
     """
-    present = list(rows.column_names or next(iter(rows)))
+    present = list(rows.column_names or next(read_on(rows), ()))
+    if not present:
+        raise UserError(EMPTY)
     unpaired = loss_type == "tkto" and columns.label in present and columns.mismatched not in present
     needed = {"image_column": columns.image, "caption_column": columns.prompt}
     if loss_type != "sft" and not unpaired:
@@ -89,44 +122,62 @@ def check_columns(rows, columns: Columns, loss_type: str) -> bool:
     for flag, column in needed.items():
         if column not in present:
             raise UserError(f"{flag} {column!r} is not a column of the data set; it has {', '.join(present)}")
+    if len(set(needed.values())) < len(needed):
+        raise UserError(f"{', '.join(needed)} must be different columns, got {', '.join(needed.values())}")
+    feature = (rows.features or {}).get(columns.image)
+    if feature is not None and not holds_images(feature):
+        raise UserError(
+            f"image_column {columns.image!r} holds no images but {shorten(str(feature), 100)}; name another column"
+        )
     return unpaired
+
+
+def is_prompt(text) -> bool:
+    """Whether it is a text that a tokenizer takes: not empty and without lone surrogates."""
+    return isinstance(text, str) and bool(text.strip()) and not LONE_SURROGATE.search(text)
 
 
 def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bool) -> None:
     """Checks the texts of one row.
 
     Raises:
-        UserError: naming the row and what is wrong with it.
+        BadRow: naming the row and what is wrong with it.
     """
-    prompt = row[columns.prompt]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"row {row_id}: column {columns.prompt!r} must hold a prompt, got {prompt!r}")
+    prompt = row.get(columns.prompt)
+    if not is_prompt(prompt):
+        raise BadRow(f"row {row_id}: column {columns.prompt!r} must hold a prompt, got {brief(prompt)}")
     if unpaired:
-        if (label := row[columns.label]) not in (True, False):
-            raise UserError(f"row {row_id}: column {columns.label!r} must be true or false, got {label!r}")
+        if (label := row.get(columns.label)) not in (True, False):
+            raise BadRow(f"row {row_id}: column {columns.label!r} must be true or false, got {brief(label)}")
         return
     if loss_type == "sft":
         if row.get(columns.label) is False:
-            raise UserError(
-                f"row {row_id}: column {columns.label!r} is false, and sft learns every row; remove this row"
-            )
+            raise BadRow(f"row {row_id}: column {columns.label!r} is false, and sft learns every row; remove this row")
         return
-    mismatched = row[columns.mismatched]
+    mismatched = row.get(columns.mismatched)
     if not isinstance(mismatched, list) or not mismatched:
-        raise UserError(
-            f"row {row_id}: column {columns.mismatched!r} must be a list of at least one prompt, got {mismatched!r}"
-        )
+        wanted = "must be a list of at least one prompt"
+        raise BadRow(f"row {row_id}: column {columns.mismatched!r} {wanted}, got {brief(mismatched)}")
     for text in mismatched:
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"row {row_id}: column {columns.mismatched!r} holds {text!r}, which is no prompt")
+        if not is_prompt(text):
+            raise BadRow(f"row {row_id}: column {columns.mismatched!r} holds {brief(text)}, which is no prompt")
         if text.strip() == prompt.strip():
-            raise UserError(f"row {row_id}: a mismatched prompt equals its prompt {prompt!r}; remove it")
+            raise BadRow(f"row {row_id}: a mismatched prompt equals its prompt {brief(prompt)}; remove it")
     principles = row.get(columns.principles)
-    if principles is not None and len(principles) != len(mismatched):
-        raise UserError(
+    if principles is None:
+        return
+    if not isinstance(principles, list):
+        raise BadRow(f"row {row_id}: column {columns.principles!r} must be a list, got {brief(principles)}")
+    if len(principles) != len(mismatched):
+        raise BadRow(
             f"row {row_id}: columns {columns.principles!r} and {columns.mismatched!r} must have the same length, "
             f"got {len(principles)} and {len(mismatched)}"
         )
+
+
+def brief(value) -> str:
+    """A value as it is shown in a message."""
+    return shorten(repr(value), 200)
 
 
 def allowed_mismatched(row: dict, columns: Columns, principles: tuple[str, ...]) -> list[str]:

@@ -24,6 +24,11 @@ def harmless(text: str) -> str:
     return CONTROL.sub(sign, text)
 
 
+def inside_code(text: str) -> str:
+    """The text so that it stays between backticks, in a cell of a Markdown table too."""
+    return harmless(text).replace("`", "'").replace("|", "\\|")
+
+
 def shorten(text: str, width: int) -> str:
     """The text on at most `width` characters; of a longer one the start and the end, where names differ."""
     if len(text) <= width:

@@ -24,21 +24,22 @@ def _given(scores: dict[str, list[float]]) -> int:
 
 
 def read_scores(folder: Path, scorer: str) -> dict[int, dict[str, list[float]]]:
-    """The batches that some process has judged, by number; a line that was cut off counts as not there."""
+    """The batches that some process has judged, by number; a line that was cut off or damaged counts as not there."""
     found = {}
     own = re.compile(re.escape(_file_name(scorer)) + r"-\d+\.jsonl")
     for path in sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name)):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:
+                scores = {
+                    name: [math.nan if value is None else float(value) for value in values]
+                    for name, values in row["scores"].items()
+                }
+                batch = int(row["batch"])
+            except (ValueError, LookupError, TypeError, AttributeError):
                 continue
-            scores = {
-                name: [math.nan if value is None else value for value in values]
-                for name, values in row["scores"].items()
-            }
-            if _given(scores) >= _given(found.get(row["batch"], {})):
-                found[row["batch"]] = scores
+            if _given(scores) >= _given(found.get(batch, {})):
+                found[batch] = scores
     return found
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
 from ..families import family_of
-from ..files import differences, write_whole
+from ..files import differences, read_json, write_whole
 from ..noising import Scheduler
 from .heldout import HeldOutPairs
 from .implicit import ErrorMatrix, error_matrix, preference_values, prompt_divergence, retrieval_accuracy
@@ -25,10 +25,6 @@ from .scorers import Scorer
 from .scores import score_missing, score_table
 
 
-def read_settings(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def keep_settings(path: Path, settings: dict, what: str) -> None:
     """Keeps the settings that a folder is filled with.
 
@@ -36,7 +32,7 @@ def keep_settings(path: Path, settings: dict, what: str) -> None:
         UserError: if it was begun with others, naming them.
     """
     if path.exists():
-        changed = differences(read_settings(path), settings)
+        changed = differences(read_json(path), settings)
         if changed:
             raise UserError(f"{what} was begun with other settings: {changed}; use the same, or another output_dir")
     elif PartialState().is_main_process:

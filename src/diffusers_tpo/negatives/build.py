@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..files import differences, publish_file, write_whole
+from ..files import differences, publish_file, read_json, write_whole
 from .dataset import Source, write_shard
 from .editors import Answer, Editor, EditRequest
 from .journal import Journal
@@ -136,7 +136,7 @@ class Shard:
 
     def read_report(self) -> dict | None:
         """`tally`, `failed` and `unanswered` of a finished shard, else `None`."""
-        return json.loads(self.report.read_text()) if self.report.exists() and self.data.exists() else None
+        return read_json(self.report) if self.report.exists() and self.data.exists() else None
 
 
 def split(folder: Path, rows: int, rows_per_shard: int) -> list[Shard]:
@@ -157,7 +157,7 @@ def check_config(folder: Path, config: dict) -> None:
     if not path.exists():
         write_whole(path, json.dumps(config, indent=2, sort_keys=True))
         return
-    changed = differences(json.loads(path.read_text()), json.loads(json.dumps(config)))
+    changed = differences(read_json(path), json.loads(json.dumps(config)))
     if changed:
         raise UserError(
             f"output_dir {str(folder)!r} was begun with another configuration: {changed}; use the same flags or another "
@@ -236,6 +236,6 @@ def collect_failed(folder: Path) -> None:
     partial = folder / ".partial-failed.jsonl"
     with partial.open("w", encoding="utf-8") as file:
         for path in sorted((folder / "work").glob("*.report.json")):
-            for row in json.loads(path.read_text())["failed"]:
+            for row in read_json(path)["failed"]:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     publish_file(partial, folder / "failed.jsonl")

@@ -7,12 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
 from datasets.table import embed_table_storage
 from pyarrow.parquet import ParquetFile
 
-from ..errors import UserError
+from ..errors import BadRow, UserError, reason
 from ..files import publish_file
+from ..images import upright_size
 from .rows import Result
 
 
@@ -42,8 +44,7 @@ def load_captions_file(path: str) -> Dataset:
     try:
         return datasets.load_dataset(loader, data_files=path, split="train")
     except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"captions_file {path!r} cannot be read ({reason})") from error
+        raise UserError(f"captions_file {path!r} cannot be read ({reason(error.__cause__ or error)})") from error
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ class Source:
             raise UserError("the data set of captions holds no rows; give one that does")
 
     def captions(self, start: int, stop: int) -> list[str]:
-        return [
-            caption or ""
-            for caption in self.rows.select_columns([self.caption_column])[start:stop][self.caption_column]
-        ]
+        try:
+            captions = self.rows.select_columns([self.caption_column])[start:stop][self.caption_column]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"caption_column {self.caption_column!r} is not encoded in UTF-8 in rows {start} to {stop} ({error})"
+            ) from error
+        return [caption or "" for caption in captions]
 
     def key(self, row: int) -> str:
         return (
@@ -112,8 +116,15 @@ class Source:
 
 
 def stored_images(rows: Dataset, column: str) -> Dataset:
-    """Only the images of some rows, as they are stored, not decoded, in a column `image`."""
-    rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
+    """Only the images of some rows, as they are stored, not decoded, in a column `image`.
+
+    Raises:
+        UserError: if the column holds no images.
+    """
+    try:
+        rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(f"image_column {column!r} holds no images but {rows.features[column]}") from error
     return rows if column == "image" else rows.rename_column(column, "image")
 
 
@@ -121,7 +132,7 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> No
     """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte.
 
     Raises:
-        UserError: if an image's file is missing.
+        UserError: if an image's file is missing or no image: a foreign data set could name any file of this machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}")
@@ -132,6 +143,9 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> No
     elif images is not None:
         embedded.mkdir()
         try:
+            for key, cell in zip(texts["key"], images["image"], strict=True):
+                if cell and not cell["bytes"]:
+                    upright_size(cell, key)
             images = images.with_format("arrow").map(
                 embed_table_storage,
                 batched=True,
@@ -140,9 +154,10 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> No
                 cache_file_name=str(embedded / "images.arrow"),
                 load_from_cache_file=False,
             )
-        except FileNotFoundError as error:
+        except BadRow as error:
             raise UserError(
-                f"an image of the data set is missing ({error}); restore it or leave its row out: no answer that came is lost"
+                f"an image of the data set is missing or none ({error}); restore it or leave its row out: no answer that came "
+                "is lost"
             ) from error
         rows = datasets.concatenate_datasets([images.with_format(None).cast_column("image", Image()), rows], axis=1)
     rows.to_parquet(partial, batch_size=WRITE_BATCH if images is not None else None)
@@ -183,6 +198,16 @@ def iterate_rows(folder: Path) -> Iterator[dict]:
             yield from batch.to_pylist()
 
 
+def _problem(row: dict) -> str | None:
+    """What a row lacks that [`build`] writes."""
+    lists = [row["negative_prompts"], row["principles"], row["num_edits"]]
+    if not all(isinstance(row[name], str) for name in ("key", "prompt", "editor")):
+        return "no key, prompt or editor"
+    if not all(lists) or any(value is None for values in lists for value in values):
+        return "no negative_prompts, principles or num_edits"
+    return "lists of different lengths" if len(set(map(len, lists))) > 1 else None
+
+
 def join_images(
     negatives: Dataset, images: Dataset, image_column: str, key_column: str, folder: Path, rows_per_shard: int
 ) -> tuple[int, int]:
@@ -202,6 +227,14 @@ def join_images(
     for rows, column, flag in ((negatives, "key", "dataset_name"), (images, key_column, "key_column")):
         if column not in rows.column_names:
             raise UserError(f"{flag} has no column {column!r}; it has {', '.join(rows.column_names)}")
+    try:
+        negatives = negatives.select_columns(list(TEXT_FEATURES)).cast(Features(TEXT_FEATURES))
+    except (ValueError, TypeError, pa.ArrowNotImplementedError) as error:  # a foreign set
+        there = f"it needs {', '.join(TEXT_FEATURES)} as build_negatives.py writes them"
+        raise UserError(f"dataset_name is no set of mismatched prompts: {there} ({reason(error)})") from error
+    for number, row in enumerate(negatives):
+        if problem := _problem(row):
+            raise UserError(f"dataset_name is no set of mismatched prompts: row {number} has {problem}")
     if image_column not in images.column_names:
         raise UserError(f"image_column {image_column!r} is not a column of join_images; it has {images.column_names}")
     if shard_files(folder):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ..chat import LONGEST_READ
+from ..errors import UserError, reason
 from .editors import Answer, EditRequest
 
 
@@ -16,14 +17,21 @@ class Journal:
     """The answers of one shard, a JSON line for each."""
 
     def __init__(self, path: Path):
-        """Opens a journal to read and go on; a last line that a killed run left unfinished is cut off."""
+        """Opens a journal to read and go on; a last line that a killed run left unfinished is cut off.
+
+        Raises:
+            UserError: if another line is damaged.
+        """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = self.path.read_bytes() if self.path.exists() else b""
         kept = kept[: kept.rfind(b"\n") + 1]
         self.file = self.path.open("ab")
         self.file.truncate(len(kept))
-        self.records = [json.loads(line) for line in kept.splitlines()]
+        try:
+            self.records = [json.loads(line) for line in kept.splitlines()]
+        except ValueError as error:
+            raise UserError(f"{str(path)!r} is damaged ({reason(error)}); use another output_dir") from error
         self.synced = time.monotonic()
 
     def append(self, request: EditRequest, answer: Answer) -> dict:
