@@ -36,7 +36,7 @@ def launch(tmp_path_factory, small_flags, run_script):
             with (output / "output.txt").open("w") as file:
                 process = subprocess.Popen([*command, *as_flags(small_flags | flags)], stdout=file, stderr=file)
             try:
-                code = process.wait(timeout=120)
+                code = process.wait(timeout=300)
             finally:
                 process.terminate()  # and with it its workers, if it hangs
             assert code == 0, (output / "output.txt").read_text()[-3000:]

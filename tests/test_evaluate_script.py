@@ -289,7 +289,7 @@ def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe
     command = [sys.executable, "-m", "torch.distributed.run", *as_flags(place), str(EVALUATE)]
     command += as_flags(given | SMALL | flags)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     both = json.loads((tmp_path / "both" / "results.json").read_text())
     assert both["scores"] == alone["scores"] and both["prompts"] == alone["prompts"]

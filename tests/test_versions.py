@@ -1,10 +1,13 @@
-"""setup.cfg alone declares the lowest supported versions; everything else that names a version agrees with it."""
+"""setup.cfg alone declares the lowest supported versions, what else names a version agrees, and deprecations are errors."""
 
+import logging
 import runpy
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from diffusers.utils import deprecate
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -61,3 +64,28 @@ def test_a_requirement_without_one_floor_is_refused(line, message, tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         read_floors(setup)
+
+
+@pytest.mark.parametrize(
+    "module", ["diffusers_tpo", "diffusers_tpo.evaluation.plots", "__main__", "test_data", "tiny_newer"]
+)
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning, PendingDeprecationWarning])
+def test_a_deprecated_call_of_ours_is_an_error(module, category):
+    with pytest.raises(category, match="old"):
+        warnings.warn_explicit("old", category, "file.py", 1, module)
+
+
+def test_a_deprecation_inside_another_library_is_not_an_error():
+    with pytest.warns(DeprecationWarning, match="old"):
+        warnings.warn_explicit("old", DeprecationWarning, "file.py", 1, "torch.jit")
+
+
+def test_what_diffusers_deprecates_is_an_error():
+    with pytest.raises(FutureWarning, match="use another"):
+        deprecate("argument", "99.0", "use another")
+
+
+@pytest.mark.parametrize("library", ["diffusers.models.unets", "transformers.modeling_utils"])
+def test_a_deprecation_that_is_only_logged_is_an_error(library):
+    with pytest.raises(DeprecationWarning, match="argument"):
+        logging.getLogger(library).warning("`argument` is deprecated")
