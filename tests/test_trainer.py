@@ -289,10 +289,10 @@ def test_it_drops_into_an_ordinary_training_loop():
     trainer = TPOTrainer()
     trainer.tpo = TPOConfig(beta=500.0, anchor_weight=0.0)
 
-    optimizer = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=3e-3)
+    optimizer = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=1e-2)
     unet.train()
     losses = []
-    for epoch in range(6):
+    for epoch in range(12):
         for rows in torch.arange(6).split(3):
             with torch.no_grad():
                 latents = vae.encode(images[rows]).latent_dist.mode() * vae.config.scaling_factor

@@ -75,7 +75,7 @@ class CaptionFiles:
             files = get_datafolder(folder)
             there = files.list_files(glob_pattern=glob_pattern)
             self.paths = [path for path in there if path.endswith(tuple(FORMATS))]
-            self.sizes = files.sizes(self.paths)
+            self.sizes = files.fs.sizes(files.resolve_paths(self.paths))
         except (OSError, ValueError, ImportError) as error:
             raise UserError(f"input {folder!r} cannot be read ({_reason(error)})") from error
         formats = {kind for end, kind in FORMATS.items() if any(path.endswith(end) for path in self.paths)}

@@ -36,7 +36,8 @@ class ClipSimilarity:
         token: str | None,
         batch_size: int,
     ):
-        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+        from transformers import AutoConfig, AutoTokenizer, CLIPModel
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
         hub = {"cache_dir": cache_dir, "token": token, "trust_remote_code": False}
         part = processor
