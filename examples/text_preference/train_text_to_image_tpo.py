@@ -26,14 +26,13 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, register_hooks, save_lora, whole_module
+from diffusers_tpo.adapters import WholeEMAModel, add_lora, register_hooks, save_lora, whole_module
 from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, finite_step, offending_rows
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
 from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
@@ -236,7 +235,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))
     trainable = [parameter for module in trained for parameter in module.parameters() if parameter.requires_grad]
-    ema = EMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
+    ema = WholeEMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
     if not data.streaming:
         if len(loader) == 0:
             raise UserError(f"train_batch_size times processes exceeds the {len(dataset)} rows; lower it")

@@ -8,12 +8,12 @@ from accelerate import PartialState
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from diffusers.loaders import PeftAdapterMixin
-from diffusers.training_utils import cast_training_params
+from diffusers.training_utils import EMAModel, cast_training_params
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.integrations import PeftAdapterMixin as TransformersAdapterMixin
 
 from .errors import UserError
@@ -86,6 +86,25 @@ def adapters_off(denoiser: nn.Module):
 def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights with those whole that FSDP has split over the processes; call it on every process."""
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
+
+
+class WholeEMAModel(EMAModel):
+    """An `EMAModel` whose state holds whole weights where FSDP has split them; save and load it on every process."""
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        whole = whole_tensors(dict(enumerate(state["shadow_params"])))
+        return state | {"shadow_params": list(whole.values())}
+
+    def load_state_dict(self, state: dict) -> None:
+        split = self.shadow_params
+        super().load_state_dict(state)
+        self.shadow_params = [
+            distribute_tensor(value.to(old.device), old.device_mesh, old.placements)
+            if isinstance(old, DTensor)
+            else value
+            for value, old in zip(self.shadow_params, split, strict=True)
+        ]
 
 
 def whole_module(module: nn.Module) -> nn.Module:
