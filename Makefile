@@ -1,7 +1,7 @@
 # Two commands for a fresh machine with Python 3.11+ and git: `make quickstart` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := -m pytest -q -n 2 --dist worksteal
+PYTEST := -m pytest -q -n 2 --dist loadgroup
 
 # Part of the tests, for the lowest supported versions: what meets the API of the other libraries.
 MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_encoders adapters checkpoints data \

@@ -12,6 +12,7 @@ from processes import FSDP, finish, said, start
 from safetensors.torch import load_file
 
 
+pytestmark = pytest.mark.xdist_group("processes")  # one server of them
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 4
 
@@ -96,8 +97,9 @@ def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
     split = launch(2, FSDP, **flags, **shown, train_batch_size=2, checkpointing_steps=2)
     assert_same_run(whole, split, but=("reward/matched_relative",))
     assert whole[1].keys() == split[1].keys()
-    flags |= {"output_dir": split[2], "resume_from_checkpoint": "checkpoint-2"}
-    assert_identical(split, launch(2, FSDP, **flags, train_batch_size=2))
+    if use_lora:
+        flags |= {"output_dir": split[2], "resume_from_checkpoint": "checkpoint-2"}
+        assert_identical(split, launch(2, FSDP, **flags, train_batch_size=2))
 
 
 def test_two_processes_train_judge_render_and_resume_a_full_model(launch):

@@ -148,7 +148,7 @@ def test_the_rule_and_the_training_script_agree_with_the_sweep(evaluate, runs):
             assert row[f"eval/{name}"] == pytest.approx(np.mean(values[name]), rel=1e-3, abs=1e-6), name
     assert results["choice"]["metric"] == "implicit/score_relative"
     card = (runs / "lora" / "README.md").read_text()
-    assert "On 5 held-out pairs" in card and "| checkpoint-3" in card and "Not evaluated" not in card
+    assert "5 images of the split `train`" in card and "| checkpoint-3" in card and "Not evaluated" not in card
 
 
 def test_a_stopped_run_gives_the_same_results(evaluate, tmp_path, runs):
@@ -279,6 +279,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(evaluate, capsys, flags, me
     assert message in shown and "Traceback" not in shown and shown.strip().splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe_dir, data_dir, runs):
     flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 5, "retrieval_size": 3}
     flags |= {"score_batch_size": 2}

@@ -20,6 +20,7 @@ from diffusers_tpo.adapters import LORA_FILE
 from diffusers_tpo.checkpoints import list_checkpoints, read_state
 
 
+pytestmark = pytest.mark.xdist_group("processes")  # one server of them
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 10
 SHORT = {"use_lora": True, "train_batch_size": 2, "max_train_steps": STEPS, "num_train_epochs": STEPS, "beta": 500}
@@ -53,7 +54,7 @@ def files_of(output: Path) -> dict:
             4,
             {"loss_type": "tdpo", "lora_dropout": 0.1, "gradient_accumulation_steps": 2, "dataloader_num_workers": 1},
         ),
-        (1, 3, {"loss_type": "tkto", "use_lora": False, "streaming": True, "lr_scheduler": "cosine"}),
+        (1, 2, {"loss_type": "tkto", "use_lora": False, "streaming": True, "lr_scheduler": "cosine"}),
         (2, 2, {"loss_type": "tdpo", "lora_dropout": 0.1, "train_batch_size": 1}),
     ],
     ids=["workers and accumulation", "full and streaming", "two processes"],

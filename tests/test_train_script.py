@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from conftest import SCRIPT, as_flags
 from datasets import load_from_disk
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DModel
 from PIL import Image
+from processes import finish, said, start
 from safetensors.torch import load_file
 
 
@@ -300,14 +300,12 @@ def test_8_bit_adam_without_the_package_or_a_gpu(refused):
     assert expected in refused(use_8bit_adam=True)
 
 
+@pytest.mark.xdist_group("processes")
 def test_a_real_process_ends_with_exit_code_2_and_one_sentence(small_flags, tmp_path):
     flags = small_flags | {"beta": 0, "output_dir": tmp_path / "model"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *as_flags(flags)], capture_output=True, text=True, env=os.environ
-    )
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.splitlines()[-1].startswith("error: beta must be greater than 0, got 0.0")
-    assert "Traceback" not in done.stderr
+    assert finish(start(1, as_flags(flags), tmp_path)) == [2]
+    assert said(tmp_path).splitlines()[-1].startswith("error: beta must be greater than 0, got 0.0")
+    assert "Traceback" not in said(tmp_path)
 
 
 def test_no_rows_are_changed_on_disk(run_script, tmp_path):
