@@ -348,7 +348,7 @@ def test_a_pickle_in_a_pipeline_is_never_run(trap, name, pipe_dir, tmp_path):
         ("lora.safetensors", {"use_lora": True, "rank": 4}),
         ("model.safetensors", {}),
         ("pytorch_model.bin", {}),
-        ("custom_checkpoint_1.pkl", {"use_ema": True}),
+        ("ema.safetensors", {"use_ema": True}),
     ],
 )
 def test_a_pickle_in_a_lora_or_checkpoint_is_never_run(trap, name, config, pipe_dir, tmp_path):

@@ -1,5 +1,6 @@
 """A run that dies goes on as if it had not: killed, told to stop, out of disk, or fed numbers that are not finite."""
 
+import hashlib
 import json
 import os
 import random
@@ -158,7 +159,7 @@ def test_a_step_without_finite_numbers_is_skipped_and_its_rows_are_named(
     weights = [load_file(tmp_path / f"checkpoint-{step}" / LORA_FILE) for step in (2, 3, 4)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[1][name], weights[2][name]) for name in weights[0])
-    averages = [read_state(tmp_path / f"checkpoint-{step}")["files"]["custom_checkpoint_1.pkl"] for step in (2, 3, 4)]
+    averages = [read_state(tmp_path / f"checkpoint-{step}")["files"]["ema.safetensors"] for step in (2, 3, 4)]
     assert averages[0] == averages[1] != averages[2]
     skipped = [record.getMessage() for record in caplog.records if "Step 3 is skipped" in record.getMessage()]
     assert len(skipped) == 1 and len(json.loads(skipped[0].split("rows ")[1])) == 2
@@ -174,3 +175,29 @@ def test_a_run_whose_numbers_stay_infinite_stops_with_the_last_good_weights(run_
     assert f"stopped at step {rows[-1]['step']}: Not finite: the last 3 steps were skipped" in capsys.readouterr().err
     weights = load_file(tmp_path / f"checkpoint-{rows[-1]['step']}" / LORA_FILE)
     assert all(value.isfinite().all() for value in weights.values())
+
+
+@pytest.mark.parametrize("file", ["optimizer.bin", LORA_FILE, "ema.safetensors"])
+def test_a_pickle_in_a_checkpoint_is_refused_and_not_run(run_script, refused, tmp_path, file):
+    """Even if the state file vouches for it."""
+
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "sprung"), "w")
+
+    flags = {
+        **SHORT,
+        "use_ema": True,
+        "max_train_steps": 1,
+        "checkpointing_steps": 1,
+        "output_dir": tmp_path / "model",
+    }
+    run_script(**flags)
+    checkpoint = tmp_path / "model" / "checkpoint-1"
+    torch.save(Trap(), checkpoint / file)
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state["files"][file] = hashlib.sha256((checkpoint / file).read_bytes()).hexdigest()
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    sentence = refused(**flags, resume_from_checkpoint="latest")
+    assert "resume_from_checkpoint checkpoint-1 does not load" in sentence
+    assert not (tmp_path / "sprung").exists()

@@ -294,6 +294,15 @@ def test_resuming_another_configuration_or_a_missing_checkpoint(run_script, refu
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU could run it")
+def test_a_schedule_that_decays_goes_on_to_the_same_end(run_script, refused, tmp_path):
+    flags = {"use_lora": True, "lr_scheduler": "cosine", "checkpointing_steps": 1, "output_dir": tmp_path}
+    run_script(**flags, max_train_steps=2)
+    again = flags | {"resume_from_checkpoint": "checkpoint-1"}
+    message = "lr_scheduler cosine ends with max_train_steps, which was 2 and is 3"
+    assert message in refused(**again, max_train_steps=3)
+    run_script(**again, max_train_steps=1)  # makes the checkpoint the final model
+
+
 def test_8_bit_adam_without_the_package_or_a_gpu(refused):
     there = importlib.util.find_spec("bitsandbytes") is not None
     expected = "use_8bit_adam needs a CUDA GPU" if there else "pip install 'diffusers_tpo[bnb]'"

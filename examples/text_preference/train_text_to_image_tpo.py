@@ -26,18 +26,26 @@ from accelerate import Accelerator, DataLoaderConfiguration, PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import WholeEMAModel, add_lora, register_hooks, save_lora, whole_module
+from diffusers_tpo.adapters import add_lora, register_average, register_hooks, save_lora, whole_module
 from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, finite_step, offending_rows
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
-from diffusers_tpo.buckets import check_sides, default_buckets, parse_buckets
+from diffusers_tpo.buckets import check_sides, choose_buckets
 from diffusers_tpo.cards import public_config
-from diffusers_tpo.checkpoints import TrainingLog, check_config, find_checkpoint, read_state, save_checkpoint
+from diffusers_tpo.checkpoints import (
+    TrainingLog,
+    check_config,
+    find_checkpoint,
+    load_state,
+    read_state,
+    save_checkpoint,
+)
 from diffusers_tpo.curves import draw_training
 from diffusers_tpo.data import RowReader, SkippedRows, as_torch_dataset, batches_from, collate
 from diffusers_tpo.encoding import Encoder
@@ -76,18 +84,6 @@ def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments)
     prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts, "on_bad_row": data.on_bad_row}
     reader = RowReader(columns, loss_type, unpaired, seed, **pixels, **prompts)
     return as_torch_dataset(rows, reader, data.max_train_samples)
-
-
-def set_sizes(dataset, data: DataArguments, multiple: int) -> None:
-    """Lets the data set cut images to what the model takes: squares, or the nearest of several shapes."""
-    if not data.use_aspect_ratio_buckets:
-        check_sides([(data.resolution, data.resolution)], multiple)
-        return
-    if data.aspect_ratio_buckets:
-        dataset.reader.buckets = parse_buckets(data.aspect_ratio_buckets)
-        check_sides(dataset.reader.buckets, multiple, "aspect_ratio_buckets")
-    else:
-        dataset.reader.buckets = default_buckets(data.resolution, multiple)
 
 
 def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: RunArguments, device):
@@ -193,7 +189,11 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         pipe.vae.to(half)
     denoiser, trainer, text = getattr(pipe, family.denoiser), TPOTrainer(), None
     trainer.tpo, trainer.family = tpo, family
-    set_sizes(dataset, data, side_multiple(pipe, family))
+    multiple = side_multiple(pipe, family)
+    if data.use_aspect_ratio_buckets:
+        dataset.reader.buckets = choose_buckets(data.aspect_ratio_buckets, data.resolution, multiple)
+    else:
+        check_sides([(data.resolution, data.resolution)], multiple)
     lora = None
     if model.use_lora:
         lora = {"rank": model.rank, "alpha": model.lora_alpha, "dropout": model.lora_dropout}
@@ -235,17 +235,16 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))
     trainable = [parameter for module in trained for parameter in module.parameters() if parameter.requires_grad]
-    ema = WholeEMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
+    ema = EMAModel(trainable, decay=args.ema_decay) if args.use_ema else None
+    if ema:
+        register_average(accelerator, ema)
     if not data.streaming:
         if len(loader) == 0:
             raise UserError(f"train_batch_size times processes exceeds the {len(dataset)} rows; lower it")
         steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
         run.max_train_steps = run.max_train_steps or run.num_train_epochs * steps_per_epoch
-    if args.lr_scheduler not in ("constant", "constant_with_warmup"):
-        config["max_train_steps"] = run.max_train_steps  # the learning rate follows from it
     shape = {"num_cycles": args.lr_num_cycles, "power": args.lr_power, "num_training_steps": run.max_train_steps}
     schedule = get_scheduler(args.lr_scheduler, optimizer.optimizer, num_warmup_steps=args.lr_warmup_steps, **shape)
-    accelerator.register_for_checkpointing(schedule, *([ema] if ema else []))
 
     # Where to begin.
     checkpoint = find_checkpoint(output, run.resume_from_checkpoint) if run.resume_from_checkpoint else None
@@ -253,6 +252,9 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     state = state if checkpoint is None else read_state(checkpoint)
     if checkpoint:
         check_config(checkpoint, config)
+        if not args.lr_scheduler.startswith("constant") and state["step"] < run.max_train_steps != state["length"]:
+            were = f"was {state['length']} and is {run.max_train_steps}"
+            raise UserError(f"lr_scheduler {args.lr_scheduler} ends with max_train_steps, which {were}; use the same")
     if watch:
         # The weights are still the base's.
         with averaged_weights(None, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
@@ -271,7 +273,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     if checkpoint is None or not validation.is_in(output / "validation" / "step-0"):
         show(0)
     if checkpoint:
-        accelerator.load_state(str(checkpoint))
+        load_state(checkpoint, accelerator)
+        schedule.load_state_dict(state["schedule"])
         logger.info(f"Resuming from {checkpoint.name}")
     step = state["step"]
     history = TrainingLog(output / "training_log.jsonl", step, accelerator.is_main_process)
@@ -350,6 +353,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 history.sync()
                 keep = watch.best() if watch else None
                 position = {"step": step, **place, **counts, "config": config}
+                position |= {"schedule": schedule.state_dict(), "length": run.max_train_steps}
                 save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit, keep=keep)
                 if run.hub_strategy == "every_save" and step < run.max_train_steps and not reason:
                     with averaged_weights(ema, trainable, *trained):
@@ -368,7 +372,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         chosen, sentence, card["evaluation"] = watch.conclude(evals.load_best_model_at_end)
         logger.info(sentence)
         if chosen:
-            accelerator.load_state(str(output / chosen))
+            load_state(output / chosen, accelerator)
     final = int(chosen.removeprefix("checkpoint-")) if chosen else step
     show(final, ema)
     accelerator.wait_for_everyone()

@@ -20,6 +20,7 @@ from .errors import UserError
 
 
 LORA_FILE = "lora.safetensors"
+EMA_FILE = "ema.safetensors"
 NO_BASE = {"base_model_name_or_path": None}  # PEFT would write the folder that a text encoder was loaded from
 
 
@@ -83,28 +84,14 @@ def adapters_off(denoiser: nn.Module):
             module.training = flag
 
 
+def whole(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, whole where FSDP has split them over the processes; call it on every process."""
+    return [value.full_tensor() if isinstance(value, DTensor) else value for value in tensors]
+
+
 def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with those whole that FSDP has split over the processes; call it on every process."""
-    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
-
-
-class WholeEMAModel(EMAModel):
-    """An `EMAModel` whose state holds whole weights where FSDP has split them; save and load it on every process."""
-
-    def state_dict(self) -> dict:
-        state = super().state_dict()
-        whole = whole_tensors(dict(enumerate(state["shadow_params"])))
-        return state | {"shadow_params": list(whole.values())}
-
-    def load_state_dict(self, state: dict) -> None:
-        split = self.shadow_params
-        super().load_state_dict(state)
-        self.shadow_params = [
-            distribute_tensor(value.to(old.device), old.device_mesh, old.placements)
-            if isinstance(old, DTensor)
-            else value
-            for value, old in zip(self.shadow_params, split, strict=True)
-        ]
+    """The same of named weights."""
+    return dict(zip(state, whole(list(state.values())), strict=True))
 
 
 def whole_module(module: nn.Module) -> nn.Module:
@@ -198,3 +185,29 @@ def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Modu
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
+
+
+def register_average(accelerator, average: EMAModel) -> None:
+    """Makes `accelerator.save_state` and `load_state` handle averaged weights too, in `ema.safetensors`."""
+
+    def save(models, weights, folder):
+        state = {str(number): value.contiguous() for number, value in enumerate(whole(average.shadow_params))}
+        state["optimization_step"] = torch.tensor(average.optimization_step)
+        if accelerator.is_main_process:
+            save_file(state, Path(folder) / EMA_FILE)
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(lambda models, folder: load_average(average, Path(folder)))
+
+
+def load_average(average: EMAModel, folder: Path) -> None:
+    """Puts the averaged weights of a checkpoint into `average`, split as its weights are."""
+    state = load_file(folder / EMA_FILE)
+    average.optimization_step = state.pop("optimization_step").item()
+    if len(state) != len(average.shadow_params):
+        raise ValueError(f"{EMA_FILE} holds {len(state)} weights, not {len(average.shadow_params)}")
+    for number, old in enumerate(average.shadow_params):
+        new = state[str(number)].to(old.device)
+        if isinstance(old, DTensor):
+            new = distribute_tensor(new, old.device_mesh, old.placements)
+        old.copy_(new)

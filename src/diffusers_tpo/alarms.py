@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from .adapters import whole_tensors
+from .adapters import whole
 from .trainer import mean_over_processes
 
 
@@ -78,7 +78,7 @@ def finite_step(
     Returns:
         The means of the metrics over passes and processes, with the norm before clipping, and whether it stepped.
     """
-    norm = whole_tensors({"grad_norm": accelerator.clip_grad_norm_(trainable, max_norm)})["grad_norm"]
+    (norm,) = whole([accelerator.clip_grad_norm_(trainable, max_norm)])
     row = mean_over_processes([metrics | {"grad_norm": norm} for metrics, _ in waiting])
     is_finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
     if is_finite:

@@ -96,6 +96,15 @@ class Ordered(Protocol):
     order: Tensor
 
 
+def choose_buckets(given: str | None, resolution: int, multiple: int) -> list[tuple[int, int]]:
+    """The sizes that `aspect_ratio_buckets` names, or those made from `resolution`; see [`check_sides`]."""
+    if not given:
+        return default_buckets(resolution, multiple)
+    buckets = parse_buckets(given)
+    check_sides(buckets, multiple, "aspect_ratio_buckets")
+    return buckets
+
+
 class BucketBatches(torch.utils.data.Sampler[list[int]]):
     """Batches of positions in a data set's order, each of rows in one bucket; for `DataLoader(batch_sampler=...)`.
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 
 from safetensors import SafetensorError
 
@@ -69,7 +70,7 @@ def read_state(checkpoint: Path) -> dict:
     """
     try:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{checkpoint.name}/{STATE} cannot be read ({type(error).__name__})") from error
     parts = {"step": int, "config": dict, "files": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in parts.items()):
@@ -179,6 +180,21 @@ def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | Non
         raise UserError(
             f"output_dir takes no checkpoint of step {state['step']} ({reason}); the earlier ones are intact: make room "
             "and go on with --resume_from_checkpoint latest"
+        ) from error
+
+
+def load_state(checkpoint: Path, accelerator) -> None:
+    """Puts a checkpoint into what `accelerator` has prepared; call it on every process. Nothing in it is executed.
+
+    Raises:
+        UserError: if it does not fit, or is none.
+    """
+    try:
+        accelerator.load_state(str(checkpoint))
+    except (OSError, RuntimeError, ValueError, KeyError, UnpicklingError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"resume_from_checkpoint {checkpoint.name} does not load ({reason}); resume from another one"
         ) from error
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
-from .adapters import LORA_FILE, add_lora, load_lora_state, load_trained
+from .adapters import LORA_FILE, add_lora, load_average, load_lora_state, load_trained
 from .checkpoints import STATE, read_state
 from .errors import UserError, reason, require
 from .families import family_of
@@ -21,7 +21,6 @@ from .text_encoders import train_text_encoders
 
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
-EMA_STATE = "custom_checkpoint_1.pkl"  # what accelerate calls the second object registered for checkpointing
 
 
 def why(error: Exception) -> str:
@@ -226,7 +225,7 @@ def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> Dif
             trained += text.parameters()
         if config.get("use_ema"):
             averages = EMAModel(trained)
-            averages.load_state_dict(torch.load(checkpoint / EMA_STATE, weights_only=True))
+            load_average(averages, checkpoint)
             averages.copy_to(trained)
     except Exception as error:  # as above
         raise UserError(
