@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
         UserError: if it is none of these.
     """
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(source):  # False, unlike Path, for what cannot be a name
         for name, kind in (("model_index.json", "pipeline"), (STATE, "checkpoint"), (LORA_WEIGHTS, "lora")):
             if (path / name).is_file():
                 return kind
@@ -129,7 +130,7 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
             f"models names the folder {source!r}, which holds no pipeline (model_index.json), LoRA ({LORA_WEIGHTS}) or "
             f"checkpoint ({STATE}); check the path"
         )
-    if path.is_file() and path.suffix == ".safetensors":
+    if os.path.isfile(source) and path.suffix == ".safetensors":
         return "lora"
     try:
         hf_hub_download(source, "model_index.json", cache_dir=cache_dir, token=token)
