@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 
 from diffusers_tpo import Draw
 from diffusers_tpo.data import RowReader, as_torch_dataset, collate
+from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.images import decode_image, is_mirrored, transform_image, upright_size
+from diffusers_tpo.images import is_mirrored, transform_image
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 
 

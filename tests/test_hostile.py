@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from diffusers_tpo.checkpoints import find_checkpoint, read_state
 from diffusers_tpo.data import RowReader, SkippedRows, as_torch_dataset, collate
+from diffusers_tpo.decoding import upright_size
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import BadRow, UserError, exit_on_user_error
 from diffusers_tpo.evaluation.suite import keep_settings
-from diffusers_tpo.images import upright_size
 from diffusers_tpo.models import bnb_config, load_model, load_pipeline
 from diffusers_tpo.negatives.build import check_config
 from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows

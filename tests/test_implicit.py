@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from torch.testing import assert_close
 
 from diffusers_tpo.adapters import adapters_off
-from diffusers_tpo.evaluation import (
+from diffusers_tpo.evaluation.implicit import (
     ErrorMatrix,
     error_matrix,
     preference_values,

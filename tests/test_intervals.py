@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from diffusers_tpo.evaluation import Interval, bootstrap_interval, mean_interval, paired_difference, share_interval
+from diffusers_tpo.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    paired_difference,
+    share_interval,
+)
 
 
 def test_the_interval_by_hand():

@@ -19,7 +19,7 @@ import numpy as np
 
 from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.errors import exit_on_user_error
-from diffusers_tpo.evaluation import mean_interval, paired_difference
+from diffusers_tpo.evaluation.intervals import mean_interval, paired_difference
 from diffusers_tpo.model_card import set_evaluation
 from diffusers_tpo.shapes.evaluate import judge, load_model
 from diffusers_tpo.shapes.world import FACTS, PIPELINE, draw_images, make_rows, make_scenes

@@ -13,8 +13,8 @@ import torch
 from diffusers.training_utils import find_nearest_bucket, generate_aspect_ratio_buckets, parse_buckets_string
 from torch import Tensor
 
+from .decoding import upright_size
 from .errors import BadRow, UserError
-from .images import upright_size
 
 
 Size = tuple[int, int]

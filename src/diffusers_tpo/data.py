@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .buckets import BucketBatches, Size, image_sizes
+from .decoding import read_bytes, upright_size
 from .errors import BadRow, UserError
-from .images import Crop, EncodedCrop, read_bytes, upright_size
+from .images import Crop, EncodedCrop
 from .noising import Draw
 from .reader import Problems, Row, RowReader
 from .rows import EMPTY, allowed_mismatched, read_on

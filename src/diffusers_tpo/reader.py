@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from .buckets import choose_bucket
+from .decoding import decode_image
 from .errors import BadRow
-from .images import Crop, EncodedCrop, decode_image, is_mirrored, transform_image
+from .images import Crop, EncodedCrop, is_mirrored, transform_image
 from .negatives.principles import PRINCIPLES
 from .noising import Draw
 from .rows import Columns, allowed_mismatched, check_text

@@ -12,9 +12,10 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..decoding import decode_image
 from ..errors import UserError
 from ..families import Family
-from ..images import Crop, decode_image, transform_image
+from ..images import Crop, transform_image
 from ..noising import Draw, sample_latents
 from ..rows import Columns, check_columns, check_text
 

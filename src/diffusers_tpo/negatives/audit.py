@@ -8,7 +8,7 @@ import numpy as np
 
 from ..cards import markdown_table
 from ..errors import UserError
-from ..evaluation import Interval
+from ..evaluation.intervals import Interval
 from ..show import CONTROL
 from .blind_test import blind_test, draw_pairs
 from .counts import Counts

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import require
-from ..evaluation import mean_interval
+from ..evaluation.intervals import mean_interval
 from .words import TOKEN, folded
 
 

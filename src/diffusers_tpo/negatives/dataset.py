@@ -12,9 +12,9 @@ from datasets import Dataset, Features, Image, IterableDataset, List, Value
 from datasets.table import embed_table_storage
 from pyarrow.parquet import ParquetFile
 
+from ..decoding import upright_size
 from ..errors import BadRow, UserError, reason
 from ..files import publish_file
-from ..images import upright_size
 from .rows import Result
 
 

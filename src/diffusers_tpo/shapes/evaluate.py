@@ -4,8 +4,8 @@ import numpy as np
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from .. import models
-from ..evaluation import error_matrix, preference_values
 from ..evaluation.heldout import held_out_pairs
+from ..evaluation.implicit import error_matrix, preference_values
 from ..families import family_of
 from ..noising import training_scheduler
 from ..rows import Columns
