@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := -m pytest -q -n 2 --dist loadgroup
 
 # Part of the tests, for the lowest supported versions: what meets the API of the other libraries.
-MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_encoders adapters checkpoints data \
+MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_encoders adapters alarms checkpoints data \
 	buckets cards memory scorers chat scale versions train_script)
 # The random weights of an older transformers do not collapse in it.
 MIN_TESTS += --deselect tests/test_train_script.py::test_a_collapse_stops_with_a_checkpoint_where_asked

@@ -1,0 +1,52 @@
+"""Numbers that are not finite: no step is taken with them, they are counted, and their rows are named."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import reset_accelerate
+
+from diffusers_tpo.alarms import FaultAlarm, finite_step, offending_rows
+
+
+def test_the_alarm_counts_faults_in_a_row_and_in_all():
+    alarm = FaultAlarm(patience=2)
+    assert [alarm.update(fault) for fault in (True, False, True, True, True)] == [False, False, False, True, False]
+    assert (alarm.in_a_row, alarm.total) == (3, 4) and "the last 2 steps were skipped" in str(alarm)
+    assert not any(FaultAlarm(patience=0).update(True) for _ in range(5))
+
+
+def test_rows_are_named_by_pass_or_all_where_only_the_gradient_is_at_fault():
+    good, bad = {"loss": torch.tensor(1.0)}, {"loss": torch.tensor(float("nan"))}
+    assert offending_rows([(good, [5, 3]), (bad, [9, 1]), (good, [2])]) == [1, 9]
+    assert offending_rows([(good, [5, 3]), (good, [2, 3])]) == [2, 3, 5]
+
+
+@pytest.fixture
+def half_precision(monkeypatch):
+    """An accelerator with the loss scale of fp16, which accelerate itself has on GPUs only."""
+    reset_accelerate()
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=2.0**16), True
+    yield accelerator
+    reset_accelerate()
+
+
+def test_the_loss_scale_of_half_precision_shrinks_with_every_skipped_gradient(half_precision):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    model, optimizer = half_precision.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.1))
+    half_precision.state._mixed_precision = "fp16"  # from here on, so that the model itself computes in float32
+    seen = []
+    for fault in (None, "loss", "gradient", None, "logged loss", None):
+        loss = model(torch.ones(2, 4)).square().mean() * (float("inf") if fault == "loss" else 1)
+        logged = torch.tensor(float("nan")) if fault == "logged loss" else loss.detach()
+        if fault == "gradient":
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        before = model.weight.detach().clone()
+        half_precision.backward(loss)
+        row, is_finite = finite_step(half_precision, optimizer, [*model.parameters()], 1.0, [({"loss": logged}, [0])])
+        optimizer.zero_grad()
+        assert is_finite == (fault is None) == (not torch.equal(before, model.weight))
+        assert row.keys() == {"loss", "grad_norm"}
+        seen.append(half_precision.scaler.get_scale() / 2**16)
+    assert seen == [1, 0.5, 0.25, 0.25, 0.25, 0.25]
