@@ -1,5 +1,6 @@
 """A run that dies goes on as if it had not: killed, told to stop, out of disk, or fed numbers that are not finite."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,9 +17,9 @@ from conftest import as_flags
 from processes import finish, said, start
 from safetensors.torch import load_file
 
-from diffusers_tpo import TPOTrainer
+from diffusers_tpo import TPOTrainer, adapters
 from diffusers_tpo.adapters import LORA_FILE
-from diffusers_tpo.checkpoints import list_checkpoints, read_state
+from diffusers_tpo.checkpoints import find_checkpoint, list_checkpoints, read_state
 
 
 pytestmark = pytest.mark.xdist_group("processes")  # one server of them
@@ -110,29 +111,47 @@ def test_the_death_of_one_process_ends_all(tmp_path, small_flags):
     assert codes[0] not in (0, None) and codes[1] == -signal.SIGKILL
 
 
-def test_a_full_disk_ends_in_one_sentence_and_leaves_the_earlier_checkpoints(
-    run_script, refused, monkeypatch, tmp_path
-):
-    """The system refuses to write long files from the second checkpoint on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    save_state, output = Accelerator.save_state, tmp_path / "model"
+@pytest.fixture
+def fill_disk(monkeypatch):
+    """Lets the system refuse to write long files from a call of `owner.name` on that meets `condition`."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def save_on_a_full_disk(self, folder):
-        if folder.endswith("-4"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-        save_state(self, folder)
+    def fill(owner, name: str, condition=lambda *args: True):
+        function = getattr(owner, name)
 
-    monkeypatch.setattr(Accelerator, "save_state", save_on_a_full_disk)
-    flags = {**SHORT, "checkpointing_steps": 2, "output_dir": output}
-    try:
-        sentence = refused(**flags)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        def call(*args, **kwargs):
+            if condition(*args):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    def make_room():
+        monkeypatch.undo()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    yield fill, make_room
+    make_room()
+
+
+def test_a_full_disk_ends_in_one_sentence_and_leaves_the_earlier_checkpoints(refused, fill_disk, tmp_path):
+    fill, _ = fill_disk
+    fill(Accelerator, "save_state", lambda accelerator, folder: folder.endswith("-4"))
+    sentence = refused(**SHORT, checkpointing_steps=2, output_dir=tmp_path)
     assert "output_dir takes no checkpoint of step 4" in sentence and "--resume_from_checkpoint latest" in sentence
-    assert [path.name for path in output.glob("*checkpoint*")] == ["checkpoint-2"]
-    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-2"]
+    assert find_checkpoint(tmp_path, "latest").name == "checkpoint-2"
+
+
+def test_a_disk_that_is_full_at_the_end_takes_no_training_with_it(run_script, refused, fill_disk, tmp_path):
+    flags = {**SHORT, "max_train_steps": 2, "checkpointing_steps": 2, "output_dir": tmp_path}
+    fill, make_room = fill_disk
+    fill(adapters, "save_lora")
+    sentence = refused(**flags)
+    assert "a file could not be written (" in sentence and os.strerror(errno.EFBIG) in sentence
+    make_room()
     run_script(**flags, resume_from_checkpoint="latest")
-    assert [row["step"] for row in read_log(output)] == list(range(1, STEPS + 1))
+    assert (tmp_path / LORA).is_file() and len(read_log(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("place", ["loss", "gradient"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from .errors import UserError
+from .errors import UserError, reason
 from .files import differences, sync, write_whole
 
 
@@ -175,9 +175,8 @@ def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | Non
         accelerator.wait_for_everyone()
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"output_dir takes no checkpoint of step {state['step']} ({reason}); the earlier ones are intact: make room "
+            f"output_dir takes no checkpoint of step {state['step']} ({reason(error)}); the earlier ones are intact: make room "
             "and go on with --resume_from_checkpoint latest"
         ) from error
 
@@ -191,9 +190,8 @@ def load_state(checkpoint: Path, accelerator) -> None:
     try:
         accelerator.load_state(str(checkpoint))
     except Exception as error:  # a foreign file may hold anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"resume_from_checkpoint {checkpoint.name} does not load ({reason}); resume from another one"
+            f"resume_from_checkpoint {checkpoint.name} does not load ({reason(error)}); resume from another one"
         ) from error
 
 

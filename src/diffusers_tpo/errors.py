@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import os
 import re
 import sys
 
 from .show import harmless, shorten
 
 
+FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))  # safetensors has errors of its own for them
 LONGEST = 2000  # characters of a sentence
 IN_WORKER = re.compile(r"^diffusers_tpo\.errors\.\w+: ", re.MULTILINE)  # a data worker puts its traceback before it
 
@@ -35,11 +37,10 @@ def exit_on_user_error():
         yield
     except UserError as error:
         _exit(IN_WORKER.split(str(error).strip())[-1])
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:
+        if not any(sign in str(error) for sign in FULL):
             raise
-        place = error.filename or "the folder being written"
-        _exit(f"{place} takes no more ({error.strerror}); make room there and start again, what is complete is kept")
+        _exit(f"a file could not be written ({reason(error)}); make room and start again: what is complete is kept")
 
 
 def _exit(sentence: str) -> None:
