@@ -1,5 +1,6 @@
 """The card says what happened and nothing about the machine it happened on; a failed push loses nothing."""
 
+import inspect
 import json
 import re
 import shutil
@@ -222,6 +223,10 @@ def validator(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.skipif(
+    "ENDPOINT" not in inspect.getsource(ModelCard.validate),
+    reason="an older client asks huggingface.co and nobody else",
+)
 @pytest.mark.parametrize("base", [BASE, Origin("user/base"), Origin("/a/b/c"), Origin("user/base", licence=OWN)])
 def test_the_card_is_valid(tmp_path, validator, base):
     evaluation = Evaluation("On 9 images.", "/rows/of/mine", "test", "checkpoint-4", ROWS)
