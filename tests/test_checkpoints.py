@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from diffusers_tpo import checkpoints
 from diffusers_tpo.checkpoints import (
     TrainingLog,
     check_config,
@@ -81,6 +82,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path):
     with pytest.raises(TypeError):
         publish(partial, {"step": 2, "config": object()}, limit=1)
     assert names(tmp_path) == ["checkpoint-1"]
+
+
+def test_everything_is_on_the_disk_before_the_name_is_given(tmp_path, monkeypatch):
+    calls, replace = [], os.replace
+    monkeypatch.setattr(checkpoints, "sync", lambda path: calls.append(path.name))
+    monkeypatch.setattr(os, "replace", lambda *names: calls.append("rename") or replace(*names))
+    write(tmp_path, 1)
+    assert calls[:-2] == ["deep", "weights", "trainer_state.json", ".partial-checkpoint-1"]
+    assert calls[-2:] == ["rename", tmp_path.name]
 
 
 class Death(BaseException):
