@@ -76,7 +76,7 @@ def test_a_run_killed_again_and_again_is_the_uninterrupted_run(tmp_path, small_f
         for process in started:
             process.kill()
         deaths += finish(started)[0] == -signal.SIGKILL
-    assert deaths > kills / 2
+    assert deaths >= kills / 2
     assert finish(start(processes, again, killed)) == [0] * processes, said(killed)
 
     assert files_of(killed) == files_of(whole)
