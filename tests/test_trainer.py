@@ -14,6 +14,7 @@ from diffusers_tpo import Draw, Noised, TPOConfig, TPOTrainer, add_noise
 from diffusers_tpo.alarms import CollapseAlarm
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.losses import tdpo_loss
+from diffusers_tpo.metrics import Layout
 
 
 T, N = True, False
@@ -132,7 +133,7 @@ def rewards(pipe, trainer, noised, cond) -> torch.Tensor:
 )
 def test_baselines_by_hand(baseline, values, labels, expected):
     trainer = tiny.make_trainer(loss_type="tkto", tkto_baseline=baseline)
-    assert_close(trainer._baseline(torch.tensor(values), torch.tensor(labels)), torch.tensor(expected))
+    assert_close(trainer._baseline(torch.tensor(values), Layout.of(torch.tensor(labels), "cpu")), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("labels", [[T], [N], [T, T, T], [N, N, N], [T, N, T]])

@@ -7,7 +7,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from .adapters import whole
-from .trainer import mean_over_processes
+from .metrics import mean_over_processes
 
 
 @dataclass

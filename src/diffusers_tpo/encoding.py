@@ -122,7 +122,7 @@ class Encoder:
     def encode_images(self, batch: Batch) -> Tensor:
         """Sampled, scaled latents `(B, C, ...)` of the images, float32, on the device."""
         if batch.encoded is not None:
-            return sample_latents(*(part.to(self.device) for part in batch.encoded), batch.draws)
+            return sample_latents(*(part.to(self.device, non_blocking=True) for part in batch.encoded), batch.draws)
         with self._working(self.autoencoder):
             return sample_latents(*self.family.encode_images(self.pipe, batch.pixels), batch.draws)
 
@@ -133,11 +133,11 @@ class Encoder:
             The conditioning of the policy, and that of the reference where it is another: if text encoders are trained, and
             `needs_reference`.
         """
-        sizes = self.family.encode_sizes(batch.sizes.to(self.device).repeat(batch.prompts_per_image, 1))
+        sizes = self.family.encode_sizes(batch.sizes.to(self.device, non_blocking=True).repeat(batch.prompts_per_image, 1))
         if self.prompts is not None:
             entries = [self.prompts[prompt_key(prompt)] for prompt in batch.prompts]
-            stacked = {name: torch.stack([entry[name] for entry in entries]).to(self.device) for name in entries[0]}
-            return stacked | sizes, None
+            stacked = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
+            return {name: part.to(self.device, non_blocking=True) for name, part in stacked.items()} | sizes, None
         with self._working(self.text_encoders):
             if self.text is None:
                 # As in a pipeline, whatever the mixed precision of the denoiser.

@@ -4,7 +4,6 @@ Randomness is counted, not streamed: every draw has its own generator, so a run 
 processes, workers or where it was resumed.
 """
 
-import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -38,23 +37,27 @@ class Draw:
 class Noised:
     """Noisy latents `(N, C, H, W)`, timesteps `(N,)`, the target of the denoiser `(N, C, H, W)`.
 
-    `weights` `(N,)` weigh the error of supervised fine-tuning; `None` means one.
+    `weights` `(N,)` weigh the error of supervised fine-tuning; `None` means one. `prompts_per_image` counts the blocks of rows
+    of the same images.
     """
 
     latents: Tensor
     timesteps: Tensor
     target: Tensor
     weights: Tensor | None = None
+    prompts_per_image: int = 1
 
     def repeat(self, n: int) -> "Noised":
         """The same images, noise and timesteps for `n` prompts each: `n` blocks of `N` rows."""
-        return Noised(*(None if x is None else x.repeat(n, *[1] * (x.ndim - 1)) for x in dataclasses.astuple(self)))
+        tensors = (self.latents, self.timesteps, self.target, self.weights)
+        repeated = (None if x is None else x.repeat(n, *[1] * (x.ndim - 1)) for x in tensors)
+        return Noised(*repeated, prompts_per_image=n * self.prompts_per_image)
 
 
 def sample_latents(mean: Tensor, std: Tensor, draws: list[Draw]) -> Tensor:
     """One sample of each row of the autoencoder's posterior, `(N, C, ...)`; row `i` is drawn by `draws[i]`."""
     noise = torch.stack([torch.randn(mean.shape[1:], generator=draw.generator("vae")) for draw in draws])
-    return mean + std * noise.to(mean.device, mean.dtype)
+    return mean + std * noise.to(mean.device, mean.dtype, non_blocking=True)
 
 
 Scheduler = DDPMScheduler | FlowMatchEulerDiscreteScheduler
@@ -142,14 +145,14 @@ def add_noise(
     if noise_offset:
         shape = (latents.shape[1], *[1] * (latents.ndim - 2))
         noise = noise + noise_offset * torch.stack([torch.randn(shape, generator=g) for g in generators])
-    noise = noise.to(latents.device, latents.dtype)
+    noise = noise.to(latents.device, latents.dtype, non_blocking=True)
     if is_flow:
         if snr_gamma is not None:
             raise UserError(
                 "snr_gamma weighs the timesteps of diffusion models, and this is a flow model; leave it out"
             )
-        return _flow(scheduler, latents, noise, shares.to(latents.device), weighting_scheme)
-    timesteps = timesteps.to(latents.device)
+        return _flow(scheduler, latents, noise, shares.to(latents.device, non_blocking=True), weighting_scheme)
+    timesteps = timesteps.to(latents.device, non_blocking=True)
     is_velocity = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
     weights = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from .adapters import adapters_off
@@ -19,6 +19,7 @@ from .losses import (
     tkto_loss,
     winner_preserving_scale,
 )
+from .metrics import Layout, reward_metrics, share
 from .noising import Noised
 
 
@@ -122,6 +123,7 @@ class TPOTrainer:
         cond: Conditioning,
         is_matched: Tensor | None = None,
         ref_cond: Conditioning | None = None,
+        ref_error: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch of rows.
 
@@ -132,8 +134,10 @@ class TPOTrainer:
             denoiser: the policy, wrapped or not.
             noised: `N` rows.
             cond: conditioning of `N` rows.
-            is_matched: `(N,)` boolean; `None` for supervised fine-tuning, where all rows are.
+            is_matched: `(N,)` boolean; `None` for supervised fine-tuning, where all rows are. Nothing waits for the device
+                if it is on the CPU.
             ref_cond: what the reference is given instead of `cond`, where the text encoders are trained too.
+            ref_error: the reference's error of each row, `(N,)`, if it is known already; then no reference is needed.
 
         Returns:
             The scalar loss and detached scalars of this process: see the metrics in the README.
@@ -146,51 +150,53 @@ class TPOTrainer:
             loss = (error if noised.weights is None else error * noised.weights).mean()
             return loss, {"loss": loss.detach(), "error/matched": error.detach().mean()}
 
-        images = self._count_images(is_matched)
+        rows = Layout.of(is_matched, noised.latents.device)
+        images = self._count_images(rows)
         ref_cond = cond if ref_cond is None else ref_cond
         # The reference comes first: switching adapters off breaks the policy's graph.
-        ref_error = self.reference_error(denoiser, noised, ref_cond)
+        if ref_error is None:
+            ref_error = self.reference_error(denoiser, noised, ref_cond)
         shuffled = self._needs_shuffled()
-        baseline = self._shuffled_reward(denoiser, noised, cond, is_matched, ref_cond) if shuffled else None
+        baseline = self._shuffled_reward(denoiser, noised, cond, rows, ref_cond) if shuffled else None
         prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
         error = denoising_error(prediction, noised.target)
         reward = implicit_reward(error, ref_error)
-        metrics = reward_metrics(reward.detach(), error.detach(), is_matched, ref_error, noised.target)
+        share_image = self.tpo.loss_type == "tdpo" or noised.prompts_per_image > 1
+        metrics = reward_metrics(reward.detach(), error.detach(), rows, ref_error, share_image)
 
         residual = (prediction - noised.target).detach()
-        stable, stabilisers = self._stabilise(reward, ref_error, residual, is_matched, images)
+        stable, stabilisers = self._stabilise(reward, ref_error, residual, rows)
         metrics |= stabilisers
         if self.tpo.loss_type == "tdpo":
             blocks = stable.unflatten(0, (-1, images))
             loss = tdpo_loss(blocks[0], blocks[1:], self.tpo.beta).mean()
         else:
-            baseline = self._baseline(reward.detach(), is_matched) if baseline is None else baseline
+            baseline = self._baseline(reward.detach(), rows) if baseline is None else baseline
             weights = self.tpo.matched_weight, self.tpo.mismatched_weight
-            loss = tkto_loss(stable, is_matched, baseline, self.tpo.beta, *weights).mean()
+            loss = tkto_loss(stable, rows.is_matched, baseline, self.tpo.beta, *weights).mean()
             metrics["baseline"] = baseline
         metrics["preference_loss"] = loss.detach()
         if self.tpo.anchor_weight and images:
-            anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * error[is_matched].mean()
+            anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * error[rows.matched].mean()
             metrics["anchor"] = anchor.detach()
             loss = loss + anchor
         return loss, {"loss": loss.detach(), **metrics}
 
-    def _count_images(self, is_matched: Tensor) -> int:
+    def _count_images(self, rows: Layout) -> int:
         """The number of matched rows; raises `ValueError` if TDPO's rows are not in blocks."""
-        rows, images = len(is_matched), int(is_matched.sum())
-        in_blocks = images > 0 and rows % images == 0 and rows > images and bool(is_matched[:images].all())
-        if self.tpo.loss_type == "tdpo" and not in_blocks:
+        images = len(rows.matched)
+        if self.tpo.loss_type == "tdpo" and not rows.in_blocks:
             raise ValueError(
-                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got {rows} rows of "
-                f"which {images} are matched"
+                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got "
+                f"{len(rows.is_matched)} rows of which {images} are matched"
             )
         return images
 
     def _stabilise(
-        self, reward: Tensor, ref_error: Tensor, residual: Tensor, is_matched: Tensor, images: int
+        self, reward: Tensor, ref_error: Tensor, residual: Tensor, rows: Layout
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The rewards `(N,)` with a tamed gradient of the mismatched rows, and what that did."""
-        metrics, stable = {}, reward
+        metrics, stable, images = {}, reward, len(rows.matched)
         if self.tpo.winner_preserving_mu is not None:
             winner, *losers = residual.unflatten(0, (-1, images))
             scale = torch.stack(
@@ -200,79 +206,35 @@ class TPOTrainer:
             metrics["winner_preserving_scale"] = scale.mean()
         if self.tpo.mismatched_clip is not None:
             clipped = clip_mismatched(stable, ref_error, self.tpo.mismatched_clip)
-            stable = torch.where(is_matched, stable, clipped)
+            stable = torch.where(rows.is_matched, stable, clipped)
             is_clipped = reward.detach() < -self.tpo.mismatched_clip * ref_error
-            metrics["clipped_fraction"] = share(is_clipped & ~is_matched, ~is_matched)
+            metrics["clipped_fraction"] = share(is_clipped & ~rows.is_matched, ~rows.is_matched)
         return stable, metrics
 
     def _needs_shuffled(self) -> bool:
         return self.tpo.loss_type == "tkto" and self.tpo.tkto_baseline == "shuffled"
 
-    def _baseline(self, reward: Tensor, is_matched: Tensor) -> Tensor:
+    def _baseline(self, reward: Tensor, rows: Layout) -> Tensor:
         """Reference point of TKTO from the rewards `(N,)` of all processes; a class that nobody has is left out."""
-        ones = torch.ones_like(reward)
-        sums = torch.stack([ones * is_matched, reward * is_matched, ones * ~is_matched, reward * ~is_matched]).sum(
-            dim=1
-        )
-        matched_count, matched_sum, mismatched_count, mismatched_sum = reduce(sums, "sum")
+        classes = torch.stack([rows.is_matched, ~rows.is_matched]).float()
+        counts, sums = reduce(torch.stack([classes.sum(dim=1), (classes * reward).sum(dim=1)]), "sum")
         if self.tpo.tkto_baseline == "batch_mean":
-            return ((matched_sum + mismatched_sum) / (matched_count + mismatched_count)).clamp(min=0)
-        means = [s / n for s, n in ((matched_sum, matched_count), (mismatched_sum, mismatched_count)) if n > 0]
-        return torch.stack(means).mean()
+            return (sums.sum() / counts.sum()).clamp(min=0)
+        return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum()
 
     @torch.no_grad()
     def _shuffled_reward(
-        self, denoiser: nn.Module, noised: Noised, cond: Conditioning, is_matched: Tensor, ref_cond: Conditioning
+        self, denoiser: nn.Module, noised: Noised, cond: Conditioning, rows: Layout, ref_cond: Conditioning
     ) -> Tensor:
         """Mean reward of the matched images with their neighbours' prompts: an estimate of the policy's KL divergence."""
-        rows = (
-            is_matched.nonzero().flatten()
-            if is_matched.any()
-            else torch.arange(len(is_matched), device=is_matched.device)
-        )
+        chosen = rows.matched if len(rows.matched) else rows.mismatched
         sums = torch.zeros(2, device=noised.latents.device)
-        if len(rows) > 1:
-            images = Noised(noised.latents[rows], noised.timesteps[rows], noised.target[rows])
+        if len(chosen) > 1:
+            images = Noised(noised.latents[chosen], noised.timesteps[chosen], noised.target[chosen])
             other, ref_other = (
-                {name: value[rows.roll(1)] for name, value in part.items()} for part in (cond, ref_cond)
+                {name: value[chosen.roll(1)] for name, value in part.items()} for part in (cond, ref_cond)
             )
             reward = self.reference_error(denoiser, images, ref_other) - self.denoising_error(denoiser, images, other)
-            sums = torch.stack([reward.sum(), torch.tensor(float(len(rows)), device=reward.device)])
+            sums = torch.stack([reward.sum(), torch.ones_like(reward).sum()])
         total, count = reduce(sums, "sum")
         return (total / count.clamp(min=1)).clamp(min=0)
-
-
-def share(chosen: Tensor, among: Tensor) -> Tensor:
-    """Share of `among` that is chosen; 0 where there is none."""
-    return chosen.sum() / among.sum().clamp(min=1)
-
-
-def reward_metrics(
-    reward: Tensor, error: Tensor, is_matched: Tensor, ref_error: Tensor, target: Tensor
-) -> dict[str, Tensor]:
-    """The metrics that need no configuration. A class that the batch lacks has no entry, so averages stay honest.
-
-    Margin and accuracy compare prompts of one image, which rows in blocks have if their `target` repeats.
-    """
-    metrics = {}
-    if is_matched.any():
-        metrics["error/matched"] = error[is_matched].mean()
-        metrics["reward/matched"] = reward[is_matched].mean()
-        metrics["reward/matched_relative"] = metrics["reward/matched"] / ref_error[is_matched].mean()
-    if not is_matched.all():
-        metrics["reward/mismatched"] = reward[~is_matched].mean()
-    images = int(is_matched.sum())
-    in_blocks = images and len(reward) % images == 0 and len(reward) > images and bool(is_matched[:images].all())
-    if in_blocks and torch.equal(target[:images], target[images : 2 * images]):
-        margin = reward[:images] - reward[images:].unflatten(0, (-1, images))
-        metrics["reward/margin"] = margin.mean()
-        metrics["reward/accuracy"] = (margin > 0).float().mean()
-    return metrics
-
-
-def mean_over_processes(rows: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Means of the metrics of several forward passes on all processes; a metric may be missing in some."""
-    gathered = gather_object([{name: value.item() for name, value in row.items()} for row in rows])
-    names = dict.fromkeys(name for row in gathered for name in row)
-    means = {name: [row[name] for row in gathered if name in row] for name in names}
-    return {name: sum(values) / len(values) for name, values in means.items()}

@@ -1,0 +1,107 @@
+"""No part of a step waits for the device. The meta device stands for one: it refuses to be read, so whatever would wait fails."""
+
+import pytest
+import tiny
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from diffusers_tpo import Noised, add_noise, training_scheduler
+from diffusers_tpo.adapters import add_lora
+from diffusers_tpo.data import Batch
+from diffusers_tpo.encoding import Encoder, prompt_key
+from diffusers_tpo.metrics import Layout, mean_over_processes
+from diffusers_tpo.noising import Draw
+
+
+class WaitingCopies(TorchDispatchMode):
+    """Notes the copies from the host for which it waits, and the numbers that it reads one at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result, name = function(*args, **kwargs), function.name()
+        if name == "aten::_local_scalar_dense":
+            self.found.append(name)
+        if name == "aten::_to_copy" and result.device.type == "meta" != args[0].device.type:
+            if not kwargs.get("non_blocking"):
+                self.found.append(name)
+        return result
+
+
+def make_step(loss_type: str, use_lora: bool, **objective):
+    """A step of kept encodings as the script takes it, its batch on the host and its denoiser on the meta device."""
+    pipe, trainer = tiny.make_pipe(), tiny.make_trainer(loss_type=loss_type, **objective)
+    scheduler = training_scheduler(pipe.scheduler)
+    denoiser = pipe.unet.to("meta")
+    if use_lora:
+        add_lora(denoiser, trainer.family.lora_targets)
+    else:
+        denoiser.requires_grad_(True)
+        trainer.reference = tiny.make_unet().to("meta").requires_grad_(False)
+    prompts = ["a red circle", "a blue square", "a blue circle", "a red square"]
+    entry = {"encoder_hidden_states": torch.zeros(tiny.TOKENS, tiny.WIDTH)}
+    encoder = Encoder(pipe, trainer.family, torch.device("cpu"))
+    encoder.device, encoder.prompts = torch.device("meta"), {prompt_key(prompt): entry for prompt in prompts}
+    latents = tuple(torch.zeros(2, *tiny.LATENT) for _ in range(2))
+    is_matched = torch.tensor([True, True, False, False])
+    batch = Batch(None, latents, torch.zeros(2, 6), [Draw(0, 0), Draw(0, 1)], prompts, is_matched)
+
+    def step(ref_error=None):
+        noised = add_noise(scheduler, encoder.encode_images(batch), batch.draws).repeat(batch.prompts_per_image)
+        cond, _ = encoder.encode_prompts(batch, True)
+        loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched, ref_error=ref_error)
+        loss.backward()
+        return metrics
+
+    return step
+
+
+@pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"loss_type": "sft"},
+        {"loss_type": "tdpo", "winner_preserving_mu": 0.5},
+        {"loss_type": "tkto", "tkto_baseline": "class_mean"},
+        {"loss_type": "tkto", "tkto_baseline": "shuffled"},
+    ],
+    ids=lambda objective: next(reversed(objective.values())),
+)
+def test_a_step_never_waits_for_the_device(objective, use_lora):
+    step = make_step(**objective, use_lora=use_lora)
+    step()  # puts the scheduler's table on the device
+    with WaitingCopies() as copies:
+        metrics = step()
+    assert copies.found == [] and metrics["loss"].is_meta
+
+
+def test_what_waits_is_found():
+    with WaitingCopies() as copies:
+        torch.zeros(2).to("meta")
+        torch.zeros(2).sum().item()
+    assert copies.found == ["aten::_to_copy", "aten::_local_scalar_dense"]
+    for read in (torch.Tensor.item, torch.Tensor.tolist, torch.nonzero, bool):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read(torch.zeros(1, device="meta"))
+
+
+def test_all_metrics_of_a_step_are_read_at_once():
+    rows = [{"loss": torch.tensor(1.0), "baseline": torch.tensor(2.0)}, {"loss": torch.tensor(4.0)}]
+    with WaitingCopies() as copies:
+        assert mean_over_processes(rows) == {"loss": 2.5, "baseline": 2.0}
+    assert copies.found == []
+
+
+def test_the_layout_of_rows():
+    layout = Layout.of(torch.tensor([True, False, False]), torch.device("cpu"))
+    assert layout.in_blocks and layout.matched.tolist() == [0] and layout.mismatched.tolist() == [1, 2]
+    for flags in ([True], [False], [False, True], [True, True, False], [True, False, True, False]):
+        assert not Layout.of(torch.tensor(flags), torch.device("cpu")).in_blocks
+
+
+def test_repeated_rows_are_known_to_share_images():
+    noised = Noised(*torch.zeros(3, 2, 1))
+    assert noised.prompts_per_image == 1 and noised.repeat(3).repeat(2).prompts_per_image == 6
