@@ -6,6 +6,7 @@ from accelerate import Accelerator
 from conftest import reset_accelerate
 
 from diffusers_tpo.alarms import FaultAlarm, finite_step, offending_rows
+from diffusers_tpo.interrupts import StopRequest
 
 
 def test_the_alarm_counts_faults_in_a_row_and_in_all():
@@ -44,9 +45,10 @@ def test_the_loss_scale_of_half_precision_shrinks_with_every_skipped_gradient(ha
             loss.register_hook(lambda gradient: gradient * float("inf"))
         before = model.weight.detach().clone()
         half_precision.backward(loss)
-        row, is_finite = finite_step(half_precision, optimizer, [*model.parameters()], 1.0, [({"loss": logged}, [0])])
+        passes, request = [({"loss": logged}, [0])], StopRequest()
+        row, is_finite, stops = finite_step(half_precision, optimizer, [*model.parameters()], 1.0, passes, request)
         optimizer.zero_grad()
         assert is_finite == (fault is None) == (not torch.equal(before, model.weight))
-        assert row.keys() == {"loss", "grad_norm"}
+        assert row.keys() == {"loss", "grad_norm"} and not stops
         seen.append(half_precision.scaler.get_scale() / 2**16)
     assert seen == [1, 0.5, 0.25, 0.25, 0.25, 0.25]

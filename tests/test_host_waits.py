@@ -9,7 +9,7 @@ from diffusers_tpo import Noised, add_noise, training_scheduler
 from diffusers_tpo.adapters import add_lora
 from diffusers_tpo.data import Batch
 from diffusers_tpo.encoding import Encoder, prompt_key
-from diffusers_tpo.metrics import Layout, mean_over_processes
+from diffusers_tpo.metrics import Layout, read
 from diffusers_tpo.noising import Draw
 
 
@@ -83,15 +83,15 @@ def test_what_waits_is_found():
         torch.zeros(2).to("meta")
         torch.zeros(2).sum().item()
     assert copies.found == ["aten::_to_copy", "aten::_local_scalar_dense"]
-    for read in (torch.Tensor.item, torch.Tensor.tolist, torch.nonzero, bool):
+    for waits in (torch.Tensor.item, torch.Tensor.tolist, torch.nonzero, bool):
         with pytest.raises((RuntimeError, NotImplementedError)):
-            read(torch.zeros(1, device="meta"))
+            waits(torch.zeros(1, device="meta"))
 
 
 def test_all_metrics_of_a_step_are_read_at_once():
     rows = [{"loss": torch.tensor(1.0), "baseline": torch.tensor(2.0)}, {"loss": torch.tensor(4.0)}]
     with WaitingCopies() as copies:
-        assert mean_over_processes(rows) == {"loss": 2.5, "baseline": 2.0}
+        assert read(rows) == [{"loss": 1.0, "baseline": 2.0}, {"loss": 4.0}]
     assert copies.found == []
 
 

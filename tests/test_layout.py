@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "diffusers_tpo"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
 ALLOWED = {
     "errors": {"show"},
-    "alarms": {"adapters", "metrics"},
+    "alarms": {"adapters", "interrupts", "metrics"},
     "metrics": set(),
     "interrupts": set(),
     "losses": {"errors"},
@@ -29,6 +29,8 @@ ALLOWED = {
     "validation": {"families"},
     "cards": {"show"},
     "origins": set(),
+    "outputs": {"adapters", "curves", "families", "model_card", "models"},
+    "reference": {"cache", "data", "errors"},
     "curves": set(),
     "model_card": {"cards", "origins"},
     "shapes": {"errors", "evaluation", "families", "models", "negatives", "noising", "rows"},
@@ -54,7 +56,7 @@ ALLOWED = {
     },
     "text_encoders": {"adapters", "errors", "families"},
     "encoding": {"cache", "data", "families", "noising", "text_encoders"},
-    "arguments": {"errors", "evaluation", "negatives"},
+    "arguments": {"errors", "evaluation", "negatives", "trainer"},
     "trainer": {"errors", "losses", "metrics", "noising", "families", "adapters"},
     "__init__": set(),
 }

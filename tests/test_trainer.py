@@ -133,7 +133,9 @@ def rewards(pipe, trainer, noised, cond) -> torch.Tensor:
 )
 def test_baselines_by_hand(baseline, values, labels, expected):
     trainer = tiny.make_trainer(loss_type="tkto", tkto_baseline=baseline)
-    assert_close(trainer._baseline(torch.tensor(values), Layout.of(torch.tensor(labels), "cpu")), torch.tensor(expected))
+    assert_close(
+        trainer._baseline(torch.tensor(values), Layout.of(torch.tensor(labels), "cpu")), torch.tensor(expected)
+    )
 
 
 @pytest.mark.parametrize("labels", [[T], [N], [T, T, T], [N, N, N], [T, N, T]])

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, register_average, register_hooks, save_lora, whole_module
+from diffusers_tpo.adapters import add_lora, register_average, register_hooks
 from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, finite_step, offending_rows
 from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
 from diffusers_tpo.buckets import check_sides, choose_buckets
@@ -41,12 +41,12 @@ from diffusers_tpo.cards import public_config
 from diffusers_tpo.checkpoints import (
     TrainingLog,
     check_config,
+    check_length,
     find_checkpoint,
     load_state,
     read_state,
     save_checkpoint,
 )
-from diffusers_tpo.curves import draw_training
 from diffusers_tpo.data import RowReader, SkippedRows, as_torch_dataset, batches_from, collate
 from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
@@ -54,9 +54,11 @@ from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
 from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import ATTEMPTS, own_name, push_folder
 from diffusers_tpo.interrupts import StopRequest, ignore_ctrl_c
-from diffusers_tpo.model_card import hardware, training_facts, write_model_card
-from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline, save_pipeline
+from diffusers_tpo.model_card import hardware, training_facts
+from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
 from diffusers_tpo.origins import dataset_origin, model_origin
+from diffusers_tpo.outputs import save_model
+from diffusers_tpo.reference import KnownReference, epochs_of
 from diffusers_tpo.rows import Columns, check_columns, load_rows
 from diffusers_tpo.text_encoders import train_text_encoders
 from diffusers_tpo.validation import Validation, averaged_weights
@@ -64,7 +66,6 @@ from diffusers_tpo.validation import Validation, averaged_weights
 
 logger = get_logger(__name__)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
 SHOWN = ("loss", "reward/matched", "reward/margin", "reward/accuracy")
 
 
@@ -73,7 +74,7 @@ def columns_of(data: DataArguments) -> Columns:
     return Columns(*names, label=data.label_column)
 
 
-def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments):
+def load_data(data: DataArguments, loss_type: str, args: TrainingArguments, run: RunArguments):
     source = {"config": data.dataset_config_name, "split": data.dataset_split, "revision": data.dataset_revision}
     options = {"streaming": data.streaming, "cache_dir": run.cache_dir, "token": run.hub_token}
     rows = load_rows(data.dataset_name or data.train_data_dir, **source, **options)
@@ -82,7 +83,8 @@ def load_data(data: DataArguments, loss_type: str, seed: int, run: RunArguments)
     pixels = {"resolution": data.resolution, "center_crop": data.center_crop, "random_flip": data.random_flip}
     prompts = {"num_mismatched": data.num_mismatched, "principles": tuple(data.principles)}
     prompts |= {"proportion_empty_prompts": data.proportion_empty_prompts, "on_bad_row": data.on_bad_row}
-    reader = RowReader(columns, loss_type, unpaired, seed, **pixels, **prompts)
+    draws = args.reference_draws if args.precompute_reference else None
+    reader = RowReader(columns, loss_type, unpaired, args.seed, draws=draws, **pixels, **prompts)
     return as_torch_dataset(rows, reader, data.max_train_samples)
 
 
@@ -112,28 +114,11 @@ def load_base(model: ModelArguments, half: torch.dtype, run: RunArguments):
 def make_optimizer(groups: list[dict], args: TrainingArguments, processes: int):
     scale = args.gradient_accumulation_steps * args.train_batch_size * processes if args.scale_lr else 1
     groups = [group | {"lr": group.get("lr", args.learning_rate) * scale} for group in groups]
-    AdamW = require("bitsandbytes.optim", extra="bnb").AdamW8bit if args.use_8bit_adam else torch.optim.AdamW
-    betas, decay = (args.adam_beta1, args.adam_beta2), args.adam_weight_decay
-    return AdamW(groups, betas=betas, weight_decay=decay, eps=args.adam_epsilon)
-
-
-def save_model(pipe, denoiser, family, text, is_lora: bool, run: RunArguments, log: TrainingLog, **card):
-    """Writes the LoRA or the pipeline with its card; call it on every process."""
-    output, live = Path(run.output_dir), getattr(pipe, family.denoiser)
-    if is_lora:
-        encoders = text.modules() if text else {}
-        save_lora(type(pipe), denoiser, family.denoiser, output, encoders)
-    else:
-        setattr(pipe, family.denoiser, whole_module(denoiser))
-    if PartialState().is_main_process:
-        if not is_lora:
-            save_pipeline(pipe, output)
-        if log.rows:
-            draw_training(log.rows, output / "assets" / "curves.png")
-        repo, dtype = run.hub_model_id or output.resolve().name, HALF[family.denoiser]
-        card |= {"metrics": log.rows, "dtype": dtype, "branch": run.hub_revision}
-        write_model_card(output, repo, pipeline_class=type(pipe).__name__, **card)
-    setattr(pipe, family.denoiser, live)
+    options = {"betas": (args.adam_beta1, args.adam_beta2), "weight_decay": args.adam_weight_decay}
+    options |= {"eps": args.adam_epsilon}
+    if args.use_8bit_adam:
+        return require("bitsandbytes.optim", extra="bnb").AdamW8bit(groups, **options)
+    return torch.optim.AdamW(groups, **options, fused=True)
 
 
 def push(run: RunArguments, attempts: int = ATTEMPTS) -> None:
@@ -143,9 +128,9 @@ def push(run: RunArguments, attempts: int = ATTEMPTS) -> None:
     logger.info(f"Pushed to {url}")
 
 
-def push_so_far(run: RunArguments, *parts, **card) -> None:
+def push_so_far(run: RunArguments, name: str, *parts, **card) -> None:
     """Writes the model of this moment and pushes it; training goes on if that fails. Call it on every process."""
-    save_model(*parts, **card)
+    save_model(Path(run.output_dir), name, *parts, **card)
     try:
         if PartialState().is_main_process:
             push(run, attempts=1)
@@ -154,7 +139,7 @@ def push_so_far(run: RunArguments, *parts, **card) -> None:
 
 
 def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: TrainingArguments, evals, run):
-    check_arguments(model, data, tpo.loss_type, args, evals, run)
+    check_arguments(model, data, tpo, args, evals, run)
     output = Path(run.output_dir)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
@@ -173,7 +158,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     is_sharded = accelerator.distributed_type == DistributedType.FSDP  # every pass is one of all processes together
     if is_sharded and evals.eval_steps:
         raise UserError("eval_steps does not go with FSDP; judge the checkpoints with evaluate.py afterwards")
-    dataset = load_data(data, tpo.loss_type, args.seed, run)
+    dataset = load_data(data, tpo.loss_type, args, run)
     watch = load_watch(evals, data, args.seed, run, accelerator.device)
     config = public_config(*map(asdict, (model, data, tpo, args)), {"num_processes": accelerator.num_processes})
 
@@ -182,7 +167,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     pipe = load_base(model, half, run)
     source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
     base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
-    card = {"base": base, "data": source, "training": config}
+    card = {"base": base, "data": source, "training": config, "branch": run.hub_revision}
     family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
     scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
     if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half precision will do
@@ -194,14 +179,12 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         dataset.reader.buckets = choose_buckets(data.aspect_ratio_buckets, data.resolution, multiple)
     else:
         check_sides([(data.resolution, data.resolution)], multiple)
-    lora = None
-    if model.use_lora:
-        lora = {"rank": model.rank, "alpha": model.lora_alpha, "dropout": model.lora_dropout}
-        lora |= {"use_dora": model.use_dora}
+    lora = model.lora()
+    if lora:
         layers = model.lora_layers.replace(" ", "").split(",") if model.lora_layers else family.lora_targets
         add_lora(denoiser, layers, **lora)
     else:
-        if needs_reference:
+        if needs_reference and not args.precompute_reference:
             place = {"device": model.reference_device or accelerator.device, "dtype": DTYPES[model.reference_dtype]}
             trainer.reference = copy.deepcopy(denoiser).to(**place)
         denoiser.requires_grad_(True)
@@ -213,6 +196,10 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         encoder.keep_images(dataset, encodings, args.train_batch_size)
     if run.cache_prompt_embeddings:
         encoder.keep_prompts(dataset.prompts(), encodings, args.train_batch_size)
+    noising, known = args.noising(tpo.loss_type), None
+    if args.precompute_reference:
+        facts = (noising, args.seed, args.mixed_precision, data.center_crop, data.random_flip)
+        known = KnownReference(encoder.reference_folder(encodings, scheduler, *facts), dataset)
     register_hooks(accelerator, model.use_lora, text.modules() if text else {})
     denoiser.train()
     if run.gradient_checkpointing:
@@ -232,6 +219,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     else:
         loader = DataLoader(dataset, args.train_batch_size, drop_last=True, **options)
     optimizer = make_optimizer(groups, args, accelerator.num_processes)
+    all_batches = loader.batch_sampler
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))
     trainable = [parameter for module in trained for parameter in module.parameters() if parameter.requires_grad]
@@ -249,12 +237,29 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     # Where to begin.
     checkpoint = find_checkpoint(output, run.resume_from_checkpoint) if run.resume_from_checkpoint else None
     state = {"step": 0, "epoch": 0, "batches": 0, "collapse": 0, "faults": (0, 0)}
-    state = state if checkpoint is None else read_state(checkpoint)
     if checkpoint:
+        state = read_state(checkpoint)
         check_config(checkpoint, config)
-        if not args.lr_scheduler.startswith("constant") and state["step"] < run.max_train_steps != state["length"]:
-            were = f"was {state['length']} and is {run.max_train_steps}"
-            raise UserError(f"lr_scheduler {args.lr_scheduler} ends with max_train_steps, which {were}; use the same")
+        check_length(state, args.lr_scheduler, run.max_train_steps)
+
+    def noise(batch):
+        latents = encoder.encode_images(batch)
+        return add_noise(scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
+
+    def reference_error(batch):
+        noised = noise(batch)
+        with accelerator.autocast():
+            cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
+            return trainer.reference_error(denoiser, noised, cond if ref_cond is None else ref_cond)
+
+    if known:
+        # The policy is still the reference.
+        trainer.reference = None if model.use_lora else accelerator.unwrap_model(denoiser)
+        length = (state["epoch"], run.max_train_steps, args.gradient_accumulation_steps, accelerator.num_processes)
+        sizes = {"batch_size": args.train_batch_size * (1 + data.num_mismatched), "may_compute": not is_sharded}
+        with averaged_weights(None, trainable, *trained):  # for their evaluation mode
+            known.fill(epochs_of(all_batches, *length), reference_error, **sizes)
+        trainer.reference = None
     if watch:
         # The weights are still the base's.
         with averaged_weights(None, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
@@ -282,10 +287,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     faults = FaultAlarm(run.nonfinite_patience, *state["faults"])
     hidden, started = not accelerator.is_main_process, time.monotonic()
     progress = tqdm(initial=step, total=run.max_train_steps, desc=tpo.loss_type, disable=hidden)
-    noising = {"timestep_range": (args.min_timestep, args.max_timestep), "noise_offset": args.noise_offset}
-    noising |= {"snr_gamma": args.snr_gamma if tpo.loss_type == "sft" else None}
-    noising |= {name: getattr(args, name) for name in ("weighting_scheme", "logit_mean", "logit_std", "mode_scale")}
-    parts = (pipe, denoiser, family, text, model.use_lora, run, history)
+    parts = (pipe, denoiser, family, text.modules() if text else {}, model.use_lora, history.rows)
+    name = run.hub_model_id or output.resolve().name
 
     def facts(weights_of: int) -> dict[str, object]:
         images = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
@@ -301,12 +304,10 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     with StopRequest() as request:
         for place, batch in places if step < run.max_train_steps else ():
             with accelerator.accumulate(denoiser):
-                latents = encoder.encode_images(batch)
-                noised = add_noise(scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
-                is_matched = batch.is_matched.to(accelerator.device)
+                noised, ref_error = noise(batch), known.errors(batch, accelerator.device) if known else None
                 with accelerator.autocast():  # for the reference too, so that it starts with the policy's errors
                     cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
-                    loss, metrics = trainer.tpo_loss(denoiser, noised, cond, is_matched, ref_cond)
+                    loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched, ref_cond, ref_error)
                 if text:
                     metrics |= text.metrics(cond, ref_cond, batch.prompts_per_image)
                 if data.on_bad_row == "skip":
@@ -316,7 +317,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 if accelerator.sync_gradients:
                     if text:
                         text.average_gradients()
-                    row, is_finite = finite_step(accelerator, optimizer, trainable, args.max_grad_norm, waiting)
+                    step_parts = (accelerator, optimizer, trainable, args.max_grad_norm, waiting, request)
+                    row, is_finite, must_stop = finite_step(*step_parts)
                 optimizer.zero_grad()
             if not accelerator.sync_gradients:
                 continue
@@ -344,9 +346,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             if collapse.update(row.get("reward/matched_relative", 0.0)):
                 logger.warning(collapse)
                 reason = str(collapse) if run.collapse_action == "stop" else reason
-            if request.number:
-                accelerator.set_trigger()
-            if accelerator.check_trigger():  # a signal may reach some processes only
+            if must_stop:  # a signal may reach some processes only
                 reason, code = "a signal came", 128 + (request.number or signal.SIGTERM)
             if step % run.checkpointing_steps == 0 or reason:
                 counts = {"collapse": collapse.steps_below, "faults": (faults.in_a_row, faults.total)}
@@ -357,7 +357,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
                 save_checkpoint(output, position, accelerator, limit=run.checkpoints_total_limit, keep=keep)
                 if run.hub_strategy == "every_save" and step < run.max_train_steps and not reason:
                     with averaged_weights(ema, trainable, *trained):
-                        push_so_far(run, *parts, **card, facts=facts(weights_of=step))
+                        push_so_far(run, name, *parts, **card, facts=facts(weights_of=step))
             if reason:
                 accelerator.end_training()
                 rest = f"checkpoint-{step} goes on with --resume_from_checkpoint latest"
@@ -382,7 +382,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         card["guidance_scale"] = run.validation_guidance_scale
     card["facts"] = facts(weights_of=final)
     with averaged_weights(ema, trainable, *trained):
-        save_model(*parts, **card)
+        save_model(output, name, *parts, **card)
     logger.info(f"Saved to {output}")
     accelerator.end_training()
     if run.push_to_hub and accelerator.is_main_process:

@@ -7,7 +7,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from .adapters import whole
-from .metrics import mean_over_processes
+from .interrupts import StopRequest
+from .metrics import mean_over_processes, read
 
 
 @dataclass
@@ -68,21 +69,29 @@ def offending_rows(passes: list[tuple[dict[str, Tensor], list[int]]]) -> list[in
 
 
 def finite_step(
-    accelerator, optimizer, trainable: list[Tensor], max_norm: float, waiting: list[tuple[dict, list[int]]]
-) -> tuple[dict, bool]:
+    accelerator,
+    optimizer,
+    trainable: list[Tensor],
+    max_norm: float,
+    waiting: list[tuple[dict, list[int]]],
+    request: StopRequest,
+) -> tuple[dict, bool, bool]:
     """Clips the gradients and steps, unless loss or gradient are not finite on some process.
 
     Args:
         waiting: metrics, with `loss`, and row ids of each forward pass since the last step.
 
     Returns:
-        The means of the metrics over passes and processes, with the norm before clipping, and whether it stepped.
+        The means of the metrics over passes and processes, with the norm before clipping; whether it stepped; and whether
+        some process is asked to stop.
     """
     (norm,) = whole([accelerator.clip_grad_norm_(trainable, max_norm)])
-    row = mean_over_processes([metrics | {"grad_norm": norm} for metrics, _ in waiting])
+    rows = read([metrics | {"grad_norm": norm} for metrics, _ in waiting])
+    row = mean_over_processes([metrics | {"signals": float(request.number is not None)} for metrics in rows])
+    must_stop = row.pop("signals") > 0
     is_finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
     if is_finite:
         optimizer.step()
     elif accelerator.scaler:
         accelerator.scaler.update()  # to a smaller scale
-    return row, is_finite
+    return row, is_finite, must_stop

@@ -9,6 +9,7 @@ from accelerate.utils import LoggerType
 from .errors import UserError, require
 from .evaluation.watch import EvaluationConfig
 from .negatives.principles import PRINCIPLES
+from .trainer import TPOConfig
 
 
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
@@ -44,6 +45,13 @@ class ModelArguments:
     bnb_quantization_config_path: str | None = flag(None, "JSON file of a BitsAndBytesConfig, instead of these two.")
     reference_dtype: Literal["no", "fp16", "bf16"] = flag("no", "Of the frozen copy in full training; no is float32.")
     reference_device: str | None = flag(None, "Of the frozen copy in full training, such as cpu.")
+
+    def lora(self) -> dict | None:
+        """What [`~diffusers_tpo.adapters.add_lora`] is given but for the layers; `None` in full training."""
+        if not self.use_lora:
+            return None
+        sizes = {"rank": self.rank, "alpha": self.lora_alpha, "dropout": self.lora_dropout}
+        return sizes | {"use_dora": self.use_dora}
 
 
 @dataclass
@@ -102,8 +110,17 @@ class TrainingArguments:
     logit_mean: float = flag(0.0, "Of logit_normal.")
     logit_std: float = flag(1.0, "Of logit_normal.")
     mode_scale: float = flag(1.29, "Of mode.")
+    precompute_reference: bool = flag(False, "Compute the reference's errors once and keep them beside the encodings.")
+    reference_draws: int = flag(8, "Draws of noise and timestep of each image with precompute_reference.")
     min_timestep: float = flag(0.0, "Lowest timestep, as a share of all.")
     max_timestep: float = flag(1.0, "Highest timestep, as a share of all.")
+
+    def noising(self, loss_type: str) -> dict:
+        """What [`~diffusers_tpo.add_noise`] is given."""
+        same = ("noise_offset", "weighting_scheme", "logit_mean", "logit_std", "mode_scale")
+        options = {"timestep_range": (self.min_timestep, self.max_timestep)}
+        options["snr_gamma"] = self.snr_gamma if loss_type == "sft" else None
+        return options | {name: getattr(self, name) for name in same}
 
 
 @dataclass
@@ -146,7 +163,7 @@ class RunArguments:
 def check_arguments(
     model: ModelArguments,
     data: DataArguments,
-    loss_type: str,
+    tpo: TPOConfig,
     args: TrainingArguments,
     evals: EvaluationConfig,
     run: RunArguments,
@@ -167,7 +184,8 @@ def check_arguments(
         bounds = f"min_timestep {args.min_timestep} must be below max_timestep {args.max_timestep}"
         raise UserError(f"{bounds}, both in 0 to 1")
     positive = [(data, "resolution"), (data, "num_mismatched"), (args, "train_batch_size")]
-    positive += [(args, "gradient_accumulation_steps"), (run, "checkpointing_steps"), (run, "validation_steps")]
+    positive += [(args, "reference_draws"), (args, "gradient_accumulation_steps")]
+    positive += [(run, "checkpointing_steps"), (run, "validation_steps")]
     for group, name in positive:
         if getattr(group, name) < 1:
             raise UserError(f"{name} must be at least 1, got {getattr(group, name)}")
@@ -180,6 +198,8 @@ def check_arguments(
         raise UserError(
             "cache_prompt_embeddings goes neither with streaming nor with train_text_encoder; leave it out"
         )
+    if args.precompute_reference:
+        check_precompute(model, data, tpo)
     hub = {"hub_strategy": run.hub_strategy != "end", "hub_private_repo": run.hub_private_repo}
     hub |= {"hub_revision": run.hub_revision is not None}
     if not run.push_to_hub and any(hub.values()):
@@ -199,7 +219,7 @@ def check_arguments(
     for name in ("learning_rate", "text_encoder_lr"):
         if (rate := getattr(args, name)) is not None and not 0 <= rate < float("inf"):
             raise UserError(f"{name} must not be negative, got {rate}")
-    if args.weighting_scheme in ("sigma_sqrt", "cosmap") and loss_type != "sft":
+    if args.weighting_scheme in ("sigma_sqrt", "cosmap") and tpo.loss_type != "sft":
         raise UserError(
             f"weighting_scheme {args.weighting_scheme} weighs the error of loss_type sft; use logit_normal or mode"
         )
@@ -211,3 +231,18 @@ def check_arguments(
         require("bitsandbytes", extra="bnb")
         if not torch.cuda.is_available():
             raise UserError("use_8bit_adam needs a CUDA GPU, and none is visible; leave it out")
+
+
+def check_precompute(model: ModelArguments, data: DataArguments, tpo: TPOConfig) -> None:
+    """Raises [`UserError`] for what precompute_reference does not go with."""
+    if tpo.loss_type == "sft":
+        raise UserError("precompute_reference needs a reference, and loss_type sft has none; leave it out")
+    if data.streaming:
+        raise UserError("precompute_reference goes through the whole data set first and cannot with streaming")
+    if tpo.loss_type == "tkto" and tpo.tkto_baseline == "shuffled":
+        asked = "asks the reference about other prompts at every step"
+        raise UserError(f"tkto_baseline shuffled {asked}, so precompute_reference cannot know; use batch_mean")
+    if model.reference_dtype != "no" or model.reference_device is not None:
+        raise UserError(
+            "reference_dtype and reference_device are of a copy that precompute_reference does without; leave them out"
+        )

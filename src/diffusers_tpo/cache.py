@@ -153,7 +153,7 @@ def fingerprint(parts: dict[str, object], *facts) -> str:
     """Changes with the weights, the configuration or the vocabulary of what encodes, wherever it was loaded from.
 
     Args:
-        parts: modules and tokenizers of a pipeline by name; `None` is left out.
+        parts: modules, without any adapters that they carry, and tokenizers of a pipeline by name; `None` is left out.
         facts: whatever else the encodings depend on.
     """
     digest = hashlib.sha256(repr(facts).encode())
@@ -161,7 +161,7 @@ def fingerprint(parts: dict[str, object], *facts) -> str:
         digest.update(f"{name} {type(part).__name__}".encode())
         if isinstance(part, torch.nn.Module):
             digest.update(repr(settings(part)).encode())
-            for key, value in sorted(part.state_dict().items()):
+            for key, value in sorted(bare_state(part).items()):
                 digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         elif part is not None:
@@ -170,8 +170,14 @@ def fingerprint(parts: dict[str, object], *facts) -> str:
     return digest.hexdigest()[:16]
 
 
-def settings(module: torch.nn.Module) -> list:
-    """A module's configuration but for where and with which version it was saved."""
+def bare_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights under the names that they have without PEFT's adapters."""
+    state = {name: value for name, value in module.state_dict().items() if "lora_" not in name}
+    return {name.replace(".base_layer.", "."): value for name, value in state.items()}
+
+
+def settings(module) -> list:
+    """The configuration of a module or scheduler but for where and with which version it was saved."""
     config = module.config if isinstance(module.config, dict) else module.config.to_dict()
     left_out = ("transformers_version", "dtype", "torch_dtype")
     return sorted((name, repr(value)) for name, value in config.items() if name[0] != "_" and name not in left_out)

@@ -103,6 +103,13 @@ def check_config(checkpoint: Path, config: dict) -> None:
         )
 
 
+def check_length(state: dict, schedule: str, steps: int) -> None:
+    """Raises [`UserError`] if a run that goes on from `state` would end its learning rate schedule at another step."""
+    if not schedule.startswith("constant") and state["step"] < steps != state["length"]:
+        were = f"was {state['length']} and is {steps}"
+        raise UserError(f"lr_scheduler {schedule} ends with max_train_steps, which {were}; use the same")
+
+
 def publish(partial: Path, state: dict, limit: int | None = None, keep: str | None = None) -> Path:
     """Turns a fully written folder into a checkpoint under its final name; call it on one process.
 

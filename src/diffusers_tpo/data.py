@@ -111,6 +111,10 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         mirrors = (False, True) if self.reader.random_flip else (False,)
         return [(f"{key}-{mirror:d}", row, mirror) for row, key in keys.items() for mirror in mirrors]
 
+    def image_keys(self) -> dict[int, str]:
+        """For every usable row what changes with the content of its image and the size of its crop."""
+        return {row_id: key for key, row_id, mirror in self.crops() if not mirror}
+
     def crop(self, row_id: int, mirror: bool) -> Crop | None:
         """A crop without its prompts; `None` if its image cannot be read and its row is skipped."""
         with self.reader.skipping(row_id, {}):
@@ -147,13 +151,18 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
             row_id = int(self.order[(index + step) % len(self)])
             if self.shapes is None or self.shapes[row_id] == self.shapes[own]:
                 with self.reader.skipping(row_id, skipped):
-                    return replace(self._read(row_id), skipped=skipped)
+                    return replace(self.row(row_id), skipped=skipped)
         raise none_usable(skipped)
 
-    def _read(self, row_id: int) -> Row:
+    def prompts_of(self, row_id: int) -> list[str]:
+        """The prompts of a row in this epoch."""
+        return self.reader.prompts(self.text(row_id), Draw(self.reader.seed, row_id, self.epoch))[0]
+
+    def row(self, row_id: int) -> Row:
+        """A row as this epoch uses it."""
         if self.encoded is None:
             return self.reader.read(self.rows[row_id], row_id, self.epoch)
-        mirror = self.reader.is_mirrored(Draw(self.reader.seed, row_id, self.epoch))
+        mirror = self.reader.is_mirrored(self.reader.draw(row_id, self.epoch))
         entry = self.encoded[f"{self.keys[row_id][:-1]}{mirror:d}"]
         encoded = EncodedCrop(entry["mean"], entry["std"], tuple(entry["sizes"].tolist()))
         return self.reader.read(self.texts[row_id], row_id, self.epoch, encoded)

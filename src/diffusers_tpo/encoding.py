@@ -13,10 +13,10 @@ from diffusers import DiffusionPipeline
 from diffusers.training_utils import offload_models
 from torch import Tensor, nn
 
-from .cache import Cache, Entry, fingerprint
+from .cache import Cache, Entry, fingerprint, settings
 from .data import Batch, TextPreferenceDataset
 from .families import Conditioning, Family
-from .noising import sample_latents
+from .noising import Scheduler, sample_latents
 from .text_encoders import TrainedTextEncoders
 
 
@@ -99,10 +99,18 @@ class Encoder:
             self.prompts.fill([prompt_key(text) for text in prompts], encode, batch_size, "prompts")
         self._rest(self.text_encoders)
 
-    def _fingerprint(self, *kinds: str) -> str:
+    def _fingerprint(self, *kinds: str, facts: tuple = ()) -> str:
         parts = {name: part for name, part in self.pipe.components.items() if name.startswith(kinds)}
-        told = {name: value for name, value in vars(self.family).items() if name != "guidance_scale"}
-        return fingerprint(parts, type(self.family).__name__, {} if kinds == ("vae",) else told)
+        told = {name: value for name, value in vars(self.family).items() if facts or name != "guidance_scale"}
+        return fingerprint(parts, type(self.family).__name__, {} if kinds == ("vae",) else told, *facts)
+
+    def reference_folder(self, folder: Path, scheduler: Scheduler, *facts) -> Path:
+        """Where the reference's errors belong, by all weights that they depend on, without adapters, and these facts."""
+        facts = (settings(scheduler), *facts)
+        return (
+            folder
+            / f"reference-{self._fingerprint('vae', 'text_encoder', 'tokenizer', self.family.denoiser, facts=facts)}"
+        )
 
     def _rest(self, parts: list[nn.Module]) -> None:
         for part in parts:
@@ -133,7 +141,9 @@ class Encoder:
             The conditioning of the policy, and that of the reference where it is another: if text encoders are trained, and
             `needs_reference`.
         """
-        sizes = self.family.encode_sizes(batch.sizes.to(self.device, non_blocking=True).repeat(batch.prompts_per_image, 1))
+        sizes = self.family.encode_sizes(
+            batch.sizes.to(self.device, non_blocking=True).repeat(batch.prompts_per_image, 1)
+        )
         if self.prompts is not None:
             entries = [self.prompts[prompt_key(prompt)] for prompt in batch.prompts]
             stacked = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}

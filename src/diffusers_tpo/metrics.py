@@ -58,15 +58,17 @@ def reward_metrics(
     return metrics
 
 
-def mean_over_processes(rows: list[dict[str, Tensor]]) -> dict[str, float]:
-    """Means of the metrics of several forward passes on all processes; a metric may be missing in some.
-
-    The host waits for the device once.
-    """
+def read(rows: list[dict[str, Tensor]]) -> list[dict[str, float]]:
+    """The same metrics as numbers; the host waits for the device once."""
     values = [value.detach() for row in rows for value in row.values()]
     device = next((value.device for value in values if value.device.type != "cpu"), torch.device("cpu"))
     numbers = iter(torch.stack([value.to(device, torch.float32, non_blocking=True) for value in values]).tolist())
-    gathered = gather_object([{name: next(numbers) for name in row} for row in rows])
+    return [{name: next(numbers) for name in row} for row in rows]
+
+
+def mean_over_processes(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means of the metrics of several forward passes on all processes; a metric may be missing in some."""
+    gathered = gather_object(rows)
     names = dict.fromkeys(name for row in gathered for name in row)
     means = {name: [row[name] for row in gathered if name in row] for name in names}
     return {name: sum(values) / len(values) for name, values in means.items()}

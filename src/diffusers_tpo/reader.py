@@ -41,7 +41,7 @@ class RowReader:
     """Turns a raw data set row into a [`Row`]: the same for a map-style and a streamed data set.
 
     `buckets` are heights and widths, of which each image gets the nearest; `None` means a square of `resolution`.
-    `on_bad_row` is "error" or "skip".
+    `on_bad_row` is "error" or "skip". With `draws`, crop, noise and timestep of a row come back after so many uses.
     """
 
     columns: Columns
@@ -56,6 +56,7 @@ class RowReader:
     proportion_empty_prompts: float = 0.0
     buckets: list[tuple[int, int]] | None = None
     on_bad_row: str = "error"
+    draws: int | None = None
 
     def size_of_crop(self, height: int, width: int) -> tuple[int, int]:
         return choose_bucket((height, width), self.buckets) if self.buckets else (self.resolution, self.resolution)
@@ -93,6 +94,21 @@ class RowReader:
             wanted = ", ".join(self.principles)
             raise BadRow(f"row {row_id}: no mismatched prompt follows {wanted}; widen --principles")
 
+    def draw(self, row_id: int, number: int) -> Draw:
+        """Of crop, noise and timestep of one use."""
+        return Draw(self.seed, row_id, number if self.draws is None else number % self.draws)
+
+    def prompts(self, row: dict, draw: Draw) -> tuple[list[str], list[bool]]:
+        """The prompts of one use, and which of them match."""
+        prompt = row[self.columns.prompt]
+        if self.unpaired:
+            return [prompt], [bool(row[self.columns.label])]
+        if self.loss_type == "sft":
+            is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
+            return ["" if is_empty else prompt], [True]
+        mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
+        return [prompt, *mismatched], [True] + [False] * len(mismatched)
+
     def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Row:
         """One use of a row; `encoded` takes the place of its image.
 
@@ -100,13 +116,6 @@ class RowReader:
             BadRow: naming the row and what is wrong with it.
         """
         self.check(row, row_id)
-        draw = Draw(self.seed, row_id, number)
+        draw = self.draw(row_id, number)
         crop = self.crop(row, draw, self.is_mirrored(draw)) if encoded is None else encoded
-        prompt = row[self.columns.prompt]
-        if self.unpaired:
-            return Row(draw, crop, [prompt], [bool(row[self.columns.label])])
-        if self.loss_type == "sft":
-            is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
-            return Row(draw, crop, ["" if is_empty else prompt], [True])
-        mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
-        return Row(draw, crop, [prompt, *mismatched], [True] + [False] * len(mismatched))
+        return Row(draw, crop, *self.prompts(row, Draw(self.seed, row_id, number)))
