@@ -224,13 +224,14 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
     options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
     options["worker_init_fn"] = ignore_ctrl_c
-    if data.use_aspect_ratio_buckets:
-        with accelerator.main_process_first():  # which reads the sizes of all images
-            batches = dataset.bucket_batches(args.train_batch_size)
-        logger.info(f"{batches.left_out} rows lie in buckets with fewer rows than a batch and are left out")
-        loader = DataLoader(dataset, batch_sampler=batches, **options)
-    else:
+    if data.streaming:
         loader = DataLoader(dataset, args.train_batch_size, drop_last=True, **options)
+    else:
+        with accelerator.main_process_first():  # which reads the sizes of all images
+            batches = dataset.batches(args.train_batch_size)
+        if batches.left_out:
+            logger.info(f"{batches.left_out} rows lie in buckets with fewer rows than a batch and are left out")
+        loader = DataLoader(dataset, batch_sampler=batches, **options)
     optimizer = make_optimizer(groups, args, accelerator.num_processes)
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))
