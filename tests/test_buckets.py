@@ -164,7 +164,7 @@ def test_sizes_are_kept_on_disk(tmp_path):
 def test_an_unreadable_image_is_a_user_error_that_names_the_row():
     cells = [cell(20, 20), {"bytes": b"no image", "path": None}]
     with pytest.raises(UserError, match="^row 1: its image cannot be read"):
-        dataset_of(tiny.make_dataset(2, image=cells)).bucket_batches(1)
+        dataset_of(tiny.make_dataset(2, image=cells)).batches(1)
 
 
 # Batches
@@ -177,7 +177,7 @@ def epoch_of(dataset, loader, epoch: int) -> list[tuple[tuple[int, int], list[in
 
 
 def loader_of(dataset, batch_size: int = 2, workers: int = 0) -> DataLoader:
-    batches = dataset.bucket_batches(batch_size)
+    batches = dataset.batches(batch_size)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
 
 
@@ -254,17 +254,17 @@ def test_two_processes_share_the_batches():
 
 def test_rows_that_no_batch_can_hold_are_counted():
     dataset = dataset_of(rows_of(MIXED))
-    batches = dataset.bucket_batches(4)  # of 4, 4 and 2 rows
+    batches = dataset.batches(4)  # of 4, 4 and 2 rows
     assert batches.left_out == 2 and len(batches) == len(list(batches)) == 2
-    assert dataset.bucket_batches(1).left_out == 0 and len(dataset.bucket_batches(1)) == 10
+    assert dataset.batches(1).left_out == 0 and len(dataset.batches(1)) == 10
     with pytest.raises(UserError, match="^train_batch_size 5 exceeds the 4 rows of the fullest bucket; lower it or"):
-        dataset.bucket_batches(5)
+        dataset.batches(5)
 
 
 def test_without_buckets_all_rows_are_one():
     dataset = dataset_of(rows_of(MIXED), buckets=None, resolution=16)
     dataset.begin_epoch(3)
-    assert list(dataset.bucket_batches(4)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert list(dataset.batches(4)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_accelerate_is_told_that_every_batch_is_full():

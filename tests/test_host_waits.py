@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffusers_tpo import Noised, add_noise, training_scheduler
 from diffusers_tpo.adapters import add_lora
 from diffusers_tpo.data import Batch
-from diffusers_tpo.encoding import Encoder, prompt_key
+from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.metrics import Layout, read
 from diffusers_tpo.noising import Draw
 
@@ -44,7 +44,7 @@ def make_step(loss_type: str, use_lora: bool, **objective):
     prompts = ["a red circle", "a blue square", "a blue circle", "a red square"]
     entry = {"encoder_hidden_states": torch.zeros(tiny.TOKENS, tiny.WIDTH)}
     encoder = Encoder(pipe, trainer.family, torch.device("cpu"))
-    encoder.device, encoder.prompts = torch.device("meta"), {prompt_key(prompt): entry for prompt in prompts}
+    encoder.device, encoder.prompts = torch.device("meta"), dict.fromkeys(prompts, entry)
     latents = tuple(torch.zeros(2, *tiny.LATENT) for _ in range(2))
     is_matched = torch.tensor([True, True, False, False])
     batch = Batch(None, latents, torch.zeros(2, 6), [Draw(0, 0), Draw(0, 1)], prompts, is_matched)

@@ -211,15 +211,15 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
     options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
     options["worker_init_fn"] = ignore_ctrl_c
-    if data.use_aspect_ratio_buckets:
-        with accelerator.main_process_first():  # which reads the sizes of all images
-            batches = dataset.bucket_batches(args.train_batch_size)
-        logger.info(f"{batches.left_out} rows lie in buckets with fewer rows than a batch and are left out")
-        loader = DataLoader(dataset, batch_sampler=batches, **options)
-    else:
+    if data.streaming:
         loader = DataLoader(dataset, args.train_batch_size, drop_last=True, **options)
+    else:
+        with accelerator.main_process_first():  # which reads the sizes of all images
+            batches = dataset.batches(args.train_batch_size)
+        if batches.left_out:
+            logger.info(f"{batches.left_out} rows lie in buckets with fewer rows than a batch and are left out")
+        loader = DataLoader(dataset, batch_sampler=batches, **options)
     optimizer = make_optimizer(groups, args, accelerator.num_processes)
-    all_batches = loader.batch_sampler
     denoiser, optimizer, loader = accelerator.prepare(denoiser, optimizer, loader)
     trained = (denoiser, *(text.modules().values() if text else ()))
     trainable = [parameter for module in trained for parameter in module.parameters() if parameter.requires_grad]
@@ -258,7 +258,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
         length = (state["epoch"], run.max_train_steps, args.gradient_accumulation_steps, accelerator.num_processes)
         sizes = {"batch_size": args.train_batch_size * (1 + data.num_mismatched), "may_compute": not is_sharded}
         with averaged_weights(None, trainable, *trained):  # for their evaluation mode
-            known.fill(epochs_of(all_batches, *length), reference_error, **sizes)
+            known.fill(epochs_of(batches, *length), reference_error, **sizes)
         trainer.reference = None
     if watch:
         # The weights are still the base's.

@@ -3,12 +3,12 @@
 import math
 import os
 import warnings
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import datasets
+import numpy as np
 import torch
 from diffusers.training_utils import find_nearest_bucket, generate_aspect_ratio_buckets, parse_buckets_string
 from torch import Tensor
@@ -91,9 +91,10 @@ def image_sizes(rows: datasets.Dataset, image_column: str) -> list[Size | None]:
 
 
 class Ordered(Protocol):
-    """A data set whose position `i` holds row `order[i]` in this epoch."""
+    """A data set whose position `i` holds row `order[i]` in this epoch, of which `skip` positions have been used."""
 
     order: Tensor
+    skip: int
 
 
 def choose_buckets(given: str | None, resolution: int, multiple: int) -> list[tuple[int, int]]:
@@ -125,20 +126,27 @@ class BucketBatches(torch.utils.data.Sampler[list[int]]):
         Raises:
             UserError: naming `train_batch_size`, if no bucket holds a batch.
         """
-        self.dataset, self.buckets, self.batch_size = dataset, buckets, batch_size
-        self.counts = Counter(filter(None, buckets))
-        self.left_out = sum(count for count in self.counts.values() if count < batch_size)
-        if len(self) == 0:
-            got = f"train_batch_size {batch_size} exceeds the {max(self.counts.values())} rows of the fullest bucket"
-            raise UserError(f"{got}; lower it or give fewer aspect_ratio_buckets")
+        self.dataset, self.batch_size = dataset, batch_size
+        numbers = {bucket: number for number, bucket in enumerate(dict.fromkeys(buckets))}
+        self.numbers = np.fromiter((numbers[bucket] for bucket in buckets), np.int16, len(buckets))
+        counts = np.bincount(self.numbers[dataset.order.numpy()])
+        self.left_out = int(counts[counts < batch_size].sum())
+        self.length = int((counts // batch_size).sum())
+        if self.length == 0:
+            fullest, fewer = (
+                (" of the fullest bucket", " or give fewer aspect_ratio_buckets") if len(counts) > 1 else ("", "")
+            )
+            got = f"train_batch_size {batch_size} exceeds the {counts.max()} rows{fullest}"
+            raise UserError(f"{got}; lower it{fewer}")
 
     def __len__(self) -> int:
-        return sum(count // self.batch_size for count in self.counts.values())
+        return self.length
 
     def __iter__(self) -> Iterator[list[int]]:
-        waiting = defaultdict(list)
-        for position, row in enumerate(self.dataset.order.tolist()):
-            batch = waiting[self.buckets[row]]
-            batch.append(position)
-            if len(batch) == self.batch_size:
-                yield waiting.pop(self.buckets[row])
+        numbers = self.numbers[self.dataset.order.numpy()]
+        positions = np.argsort(numbers, kind="stable")
+        buckets = np.split(positions, np.cumsum(np.bincount(numbers))[:-1])
+        full = [bucket[: len(bucket) // self.batch_size * self.batch_size] for bucket in buckets]
+        batches = np.concatenate(full).reshape(-1, self.batch_size)
+        batches = batches[np.argsort(batches[:, -1])]
+        return map(np.ndarray.tolist, batches[self.dataset.skip // self.batch_size :])

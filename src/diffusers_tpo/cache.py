@@ -7,10 +7,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -25,85 +28,135 @@ from .files import make_folder, publish_file
 
 logger = logging.getLogger(__name__)
 Entry = dict[str, Tensor]
-SHARD_BYTES = 64 * 2**20  # what a killed process loses at most
+FORMAT = 2  # of the shards
+KEYS = "/keys"  # the tensor in a shard that holds the hashes of its keys, (n,) int64
+SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 300  # what a killed process loses at most
+WAITING_BYTES = 1024  # that an entry takes in memory besides its values until it is written
 LARGE = 10 * 2**30  # bytes of which the user is warned
 
 
-@lru_cache(maxsize=64)
-def open_shard(path: Path):
-    return safe_open(path, framework="pt")
+@lru_cache(maxsize=2**14)  # of the 2**16 mappings that Linux allows; none keeps a file descriptor
+def open_shard(path: Path) -> Entry:
+    """The stacked entries of a shard, mapped into memory: only what is looked at is read."""
+    shard = safe_open(path, framework="pt")
+    return {name: shard.get_tensor(name) for name in shard.keys() if name != KEYS}
+
+
+def hash_of(key: str) -> int:
+    """64 bits: among a million keys, two have the same with a probability of 3e-8."""
+    digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def hashes_of(keys: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(hash_of, keys), np.int64, len(keys))
 
 
 class Cache:
     """Entries by key, in safetensors shards that are written whole or not at all and never change.
 
-    A shard holds tensors called `<key>/<name>`. A damaged shard is left out, so its entries count as missing.
+    A shard holds entries of the same names, shapes and types, stacked, and the hashes of their keys; in memory an entry
+    takes 16 bytes. A damaged shard is left out, so its entries count as missing.
+
+    Attributes:
+        hashes: of all keys, sorted, int64.
+        places: shard and row of each, `(n, 2)` int32.
     """
 
     def __init__(self, folder: Path):
         """
         Args:
-            folder: is made; its name should change with everything an entry depends on but its key.
+            folder: is made; its name should change with everything an entry depends on but its key, and with `FORMAT`.
 
         Raises:
             UserError: naming `encodings_dir`, if the folder cannot be written to.
         """
-        self.folder, self.shards, self.places = Path(folder), set(), {}
+        self.folder, self.shards = Path(folder), []
+        self.hashes, self.places = np.empty(0, np.int64), np.empty((0, 2), np.int32)
         make_folder(self.folder, "encodings_dir")
         self.refresh()
 
     def refresh(self) -> None:
         """Takes in the shards that others have written."""
-        for path in sorted(set(self.folder.glob("*.safetensors")) - self.shards):
+        hashes, places = [self.hashes], [self.places]
+        for path in sorted(set(self.folder.glob("*.safetensors")) - set(self.shards)):
             try:
-                names = list(safe_open(path, framework="pt").keys())
+                keys = safe_open(path, framework="pt").get_tensor(KEYS).numpy()
             except (SafetensorError, OSError) as error:
                 logger.warning(f"{path.name} in {self.folder} is damaged ({error}); its entries are made again")
                 continue
-            self.shards.add(path)
-            for name in names:
-                key, _, part = name.rpartition("/")
-                self.places.setdefault(key, (path, []))[1].append(part)
+            hashes.append(keys)
+            places.append(np.stack([np.full(len(keys), len(self.shards)), np.arange(len(keys))], 1).astype(np.int32))
+            self.shards.append(path)
+        if len(hashes) > 1:
+            self.hashes, first = np.unique(np.concatenate(hashes), return_index=True)
+            self.places = np.concatenate(places)[first]
+
+    def _place(self, key: str) -> tuple[int, int] | None:
+        """Shard and row of an entry, `None` for one that is missing."""
+        wanted = np.int64(hash_of(key))
+        index = self.hashes.searchsorted(wanted)
+        is_here = index < len(self.hashes) and self.hashes[index] == wanted
+        return tuple(self.places[index].tolist()) if is_here else None
 
     def __contains__(self, key: str) -> bool:
-        return key in self.places
+        return self._place(key) is not None
 
     def __getitem__(self, key: str) -> Entry:
-        path, names = self.places[key]
-        shard = open_shard(path)
-        return {name: shard.get_tensor(f"{key}/{name}") for name in dict.fromkeys(names)}
+        """A copy of an entry. Raises `KeyError`."""
+        if (place := self._place(key)) is None:
+            raise KeyError(key)
+        shard, row = place
+        return {name: stacked[row].clone() for name, stacked in open_shard(self.shards[shard]).items()}
+
+    def lacking(self, keys: Sequence[str]) -> np.ndarray:
+        """Indices of the `keys` that are missing, of all at once."""
+        return self._lacking(hashes_of(keys))
+
+    def _lacking(self, hashes: np.ndarray) -> np.ndarray:
+        return np.flatnonzero(~np.isin(hashes, self.hashes))
 
     def add(self, entries: dict[str, Entry]) -> None:
-        """Writes one shard."""
-        name = hashlib.sha256("".join(sorted(entries)).encode()).hexdigest()[:24] + ".safetensors"
-        partial = self.folder / f".partial-{os.getpid()}-{name.removesuffix('.safetensors')}"
-        tensors = {f"{key}/{part}": x.contiguous() for key, entry in entries.items() for part, x in entry.items()}
-        save_file(tensors, partial)
-        publish_file(partial, self.folder / name)
+        """Writes one shard for all entries of the same names, shapes and types; an empty one is not kept."""
+        alike = defaultdict(dict)
+        for key, entry in entries.items():
+            alike[tuple((name, x.dtype, x.shape) for name, x in sorted(entry.items()))][key] = entry
+        for form, part in alike.items():
+            if form:
+                hashes = hashes_of(part)
+                stacked = {name: torch.stack([entry[name] for entry in part.values()]) for name, *_ in form}
+                name = hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()[:24]
+                partial = self.folder / f".partial-{os.getpid()}-{name}"
+                save_file(stacked | {KEYS: torch.from_numpy(hashes)}, partial)
+                publish_file(partial, self.folder / f"{name}.safetensors")
 
-    def fill(self, keys: list[str], encode: Callable[[list[int]], list[Entry]], batch_size: int, what: str) -> None:
+    def fill(
+        self, keys: Sequence[str], encode: Callable[[Any], list[Entry]], batch_size: int, what: str, batches=iter
+    ):
         """Makes the entries that are missing; call it on every process: each makes its share and all find the whole.
 
         Args:
             keys: may repeat.
-            encode: the entries of some indices of `keys`; an empty one is not kept, so its key stays missing.
-            batch_size: indices in one call of `encode`.
+            encode: the entries of a batch, which is a list of indices of `keys`; an empty one is not kept, so its key stays
+                missing.
+            batch_size: indices in one batch.
             what: the entries are, for the progress bar and messages.
+            batches: makes of an iterator of such lists what `encode` gets in their places.
 
         Raises:
             UserError: on every process, if `encode` raises it on one, or the disk is too small.
         """
         self._clear()
-        state, first = PartialState(), {key: index for index, key in reversed(list(enumerate(keys)))}
-        missing = broadcast_object_list([[index for key, index in sorted(first.items()) if key not in self]])[0]
+        state, hashes = PartialState(), hashes_of(keys)
+        first = np.sort(np.unique(hashes, return_index=True)[1])
+        missing = broadcast_object_list([first[self._lacking(hashes[first])]])[0]
         share = missing[state.process_index :: state.num_processes]
+        parts = [share[start : start + batch_size].tolist() for start in range(0, len(share), batch_size)]
         errors = []
         try:
-            bar = tqdm(total=len(share), desc=f"Encoding {what}", disable=not state.is_main_process or not share)
-            for entries in self._batches(keys, share, encode, batch_size, len(missing), what):
-                self.add(entries)
-                bar.update(len(entries))
-            bar.close()
+            hidden = not state.is_main_process or not len(share)
+            with tqdm(total=len(share), desc=what.capitalize(), disable=hidden) as bar:
+                self._make(keys, parts, map(encode, batches(iter(parts))), bar, len(missing), what)
         except (UserError, OSError) as error:
             errors.append(str(error))
         errors = gather_object(errors)
@@ -118,21 +171,22 @@ class Cache:
                 if time.time() - path.stat().st_mtime > 3600:
                     path.unlink()
 
-    def _batches(self, keys, share, encode, batch_size: int, number: int, what: str) -> Iterator[dict[str, Entry]]:
-        """Entries by key, enough for a shard at a time."""
-        entries, size = {}, 0
-        for start in range(0, len(share), batch_size):
-            indices = share[start : start + batch_size]
-            made = [{name: x.cpu() for name, x in entry.items()} for entry in encode(indices)]
-            if start == 0:
-                self._announce(max(map(bytes_of, made)), number, what)
-            entries |= {keys[index]: entry for index, entry in zip(indices, made, strict=True)}
-            size += sum(map(bytes_of, made))
-            if size >= SHARD_BYTES:
-                yield entries
-                entries, size = {}, 0
-        if entries:
-            yield entries
+    def _make(self, keys, parts, made: Iterator[list[Entry]], bar: tqdm, number: int, what: str) -> None:
+        """Writes entries as they are made, enough for a shard at a time, and those that an error leaves."""
+        entries, size, began = {}, 0, time.monotonic()
+        try:
+            for part, batch in zip(parts, made, strict=True):
+                batch = [{name: x.cpu() for name, x in entry.items()} for entry in batch]
+                if part is parts[0]:
+                    self._announce(max(map(bytes_of, batch)), number, what)
+                entries |= {keys[index]: entry for index, entry in zip(part, batch, strict=True)}
+                bar.update(len(part))
+                size += sum(map(bytes_of, batch)) + WAITING_BYTES * len(batch)
+                if size >= SHARD_BYTES or time.monotonic() - began >= SHARD_SECONDS:
+                    whole, entries, size, began = entries, {}, 0, time.monotonic()
+                    self.add(whole)
+        finally:
+            self.add(entries)
 
     def _announce(self, each: int, number: int, what: str) -> None:
         """Says how much will be written, before it is."""
@@ -156,7 +210,7 @@ def fingerprint(parts: dict[str, object], *facts) -> str:
         parts: modules, without any adapters that they carry, and tokenizers of a pipeline by name; `None` is left out.
         facts: whatever else the encodings depend on.
     """
-    digest = hashlib.sha256(repr(facts).encode())
+    digest = hashlib.sha256(repr((FORMAT, facts)).encode())
     for name, part in sorted(parts.items()):
         digest.update(f"{name} {type(part).__name__}".encode())
         if isinstance(part, torch.nn.Module):

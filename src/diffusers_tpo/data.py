@@ -3,24 +3,36 @@
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import datasets
+import numpy as np
 import torch
 from torch import Tensor
 
 from .buckets import BucketBatches, Size, image_sizes
 from .decoding import read_bytes, upright_size
 from .errors import BadRow, UserError
-from .images import Crop, EncodedCrop
+from .images import Crop, Crops, EncodedCrop
 from .noising import Draw
-from .reader import Problems, Row, RowReader
-from .rows import EMPTY, allowed_mismatched, read_on
+from .reader import Problems, Row, RowReader, none_usable
+from .rows import EMPTY, allowed_mismatched
 from .show import harmless
+from .streaming import StreamedTextPreferences
 
 
 logger = logging.getLogger(__name__)
+TEXTS_AT_ONCE, IMAGES_AT_ONCE = 1000, 16  # rows that are read together, which takes less time than one by one
+
+
+class Kept(Protocol):
+    """Encoded crops by key, and which of some keys are lacking."""
+
+    def __getitem__(self, key: str) -> dict[str, Tensor]: ...
+
+    def lacking(self, keys: Sequence[str]) -> Sequence[int]: ...
 
 
 class TextPreferenceDataset(torch.utils.data.Dataset):
@@ -36,13 +48,26 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
             raise UserError(EMPTY)
         self.texts = rows.select_columns([c for c in rows.column_names if c != reader.columns.image])
         self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
-        self.reader, self.encoded, self.shapes = reader, None, None
-        self.skipped, self.usable, skipped = {}, list(range(len(rows))), {}
+        self.reader, self.encoded, self.crops_of_rows, self.shapes = reader, None, None, None
+        self.skipped, self.usable, skipped = {}, np.arange(len(rows)), {}
         self.epoch = 0
-        for row_id in self.usable:
+        for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
             with reader.skipping(row_id, skipped):
-                reader.check(self.text(row_id), row_id)
+                reader.check(self.text(row_id) if row is None else row, row_id)
         self.leave_out(skipped)
+
+    def _in_turn(self, rows: datasets.Dataset, number: int) -> Iterator[tuple[int, dict | None]]:
+        """Every usable row, read `number` at a time; `None` for one that must be read alone, for its error."""
+        usable = np.zeros(len(rows), bool)
+        usable[self.usable] = True
+        for start in range(0, len(rows), number):
+            part = range(start, min(start + number, len(rows)))
+            try:
+                columns = rows[start : part.stop]
+                read = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+            except UnicodeDecodeError:
+                read = [None] * len(part)
+            yield from ((row_id, row) for row_id, row in zip(part, read, strict=True) if usable[row_id])
 
     def leave_out(self, skipped: Problems) -> None:
         """Takes rows out of the order.
@@ -54,19 +79,23 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
             first = "; ".join(list(skipped.values())[:3])
             logger.warning(harmless(f"{len(skipped)} of {len(self.rows)} rows are skipped: {first}"))
         self.skipped |= skipped
-        self.usable = [row_id for row_id in self.usable if row_id not in skipped]
-        if not self.usable:
+        self.usable = self.usable[~np.isin(self.usable, list(skipped))]
+        if not len(self.usable):
             raise none_usable(self.skipped)
         self.begin_epoch(self.epoch)
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int, used: int = 0, rows_of_batch: int = 1) -> None:
         """Shuffles anew; rows of this epoch draw their own noise, crop and mismatched prompts.
 
         The name is not `set_epoch`, which accelerate's data loaders call on their own with a count that ignores resuming.
+
+        Args:
+            used: batches that have been used, which [`~TextPreferenceDataset.batches`] leaves out.
+            rows_of_batch: of all processes.
         """
-        self.epoch = epoch
+        self.epoch, self.skip = epoch, used * rows_of_batch
         generator = Draw(self.reader.seed, "order", epoch).generator("shuffle")
-        self.order = torch.tensor(self.usable)[torch.randperm(len(self.usable), generator=generator)]
+        self.order = torch.from_numpy(self.usable)[torch.randperm(len(self.usable), generator=generator)]
 
     def text(self, row_id: int) -> dict:
         """A row without its image.
@@ -83,37 +112,31 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         """The undecoded image of a row."""
         return self.rows[row_id][self.reader.columns.image]
 
-    def bucket_batches(self, batch_size: int) -> BucketBatches:
-        """Batches of images of one size, see [`BucketBatches`]; the first call reads the headers of all images."""
+    def batches(self, batch_size: int) -> BucketBatches:
+        """Batches of images of one size, see [`BucketBatches`]; with buckets, the first call reads the headers of all images."""
         self.shapes = self._shapes()
         return BucketBatches(self, self.shapes, batch_size)
 
     def prompts(self) -> list[str]:
         """Every text that a step may ask for, once."""
         reader, columns = self.reader, self.reader.columns
-        texts = [[""]] if reader.proportion_empty_prompts else []
-        for row in map(self.text, self.usable):
+        texts = {"": None} if reader.proportion_empty_prompts else {}
+        for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
+            row = self.text(row_id) if row is None else row
             mismatched = allowed_mismatched(row, columns, reader.principles) if reader.paired else []
-            texts.append([row[columns.prompt], *mismatched])
-        return list(dict.fromkeys(text for part in texts for text in part))
+            texts |= dict.fromkeys([row[columns.prompt], *mismatched])
+        return list(texts)
 
-    def crops(self) -> list[tuple[str, int, bool]]:
-        """Every crop that a step may ask for if crops are central: its key, its row and whether it is mirrored.
-
-        The key changes with the content of the image, the size of the crop and the mirror.
-        """
-        shapes, digests, skipped = self._shapes(), {}, {}
-        for row_id in self.usable:
+    def crops(self) -> Crops:
+        """Reads every image once; see [`Crops`]."""
+        shapes, digests, skipped = self._shapes(), np.zeros((len(self.rows), 16), np.uint8), {}
+        image = self.reader.columns.image
+        for row_id, row in self._in_turn(self.rows.select_columns(image), IMAGES_AT_ONCE):
             with self.reader.skipping(row_id, skipped):
-                digests[row_id] = hashlib.sha256(read_bytes(self.cell(row_id), row_id)).hexdigest()[:32]
+                cell = self.cell(row_id) if row is None else row[image]
+                digests[row_id] = np.frombuffer(hashlib.sha256(read_bytes(cell, row_id)).digest()[:16], np.uint8)
         self.leave_out(skipped)
-        keys = {row_id: "{}-{}x{}".format(digest, *shapes[row_id]) for row_id, digest in digests.items()}
-        mirrors = (False, True) if self.reader.random_flip else (False,)
-        return [(f"{key}-{mirror:d}", row, mirror) for row, key in keys.items() for mirror in mirrors]
-
-    def image_keys(self) -> dict[int, str]:
-        """For every usable row what changes with the content of its image and the size of its crop."""
-        return {row_id: key for key, row_id, mirror in self.crops() if not mirror}
+        return Crops(self.usable, digests, shapes, (False, True) if self.reader.random_flip else (False,))
 
     def crop(self, row_id: int, mirror: bool) -> Crop | None:
         """A crop without its prompts; `None` if its image cannot be read and its row is skipped."""
@@ -121,14 +144,14 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
             return self.reader.crop(self.rows[row_id], Draw(self.reader.seed, row_id), mirror)
         return None
 
-    def use_encoded(self, encoded: Mapping[str, dict[str, Tensor]], crops: list[tuple[str, int, bool]]) -> None:
-        """Reads `mean`, `std` and `sizes` of what [`~TextPreferenceDataset.crops`] gave by key from now on, and no image.
+    def use_encoded(self, cache: Kept, crops: Crops) -> None:
+        """Reads `mean`, `std` and `sizes` of `crops` by key from now on, and no image.
 
-        A row that `encoded` lacks is left out.
+        A row one of whose crops is lacking is left out.
         """
-        self.encoded, self.keys = encoded, {row_id: key for key, row_id, mirror in crops if not mirror}
-        lacking = [row_id for row_id, key in self.keys.items() if key not in encoded]
-        self.leave_out({row_id: f"row {row_id}: its image cannot be read" for row_id in lacking})
+        self.encoded, self.crops_of_rows = cache, crops
+        rows = sorted({crops.row_and_mirror(index)[0] for index in cache.lacking(crops)})
+        self.leave_out({row_id: f"row {row_id}: its image cannot be read" for row_id in rows})
 
     def _shapes(self) -> list[Size | None]:
         """Height and width of the crop of every row, `None` where it is left out, as it is if its image cannot be read."""
@@ -136,7 +159,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         if not reader.buckets:
             return [(reader.resolution, reader.resolution)] * len(self.rows)
         sizes, shapes, skipped = image_sizes(self.rows, reader.columns.image), [None] * len(self.rows), {}
-        for row_id in self.usable:
+        for row_id in self.usable.tolist():
             with reader.skipping(row_id, skipped):
                 shapes[row_id] = reader.size_of_crop(*(sizes[row_id] or upright_size(self.cell(row_id), row_id)))
         self.leave_out(skipped)
@@ -163,49 +186,9 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         if self.encoded is None:
             return self.reader.read(self.rows[row_id], row_id, self.epoch)
         mirror = self.reader.is_mirrored(self.reader.draw(row_id, self.epoch))
-        entry = self.encoded[f"{self.keys[row_id][:-1]}{mirror:d}"]
+        entry = self.encoded[self.crops_of_rows.key(row_id, mirror)]
         encoded = EncodedCrop(entry["mean"], entry["std"], tuple(entry["sizes"].tolist()))
         return self.reader.read(self.texts[row_id], row_id, self.epoch, encoded)
-
-
-def none_usable(skipped: Problems) -> UserError:
-    first = next(iter(skipped.values()))
-    return UserError(f"dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
-
-
-class StreamedTextPreferences(torch.utils.data.IterableDataset):
-    """Streamed rows, shuffled within a buffer; a row is known by its place in the shuffled stream."""
-
-    def __init__(self, rows: datasets.IterableDataset, reader: RowReader, shuffle_buffer: int = 1000):
-        rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
-        self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer)
-        self.reader = reader
-        self.begin_epoch(0)
-
-    def begin_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.rows.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[Row]:
-        worker = torch.utils.data.get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        index, skipped, last = -1, {}, None
-        for index, row in enumerate(read_on(self.rows)):
-            row_id = index * workers + number
-            with self.reader.skipping(row_id, skipped):
-                read = self.reader.read(row, row_id, self.epoch)
-            if row_id in skipped:
-                continue
-            if last is not None:
-                yield replace(last, skipped=skipped)
-                skipped = {}
-            last = read
-        if index < 0 and number == 0:  # other workers may have no shard
-            raise UserError(EMPTY)
-        if last is not None:
-            yield replace(last, skipped=skipped)
-        elif skipped:
-            raise none_usable(skipped)
 
 
 def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
@@ -248,8 +231,10 @@ class SkippedRows:
         return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
 
 
-def collate(rows: list[Row]) -> Batch:
-    """Joins rows with the same number of prompts into a [`Batch`]."""
+def collate(rows: list[Row | None]) -> Batch | None:
+    """Joins rows with the same number of prompts into a [`Batch`]; `None` for rows that a resumed run leaves out."""
+    if rows[0] is None:
+        return None
     crops, is_encoded = [row.crop for row in rows], isinstance(rows[0].crop, EncodedCrop)
     latents = tuple(torch.stack([getattr(c, name) for c in crops]) for name in ("mean", "std")) if is_encoded else None
     return Batch(
@@ -270,12 +255,14 @@ def batches_from(place: dict[str, int], dataset, loader, accelerator) -> Iterato
 
     Args:
         place: `epoch`, and how many `batches` of it are used up.
-        dataset: [`TextPreferenceDataset`] or [`StreamedTextPreferences`], in a `loader` that `accelerator` has prepared.
+        dataset: [`TextPreferenceDataset`], in a `loader` with its [`~TextPreferenceDataset.batches`], or
+            [`StreamedTextPreferences`], whose loader must skip them; `accelerator` has prepared it.
     """
-    used = place["batches"]
+    used, is_streamed = place["batches"], isinstance(dataset, StreamedTextPreferences)
+    rows_of_batch = loader.batch_sampler.batch_size * accelerator.num_processes
     for epoch in itertools.count(place["epoch"]):
-        dataset.begin_epoch(epoch)
-        for batch in accelerator.skip_first_batches(loader, used) if used else loader:
+        dataset.begin_epoch(epoch, used, rows_of_batch)
+        for batch in accelerator.skip_first_batches(loader, used) if used and is_streamed else loader:
             used += 1
             yield {"epoch": epoch, "batches": used}, batch
         if used == 0:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from .show import shorten
 
 HEADER_TELLS_SIZE = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "WEBP")  # others may change it while they are decoded
 WANTED = {*HEADER_TELLS_SIZE, "DIB", "ICO", "JPEG2000", "PPM", "TIFF"}  # not EPS, which is run as a program
+WARNINGS = threading.Lock()  # what is done with warnings is one setting of the whole process
 Image.init()
 FORMATS = sorted(WANTED & set(Image.OPEN))  # what this build of Pillow can read
 
@@ -29,23 +31,36 @@ def opened(value, row_id) -> Iterator[Image.Image]:
         BadRow: naming the row, if the image cannot be read here or inside the block, or says that it is too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if isinstance(value, Image.Image):
-                yield value
-                return
-            with opened_file(value) as file:
-                yield Image.open(file, formats=FORMATS)
+        if isinstance(value, Image.Image):
+            yield value
+            return
+        with opened_file(value) as file:
+            with WARNINGS, warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is an error below
+                image = Image.open(file, formats=FORMATS)
+            check_pixels(image, row_id)
+            yield image
     except UserError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         size = str(error).partition("(")[2].partition(")")[0]  # such as 900000000 pixels
-        problem = f"its image has {size}, more than the {Image.MAX_IMAGE_PIXELS} that are safe to decode"
-        raise BadRow(f"row {row_id}: {problem}; make it smaller or remove this row") from error
+        raise too_large(size, row_id) from error
     except UnidentifiedImageError as error:
         raise BadRow(f"row {row_id}: its image cannot be read (it is none of {', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow raises many kinds; each means that this row has no image
         raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
+
+
+def check_pixels(image: Image.Image, row_id) -> None:
+    """Raises [`BadRow`] for an image with more pixels than are safe to decode."""
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        raise too_large(f"{pixels} pixels", row_id)
+
+
+def too_large(size: str, row_id) -> BadRow:
+    problem = f"its image has {size}, more than the {Image.MAX_IMAGE_PIXELS} that are safe to decode"
+    return BadRow(f"row {row_id}: {problem}; make it smaller or remove this row")
 
 
 def opened_file(cell) -> BinaryIO:
@@ -86,6 +101,7 @@ def decode_image(value, row_id) -> Image.Image:
     """
     with opened(value, row_id) as image:
         image = ImageOps.exif_transpose(image)
+        check_pixels(image, row_id)  # some formats only now tell their size
         if image.mode.startswith("I"):
             image = to_eight_bits(image)
         if image.has_transparency_data:

@@ -4,8 +4,11 @@ Knows nothing of losses or of what is trained, but that trained text encoders st
 """
 
 import contextlib
-import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,12 +19,26 @@ from torch import Tensor, nn
 from .cache import Cache, Entry, fingerprint, settings
 from .data import Batch, TextPreferenceDataset
 from .families import Conditioning, Family
+from .images import Crop
 from .noising import Scheduler, sample_latents
 from .text_encoders import TrainedTextEncoders
 
 
-def prompt_key(prompt: str) -> str:
-    return hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:32]
+AHEAD = 4  # batches that are read while the autoencoder works
+
+
+def read_ahead(read: Callable, batches: Iterator) -> Iterator:
+    """What `read` makes of each batch, in order; threads read the next batches meanwhile."""
+    pool, waiting = ThreadPoolExecutor(AHEAD, "read_ahead"), deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(read, batch))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass
@@ -32,7 +49,7 @@ class Encoder:
         device: of the denoiser.
         offload: keep the autoencoder and the text encoders on the CPU while they are not needed.
         text: the text encoders that are trained; `None` if none is.
-        prompts: kept conditioning by [`prompt_key`], see [`~Encoder.keep_prompts`].
+        prompts: kept conditioning by prompt, see [`~Encoder.keep_prompts`].
     """
 
     pipe: DiffusionPipeline
@@ -66,18 +83,21 @@ class Encoder:
         cache = Cache(folder / f"images-{self._fingerprint('vae')}")
         crops = dataset.crops()
 
-        def encode(indices: list[int]) -> list[Entry]:
-            cut, entries = [dataset.crop(*crops[index][1:]) for index in indices], {}
+        def cut(indices: list[int]) -> list[Crop | None]:
+            return [dataset.crop(*crops.row_and_mirror(index)) for index in indices]
+
+        def encode(cut: list[Crop | None]) -> list[Entry]:
+            entries = [{} for _ in cut]
             for shape in {crop.pixels.shape for crop in cut if crop}:
                 places = [place for place, crop in enumerate(cut) if crop and crop.pixels.shape == shape]
                 pixels = torch.stack([cut[place].pixels for place in places])
                 for place, mean, std in zip(places, *self.family.encode_images(self.pipe, pixels), strict=True):
                     sizes = torch.tensor(cut[place].sizes)
                     entries[place] = {"mean": mean.clone(), "std": std.clone(), "sizes": sizes}
-            return [entries.get(place, {}) for place in range(len(cut))]
+            return entries
 
         with torch.no_grad(), self._working(self.autoencoder):
-            cache.fill([key for key, _, _ in crops], encode, batch_size, "images")
+            cache.fill(crops, encode, batch_size, "images", batches=partial(read_ahead, cut))
         dataset.use_encoded(cache, crops)
         self._rest(self.autoencoder)
 
@@ -96,7 +116,7 @@ class Encoder:
             return [{name: value[row].clone() for name, value in cond.items()} for row in range(len(indices))]
 
         with torch.no_grad(), self._working(self.text_encoders):
-            self.prompts.fill([prompt_key(text) for text in prompts], encode, batch_size, "prompts")
+            self.prompts.fill(prompts, encode, batch_size, "prompts")
         self._rest(self.text_encoders)
 
     def _fingerprint(self, *kinds: str, facts: tuple = ()) -> str:
@@ -106,11 +126,8 @@ class Encoder:
 
     def reference_folder(self, folder: Path, scheduler: Scheduler, *facts) -> Path:
         """Where the reference's errors belong, by all weights that they depend on, without adapters, and these facts."""
-        facts = (settings(scheduler), *facts)
-        return (
-            folder
-            / f"reference-{self._fingerprint('vae', 'text_encoder', 'tokenizer', self.family.denoiser, facts=facts)}"
-        )
+        kinds = ("vae", "text_encoder", "tokenizer", self.family.denoiser)
+        return folder / f"reference-{self._fingerprint(*kinds, facts=(settings(scheduler), *facts))}"
 
     def _rest(self, parts: list[nn.Module]) -> None:
         for part in parts:
@@ -145,7 +162,7 @@ class Encoder:
             batch.sizes.to(self.device, non_blocking=True).repeat(batch.prompts_per_image, 1)
         )
         if self.prompts is not None:
-            entries = [self.prompts[prompt_key(prompt)] for prompt in batch.prompts]
+            entries = [self.prompts[prompt] for prompt in batch.prompts]
             stacked = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
             return {name: part.to(self.device, non_blocking=True) for name, part in stacked.items()} | sizes, None
         with self._working(self.text_encoders):

@@ -1,7 +1,9 @@
 """Cuts crops out of images. Knows nothing of data sets or models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps
@@ -29,6 +31,38 @@ class EncodedCrop:
     mean: Tensor
     std: Tensor
     sizes: tuple[int, int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Crops(Sequence[str]):
+    """The keys of every crop that a step may ask for if crops are central, each made when it is asked for.
+
+    A key changes with the content of the image, the size of the crop and the mirror.
+
+    Attributes:
+        rows: that are cropped, int64.
+        digests: of the image files of all rows, `(n, 16)` uint8.
+        shapes: height and width of the crops of all rows.
+        mirrors: whether the crops of each row are mirrored.
+    """
+
+    rows: np.ndarray
+    digests: np.ndarray
+    shapes: Sequence[tuple[int, int] | None]
+    mirrors: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.mirrors)
+
+    def row_and_mirror(self, index: int) -> tuple[int, bool]:
+        return int(self.rows[index // len(self.mirrors)]), self.mirrors[index % len(self.mirrors)]
+
+    def key(self, row_id: int, mirror: bool) -> str:
+        height, width = self.shapes[row_id]
+        return f"{self.digests[row_id].tobytes().hex()}-{height}x{width}-{mirror:d}"
+
+    def __getitem__(self, index: int) -> str:
+        return self.key(*self.row_and_mirror(index))
 
 
 def is_mirrored(draw: Draw) -> bool:

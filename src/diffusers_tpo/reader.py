@@ -8,7 +8,7 @@ import torch
 
 from .buckets import choose_bucket
 from .decoding import decode_image
-from .errors import BadRow
+from .errors import BadRow, UserError
 from .images import Crop, EncodedCrop, is_mirrored, transform_image
 from .negatives.principles import PRINCIPLES
 from .noising import Draw
@@ -27,6 +27,11 @@ class Row:
     prompts: list[str]
     is_matched: list[bool]
     skipped: Problems = field(default_factory=dict)
+
+
+def none_usable(skipped: Problems) -> UserError:
+    first = next(iter(skipped.values()))
+    return UserError(f"dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
 
 
 def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:

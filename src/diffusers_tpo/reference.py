@@ -30,10 +30,10 @@ class KnownReference:
             UserError: naming `encodings_dir`, if the folder cannot be written to.
         """
         self.cache, self.dataset = Cache(folder), dataset
-        self.images = dataset.image_keys()
+        self.crops = dataset.crops()
 
     def key(self, row_id: int, number: int, prompt: str) -> str:
-        return f"{self.images[row_id]}/{row_id}/{number}/{prompt}"
+        return f"{self.crops.key(row_id, False)}/{row_id}/{number}/{prompt}"
 
     def fill(
         self,
