@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ FORMAT = 2  # of the shards
 KEYS = "/keys"  # the tensor in a shard that holds the hashes of its keys, (n,) int64
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 300  # what a killed process loses at most
 WAITING_BYTES = 1024  # that an entry takes in memory besides its values until it is written
+AHEAD = 4  # batches that are read before they are asked for
 LARGE = 10 * 2**30  # bytes of which the user is warned
 
 
@@ -131,17 +133,21 @@ class Cache:
                 publish_file(partial, self.folder / f"{name}.safetensors")
 
     def fill(
-        self, keys: Sequence[str], encode: Callable[[Any], list[Entry]], batch_size: int, what: str, batches=iter
-    ):
+        self,
+        keys: Sequence[str],
+        encode: Callable[[Any], list[Entry]],
+        batch_size: int,
+        what: str,
+        read: Callable = list,
+    ) -> None:
         """Makes the entries that are missing; call it on every process: each makes its share and all find the whole.
 
         Args:
             keys: may repeat.
-            encode: the entries of a batch, which is a list of indices of `keys`; an empty one is not kept, so its key stays
-                missing.
+            encode: the entries of what `read` gives; an empty one is not kept, so its key stays missing.
             batch_size: indices in one batch.
             what: the entries are, for the progress bar and messages.
-            batches: makes of an iterator of such lists what `encode` gets in their places.
+            read: takes the indices in `keys` of a batch; threads call it while other batches are encoded.
 
         Raises:
             UserError: on every process, if `encode` raises it on one, or the disk is too small.
@@ -156,7 +162,7 @@ class Cache:
         try:
             hidden = not state.is_main_process or not len(share)
             with tqdm(total=len(share), desc=what.capitalize(), disable=hidden) as bar:
-                self._make(keys, parts, map(encode, batches(iter(parts))), bar, len(missing), what)
+                self._make(keys, parts, map(encode, read_ahead(read, parts)), bar, len(missing), what)
         except (UserError, OSError) as error:
             errors.append(str(error))
         errors = gather_object(errors)
@@ -197,6 +203,20 @@ class Cache:
                             "choose another folder, or encode while training")  # fmt: skip
         if PartialState().is_main_process:
             logger.log(logging.WARNING if total > LARGE else logging.INFO, f"{sizes} in {self.folder}")
+
+
+def read_ahead(read: Callable, batches: Iterable) -> Iterator:
+    """What `read` makes of each batch, in order; threads read the next batches meanwhile."""
+    pool, waiting = ThreadPoolExecutor(AHEAD, "read_ahead"), deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(read, batch))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def bytes_of(entry: Entry) -> int:

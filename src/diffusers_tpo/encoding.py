@@ -4,11 +4,7 @@ Knows nothing of losses or of what is trained, but that trained text encoders st
 """
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,23 +18,6 @@ from .families import Conditioning, Family
 from .images import Crop
 from .noising import Scheduler, sample_latents
 from .text_encoders import TrainedTextEncoders
-
-
-AHEAD = 4  # batches that are read while the autoencoder works
-
-
-def read_ahead(read: Callable, batches: Iterator) -> Iterator:
-    """What `read` makes of each batch, in order; threads read the next batches meanwhile."""
-    pool, waiting = ThreadPoolExecutor(AHEAD, "read_ahead"), deque()
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(read, batch))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @dataclass
@@ -97,7 +76,7 @@ class Encoder:
             return entries
 
         with torch.no_grad(), self._working(self.autoencoder):
-            cache.fill(crops, encode, batch_size, "images", batches=partial(read_ahead, cut))
+            cache.fill(crops, encode, batch_size, "images", cut)
         dataset.use_encoded(cache, crops)
         self._rest(self.autoencoder)
 

@@ -63,25 +63,31 @@ class KnownReference:
                 raise UserError("precompute_reference cannot fill its table under FSDP; run the command with one process "
                                 "first, which fills encodings_dir, or leave it out")  # fmt: skip
 
-            def encode(indices: list[int], uses=uses) -> list[Entry]:
-                return self._errors_of([uses[index] for index in indices], error_of)
+            def read(indices: list[int], uses=uses) -> tuple[list, list[Batch]]:
+                return self._read([uses[index] for index in indices])
 
-            self.cache.fill(keys, encode, batch_size, f"reference errors of epoch {epoch}")
+            def encode(part: tuple[list[tuple[int, str]], list[Batch]]) -> list[Entry]:
+                return self._errors_of(*part, error_of)
 
-    @torch.no_grad()
-    def _errors_of(self, uses: list[tuple[int, str]], error_of: Callable[[Batch], Tensor]) -> list[Entry]:
-        """The entry of each (row, prompt) in this epoch, empty where the image cannot be read and its row is skipped."""
-        prompts, found = {}, {}
+            self.cache.fill(keys, encode, batch_size, f"reference errors of epoch {epoch}", read)
+
+    def _read(self, uses: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[Batch]]:
+        """The uses themselves, and batches of rows with as many prompts and crops of one size, without unreadable images."""
+        prompts, groups = {}, {}
         for row_id, prompt in uses:
             prompts.setdefault(row_id, []).append(prompt)
-        groups = {}
         for row_id, texts in prompts.items():
             with self.dataset.reader.skipping(row_id, {}):
                 row = replace(self.dataset.row(row_id), prompts=texts, is_matched=[True] * len(texts))
                 groups.setdefault((len(texts), row.crop.sizes[4:]), []).append(row)
-        for rows in groups.values():
-            batch = collate(rows)
-            ids = [row.draw.row for row in rows] * batch.prompts_per_image
+        return uses, [collate(rows) for rows in groups.values()]
+
+    @torch.no_grad()
+    def _errors_of(self, uses: list[tuple[int, str]], batches: list[Batch], error_of) -> list[Entry]:
+        """The entry of each (row, prompt) in this epoch, empty where the image cannot be read and its row is skipped."""
+        found = {}
+        for batch in batches:
+            ids = [draw.row for draw in batch.draws] * batch.prompts_per_image
             parts = zip(ids, batch.prompts, error_of(batch).float().cpu(), strict=True)
             found |= {(row_id, prompt): {"error": error} for row_id, prompt, error in parts}
         return [found.get(use, {}) for use in uses]
