@@ -1,6 +1,7 @@
 """Loading, checking and reading text-preference data sets."""
 
 import io
+import itertools
 import json
 import struct
 import warnings
@@ -8,18 +9,22 @@ import zlib
 
 import datasets
 import numpy as np
+import pyarrow
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator, DataLoaderConfiguration
+from conftest import reset_accelerate
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from diffusers_tpo import Draw
-from diffusers_tpo.data import RowReader, as_torch_dataset, collate
+from diffusers_tpo.data import RowReader, as_torch_dataset, batches_from, collate
 from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.images import is_mirrored, transform_image
 from diffusers_tpo.rows import Columns, check_columns, load_rows
+from diffusers_tpo.streaming import StreamedTextPreferences
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
@@ -163,6 +168,21 @@ def test_a_wrong_label_is_a_user_error_that_names_the_row(label):
     rows = tiny.make_dataset(2, negative_prompts=None, label=[1, label])
     with pytest.raises(UserError, match=f"row 1: column 'label' must be true or false, got {label}"):
         dataset_of(rows, "tkto")
+
+
+@pytest.mark.parametrize("bad", [0, 1001])
+def test_text_in_another_encoding_names_its_row_and_costs_no_other(bad):
+    """Rows are read a thousand at a time."""
+    prompts = [f"cat {number}".encode() for number in range(1002)]
+    prompts[bad] = b"caf\xe9"
+    columns = {"image": [{"bytes": b"", "path": None}] * 1002, "negative_prompts": [["dog"]] * 1002}
+    table = pyarrow.table(columns | {"prompt": pyarrow.array(prompts).view(pyarrow.string())})
+    rows = datasets.Dataset(table).cast_column("image", datasets.Image())
+    with pytest.raises(UserError, match=f"^row {bad}: its text is not encoded in UTF-8"):
+        dataset_of(rows)
+    dataset = dataset_of(rows, on_bad_row="skip")
+    assert list(dataset.skipped) == [bad] and len(dataset) == 1001
+    assert len(dataset.prompts()) == 1002 and "cat 500" in dataset.prompts()
 
 
 def test_unpaired_rows_have_one_prompt_and_their_label():
@@ -543,6 +563,42 @@ def test_streamed_rows_of_several_workers_draw_different_noise(tmp_path):
     rows = load_rows(str(tmp_path), streaming=True, cache_dir=str(tmp_path / "cache"))
     draws = [row.draws[0] for row in DataLoader(dataset_of(rows), 1, collate_fn=collate, num_workers=2)]
     assert len(draws) == 4 and len(set(draws)) == 4
+
+
+def first_batches(rows, used: int, number: int, workers: int = 0, **settings) -> list:
+    """As the training script reads them in the second epoch, of which `used` batches have been used."""
+    reset_accelerate()
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=False))
+    dataset = dataset_of(rows, random_flip=True, **settings)
+    loader = DataLoader(dataset, 2, drop_last=True, collate_fn=collate, num_workers=workers)
+    if not isinstance(dataset, StreamedTextPreferences):
+        loader = DataLoader(dataset, batch_sampler=dataset.batches(2), collate_fn=collate, num_workers=workers)
+    batches = batches_from({"epoch": 1, "batches": used}, dataset, accelerator.prepare(loader), accelerator)
+    taken = list(itertools.islice(batches, number))
+    reset_accelerate()
+    return [(place, batch.draws, batch.prompts, batch.pixels.tolist()) for place, batch in taken]
+
+
+@pytest.mark.parametrize(
+    ("streaming", "workers", "on_bad_row"),
+    [(False, 0, "skip"), (False, 1, "error"), (True, 0, "error"), (True, 0, "skip"), (True, 2, "error")],
+)
+def test_a_resumed_run_goes_on_with_the_same_batches_and_decodes_none_before(
+    tmp_path, monkeypatch, streaming, workers, on_bad_row
+):
+    """Of two files, so that a data worker ends long before the other; with 12 rows, the last batches are of another epoch."""
+    for shard, number in enumerate((2, 10)):
+        tiny.make_dataset(number).to_parquet(tmp_path / f"train-{shard:05d}-of-00002.parquet")
+    rows = load_rows(str(tmp_path), streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    whole = first_batches(rows, 0, 8, workers, on_bad_row=on_bad_row)
+    decoded = []
+    monkeypatch.setattr(
+        "diffusers_tpo.reader.decode_image", lambda cell, row: decoded.append(row) or decode_image(cell, row)
+    )
+    for used in (1, 4, 5):
+        assert first_batches(rows, used, 3, workers, on_bad_row=on_bad_row) == whole[used : used + 3]
+    if workers == 0 and not (streaming and on_bad_row == "skip"):
+        assert len(decoded) <= 3 * 2 * 5  # three times three batches, and what is read ahead
 
 
 def test_a_folder_built_anew_is_read_anew(tmp_path):
