@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.cache import KEYS, Cache
+from diffusers_tpo.cache import AHEAD, KEYS, Cache, read_ahead
 from diffusers_tpo.errors import UserError
 
 
@@ -117,3 +118,20 @@ def test_large_encodings_are_announced_and_too_large_ones_refused(tmp_path, monk
     with pytest.raises(UserError, match="encodings_dir .* has 0.0 GB free, and 2 prompts of"):
         Cache(tmp_path / "b").fill(keys, make(keys, []), 2, "prompts")
     assert not list((tmp_path / "b").glob("*.safetensors"))
+
+
+def test_reading_ahead_keeps_the_order_and_its_bounds_and_ends_with_the_first_error():
+    begun, got = [], []
+
+    def read(number: int) -> int:
+        begun.append(number)
+        time.sleep(0.002 * (3 - number % 3))
+        if number >= 7:
+            raise UserError(f"row {number}")
+        return number
+
+    with pytest.raises(UserError, match="row 7"):
+        for number in read_ahead(read, iter(range(100))):
+            got.append(number)
+            assert max(begun) <= number + AHEAD + 1
+    assert got == list(range(7)) and len(begun) < 20

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import math
 import shutil
-import time
 
 import pytest
 import tiny
@@ -16,8 +15,7 @@ from safetensors.torch import load_file
 from diffusers_tpo import Draw
 from diffusers_tpo.cache import KEYS
 from diffusers_tpo.data import Batch
-from diffusers_tpo.encoding import AHEAD, Encoder, read_ahead
-from diffusers_tpo.errors import UserError
+from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.families import family_of
 
 
@@ -158,23 +156,6 @@ def test_encodings_that_make_no_sense(refused, tmp_path):
     (tmp_path / "file").write_text("")
     flags = {"cache_latents": True, "center_crop": True, "encodings_dir": tmp_path / "file"}
     assert "error: encodings_dir" in refused(**flags)
-
-
-def test_reading_ahead_keeps_the_order_and_its_bounds_and_ends_with_the_first_error():
-    begun, got = [], []
-
-    def read(number: int) -> int:
-        begun.append(number)
-        time.sleep(0.002 * (3 - number % 3))
-        if number >= 7:
-            raise UserError(f"row {number}")
-        return number
-
-    with pytest.raises(UserError, match="row 7"):
-        for number in read_ahead(read, iter(range(100))):
-            got.append(number)
-            assert max(begun) <= number + AHEAD + 1
-    assert got == list(range(7)) and len(begun) < 20
 
 
 @pytest.mark.parametrize("offload", [True, False])
