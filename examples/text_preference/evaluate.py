@@ -90,7 +90,7 @@ class RenderArguments:
     scheduler: str | None = flag(None, "Sampler, such as DPMSolverMultistepScheduler; the model's own by default.")
     resolution: int | None = flag(None, "Side of the images in pixels; the model's own by default.")
     images_per_prompt: int = flag(1, "Each with its own seed.")
-    batch_size: int = flag(8, "Images in a batch.")
+    batch_size: int = flag(32, "Images in a batch; halved until it fits into the GPU's memory.")
     seed: int = flag(0, "Seed of prompts, renders and held-out noise.")
 
 

@@ -21,7 +21,7 @@ from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.errors import exit_on_user_error
 from diffusers_tpo.evaluation.intervals import mean_interval, paired_difference
 from diffusers_tpo.model_card import set_evaluation
-from diffusers_tpo.shapes.evaluate import judge, load_model
+from diffusers_tpo.shapes.evaluate import judge_together, load_model
 from diffusers_tpo.shapes.world import FACTS, PIPELINE, draw_images, make_rows, make_scenes
 
 
@@ -108,7 +108,7 @@ def main():
     print(f"3/3  Judging {args.num_prompts} held-out prompts before and after", flush=True)
     scenes = make_scenes(args.num_prompts, args.seed, held_out=True)
     pipes = {"before": load_model(), "after": load_model(output)}
-    judged = {name: judge(pipe, scenes, SCALES, args.seed) for name, pipe in pipes.items()}
+    judged = judge_together(pipes, scenes, SCALES, args.seed)
     names = [f"{scale:g}/{fact}" for scale in SCALES for fact in FACTS] + ["implicit/accuracy"]
     means = {m: {name: mean_interval(judged[m][name]) for name in names} for m in judged}
     gains = {name: paired_difference(judged["after"][name], judged["before"][name]) for name in names}

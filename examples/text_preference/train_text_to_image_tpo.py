@@ -271,7 +271,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     def show(step: int, ema=None) -> None:
         if validation.prompts and (accelerator.is_main_process or is_sharded):
             with averaged_weights(ema, trainable, *trained), encoder.whole_pipeline(), accelerator.autocast():
-                images = validation.render(pipe)
+                images = validation.render(pipe, evals.eval_batch_size, may_halve=not is_sharded)
             if accelerator.is_main_process:
                 validation.show(images, output / "validation" / f"step-{step}", accelerator.trackers, step)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .batches import FittingBatches
 from .families import call_arguments
 
 
@@ -53,15 +54,23 @@ class Validation:
     seed: int
 
     @torch.no_grad()
-    def render(self, pipe) -> list[list[Image.Image]]:
-        """The images of every prompt."""
-        rendered = []
-        for prompt in self.prompts:
-            generators = [torch.Generator().manual_seed(self.seed + index) for index in range(self.images_per_prompt)]
-            call = call_arguments(pipe, [prompt] * self.images_per_prompt, self.guidance_scale)
-            size = {"height": self.resolution, "width": self.resolution}
-            rendered.append(pipe(**call, **size, generator=generators).images)
-        return rendered
+    def render(self, pipe, batch_size: int, may_halve: bool = True) -> list[list[Image.Image]]:
+        """The images of every prompt.
+
+        Args:
+            batch_size: images at once, of several prompts; fewer if they do not fit into memory.
+            may_halve: `False` if processes render in step, where one of them must not try again alone.
+        """
+
+        def draw(jobs: list[tuple[str, int]]) -> list[Image.Image]:
+            generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
+            call = call_arguments(pipe, [prompt for prompt, _ in jobs], self.guidance_scale)
+            return pipe(**call, height=self.resolution, width=self.resolution, generator=generators).images
+
+        number = self.images_per_prompt
+        jobs = [(prompt, index) for prompt in self.prompts for index in range(number)]
+        images = FittingBatches("validation images", batch_size, may_halve).map(draw, jobs)
+        return [images[start : start + number] for start in range(0, len(images), number)]
 
     def is_in(self, folder: Path) -> bool:
         """Whether [`~Validation.show`] has filled a folder with the images of these prompts and settings."""

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..batches import FittingBatches
 from ..decoding import decode_image
 from ..errors import UserError
 from ..families import Family
@@ -69,12 +70,12 @@ class HeldOutPairs:
         state, latents, sizes = PartialState(), None, torch.zeros(len(self), 6)
         starts = range(0, len(self), batch_size)[state.process_index :: state.num_processes]
         hidden = progress is None or not state.is_local_main_process
+        fitting = FittingBatches("images to encode", batch_size)
         for start in tqdm(starts, desc=progress, disable=hidden):
             draws = [Draw(seed, row) for row in range(start, min(start + batch_size, len(self)))]
-            crops = [self._crop(draw) for draw in draws]
-            pixels = torch.stack([crop.pixels for crop in crops])
-            sizes[start : start + len(draws)] = torch.tensor([crop.sizes for crop in crops])
-            part = sample_latents(*family.encode_images(pipe, pixels), draws).cpu()
+            crops = [(draw, self._crop(draw)) for draw in draws]
+            sizes[start : start + len(draws)] = torch.tensor([crop.sizes for _, crop in crops])
+            part = torch.stack(fitting.map(lambda part: _encode(family, pipe, part), crops))
             if latents is None:
                 latents = torch.zeros(len(self), *part.shape[1:])
             latents[start : start + len(draws)] = part
@@ -88,6 +89,12 @@ class HeldOutPairs:
     def _crop(self, draw: Draw) -> Crop:
         image = decode_image(self.rows[draw.row][self.image_column], draw.row)
         return transform_image(image, draw, (self.resolution, self.resolution), center_crop=True, mirror=False)
+
+
+def _encode(family: Family, pipe: DiffusionPipeline, crops: list[tuple[Draw, Crop]]) -> list[Tensor]:
+    draws = [draw for draw, _ in crops]
+    pixels = torch.stack([crop.pixels for _, crop in crops])
+    return list(sample_latents(*family.encode_images(pipe, pixels), draws).cpu())
 
 
 def held_out_pairs(rows: datasets.Dataset, columns: Columns, resolution: int, number: int | None) -> HeldOutPairs:

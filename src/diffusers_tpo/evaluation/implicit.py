@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..batches import FittingBatches
 from ..families import Family
 from ..losses import denoising_error
 from ..noising import Draw, Noised, Scheduler, add_noise
@@ -76,7 +77,7 @@ def error_matrix(
         latents: `(N, C, H, W)`.
         sizes: `(N, 6)`, see [`~diffusers_tpo.families.Family.encode_sizes`].
         prompts: of each image; their numbers may differ.
-        batch_size: rows (image, prompt) in a forward pass.
+        batch_size: rows (image, prompt) in a forward pass, at most.
         progress: label of a progress bar, `None` for none.
     """
     state = PartialState()
@@ -85,8 +86,11 @@ def error_matrix(
     draws = torch.zeros(strata, repeats, len(prompts), max(map(len, prompts)))
     device = next(denoiser.parameters(), latents).device
     hidden = progress is None or not state.is_local_main_process
-    for batch in tqdm(batches[state.process_index :: state.num_processes], desc=progress, disable=hidden):
-        images, columns = map(list, zip(*batch, strict=True))
+
+    def judge(batch: list[tuple[int, int]]) -> list[Tensor]:
+        """Draws `(strata, repeats)` of each row."""
+        images = [image for image, _ in batch]
+        found = torch.zeros(strata, repeats, len(batch))
         texts = [prompts[image][column] for image, column in batch]
         distinct = list(dict.fromkeys(texts))
         cond = family.encode_prompts(pipe, distinct)
@@ -100,7 +104,13 @@ def error_matrix(
                 part = latents[first : last + 1].to(device)
                 noised = _rows(add_noise(scheduler, part, numbers, timestep_range=bounds), [i - first for i in images])
                 prediction = family.predict(denoiser, noised.latents.to(_dtype(cond)), noised.timesteps, cond)
-                draws[stratum, repeat, images, columns] = denoising_error(prediction, noised.target).cpu()
+                found[stratum, repeat] = denoising_error(prediction, noised.target).cpu()
+        return list(found.unbind(dim=-1))
+
+    fitting = FittingBatches("images under prompts", batch_size)
+    for batch in tqdm(batches[state.process_index :: state.num_processes], desc=progress, disable=hidden):
+        for (image, column), part in zip(batch, fitting.map(judge, batch), strict=True):
+            draws[:, :, image, column] = part
     draws = reduce(draws.to(state.device), "sum").cpu()
     for image, texts in enumerate(prompts):
         draws[:, :, image, len(texts) :] = torch.nan

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..batches import FittingBatches
 from ..errors import UserError
 from ..families import call_arguments
 from ..noising import Draw
@@ -55,7 +56,8 @@ def render_missing(
     """Renders what a folder lacks; every process takes its share. A prompt that occurs twice gets other images the second time.
 
     A batch that is not complete is rendered anew as a whole. So the batches, on whose make-up the last digits of an image may
-    depend, are those of a run that was never stopped, with any number of processes.
+    depend, are those of a run that was never stopped, with any number of processes. A batch that does not fit into memory is
+    rendered in parts, and stays what is begun anew; how many parts is not kept, so where memory differs the last digits may.
 
     Returns:
         How many images this process rendered.
@@ -71,8 +73,11 @@ def render_missing(
     share = batches[state.process_index :: state.num_processes]
     mine = [batch for batch in share if not all(image_path(folder, *job).exists() for job in batch)]
     hidden = progress is None or not state.is_local_main_process
+    fitting = FittingBatches(f"images of {folder.parent.name}", batch_size)
     for batch in tqdm(mine, desc=progress, disable=hidden):
-        images = render(pipe, [(prompts[i], before[i] + number) for i, number in batch], seed, **options)
+        images = fitting.map(
+            lambda part: render(pipe, part, seed, **options), [(prompts[i], before[i] + number) for i, number in batch]
+        )
         for job, image in zip(batch, images, strict=True):
             save_whole(image, image_path(folder, *job))
     return sum(map(len, mine))

@@ -57,7 +57,7 @@ class Suite:
         strata: see [`~diffusers_tpo.evaluation.error_matrix`], as are `repeats` and `seed`.
         retrieval_size: of how many images the own caption is sought among all of their captions; 0 for none.
         num_inference_steps: of the renders; `resolution` is their side in pixels, by default the model's own.
-        batch_size: images in a batch; four times as many rows where held-out pairs are judged.
+        batch_size: images in a batch, at most; four times as many rows where held-out pairs are judged.
         score_batch_size: images that a scorer gets at once.
     """
 

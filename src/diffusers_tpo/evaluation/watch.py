@@ -48,7 +48,9 @@ class EvaluationConfig:
     )
     eval_guidance_scale: float = _flag(4.0, "Guidance of these renders.")
     eval_inference_steps: int = _flag(30, "Sampling steps of these renders.")
-    eval_batch_size: int = _flag(8, "Images in a batch.")
+    eval_batch_size: int = _flag(
+        32, "Images in a batch, of --validation_prompt too; halved until it fits into the GPU's memory."
+    )
     load_best_model_at_end: bool = _flag(False, "End with the best checkpoint instead of the last.")
     metric_for_best_model: str = _flag("rule", "A metric, or rule: alignment up, matched error and quality not worse.")
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from tqdm.auto import tqdm
 
+from ..batches import FittingBatches
 from .images import render
 from .scenes import PRINCIPLES, Scene, mismatched_scene, sample_scene
 from .verify import verify
@@ -68,21 +69,21 @@ def draw_images(
     seed: int,
     guidance_scale: float,
     steps: int = 20,
-    batch_size: int = 128,
+    batch_size: int = 64,
     progress: bool = True,
 ) -> np.ndarray:
     """Renders the captions of scenes with a model: uint8 `(N, 32, 32, 3)`. Image `i` has its own generator, so any two models
     and guidance scales start from the same noise."""
-    images = []
-    for start in tqdm(range(0, len(scenes), batch_size), desc=f"guidance {guidance_scale:g}", disable=not progress):
-        part = scenes[start : start + batch_size]
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
-        prompts = [scene.caption() for scene in part]
-        output = pipe(
-            prompts, generator=generators, guidance_scale=guidance_scale, num_inference_steps=steps, output_type="np"
-        )
-        images.append((output.images * 255).round().astype(np.uint8))
-    return np.concatenate(images)
+    call = {"guidance_scale": guidance_scale, "num_inference_steps": steps, "output_type": "np"}
+
+    def draw(part: list[int]) -> list[np.ndarray]:
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + index) for index in part]
+        images = pipe([scenes[index].caption() for index in part], generator=generators, **call).images
+        bar.update(len(part))
+        return list((images * 255).round().astype(np.uint8))
+
+    with tqdm(total=len(scenes), desc=f"guidance {guidance_scale:g}", disable=not progress) as bar:
+        return np.stack(FittingBatches("images", batch_size).map(draw, list(range(len(scenes)))))
 
 
 def verify_images(images: np.ndarray, scenes: list[Scene]) -> dict[str, np.ndarray]:
