@@ -53,7 +53,7 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor()
 
 
-def as_markdown(results: dict[str, dict]) -> str:
+def as_markdown(results: dict[str, dict], proportions: dict[str, str]) -> str:
     parts = [INTRO]
     for name, result in results.items():
         rows = [["figure", "measured against", "ratio", "target", "met"], ["---"] * 5]
@@ -62,7 +62,7 @@ def as_markdown(results: dict[str, dict]) -> str:
         parts.append(f"## {name}\n\n{about}\n\n{as_table(rows)}\n")
         if shares := {figure["name"]: figure["shares"] for figure in result["figures"] if "shares" in figure}:
             parts.append(f"Share of each part in the time of the script's loop:\n\n{share_table(shares)}\n")
-    counted = [f"- {name}: {models.proportions(*how)}" for name, how in models.COUNTED.items()]
+    counted = [f"- {name}: {each}" for name, each in proportions.items()]
     return "\n".join([*parts, "## Models\n", *counted, ""])
 
 
@@ -91,6 +91,7 @@ def main() -> None:
     names = parser.parse_args().modules or list(MODULES)
     file = FOLDER / "results.json"
     results = json.loads(file.read_text()) if file.exists() else {}
+    proportions = {name: models.proportions(*how) for name, how in models.COUNTED.items()}
     for name in names:  # each in a process of its own
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             results[name] = pool.submit(measure, name).result()
@@ -98,7 +99,7 @@ def main() -> None:
             print(*table_row(figure), sep="\t", flush=True)
         results = {name: results[name] for name in MODULES if name in results}
         file.write_text(json.dumps(results, indent=1) + "\n")
-        (FOLDER / "results.md").write_text(as_markdown(results))
+        (FOLDER / "results.md").write_text(as_markdown(results, proportions))
 
 
 if __name__ == "__main__":

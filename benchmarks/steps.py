@@ -50,11 +50,9 @@ class Bench:
     def prompts(self, mismatched: int) -> list[str]:
         """Of all rows, in blocks."""
         kinds = ["red", "blue", "green", "white", "black"][: 1 + mismatched]
-        return [
-            f"a small {kind} circle on the left of square {row}" for kind in kinds for row in range(len(self.draws))
-        ]
+        return [f"a {kind} circle {row}" for kind in kinds for row in range(len(self.draws))]
 
-    def perturb(self, scale: float = 1e-3) -> None:
+    def perturb(self, scale: float) -> None:
         """Moves the policy away from the reference."""
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():

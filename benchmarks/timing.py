@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 
-def in_turn(functions: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+def in_turn(functions: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of each call, by name: every round calls each once, so that a change of the machine's speed hits all alike.
 
     Args:
