@@ -8,21 +8,21 @@ family, `sd15` has the shapes of Stable Diffusion 1.5 at 256 pixels. The table i
 
 import argparse
 import datetime
-import json
 import os
 import platform
-import resource
 import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import models
+import tiny
+import tiny_families
 import torch
+from loop import SCRIPT, run_script
 
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "examples" / "text_preference" / "train_text_to_image_tpo.py"
 MODES = {
     "SFT, LoRA": {"loss_type": "sft", "use_lora": True},
     "TDPO, LoRA": {"use_lora": True},
@@ -34,48 +34,15 @@ MODES = {
 }
 
 
-def make_sd15(folder: Path) -> None:
-    """The shapes of Stable Diffusion 1.5 with random weights; the tokenizer is the tests'."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import tiny
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    pipe, widths = tiny.make_pipe(), (128, 256, 512, 512)
-    vae = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    pipe.vae = AutoencoderKL(block_out_channels=widths, layers_per_block=2, **vae)
-    pipe.unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    ids = {name: pipe.text_encoder.config.to_dict()[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    pipe.text_encoder = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **text, **ids))
-    pipe.tokenizer.model_max_length = 77
-    pipe.save_pretrained(folder)
-
-
 def make(model: str, folder: Path) -> int:
     """Writes a pipeline and eight rows of data; returns the side of its images."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import tiny
-    import tiny_families
-
     tiny.make_dataset(8).save_to_disk(folder / "data")
     if model == "sd15":
-        make_sd15(folder / "model")
+        models.make_sd15().save_pretrained(folder / "model")
         return 256
     pipe = tiny_families.make_pipe(model)
     pipe.save_pretrained(folder / "model")
     return tiny_families.call_flags(pipe)["height"]
-
-
-def run_one(flags: list[str]) -> None:
-    """Runs the script in this process and prints its peak in bytes as the last line."""
-    import runpy
-
-    sys.argv = [str(SCRIPT), *flags]
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    cuda = torch.cuda.is_available()
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": peak}))
 
 
 def measure(folder: Path, side: int, mode: dict, output: Path) -> float:
@@ -85,14 +52,7 @@ def measure(folder: Path, side: int, mode: dict, output: Path) -> float:
     if flags.pop("kept", False):
         flags |= {"cache_latents": True, "cache_prompt_embeddings": True, "encodings_dir": folder / "encodings"}
         flags |= {"center_crop": True}
-    words = [w for name, x in flags.items() for w in ([f"--{name}"] if x is True else [f"--{name}", str(x)])]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    if not torch.cuda.is_available():
-        environment["ACCELERATE_USE_CPU"] = "true"
-    done = subprocess.run([sys.executable, __file__, "--one", *words], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])["peak"] / 2**20
+    return run_script("process", **flags) / 2**20
 
 
 def imports() -> float:
@@ -140,9 +100,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        run_one(sys.argv[2:])
-    elif sys.argv[1:2] == ["--make"]:
+    if sys.argv[1:2] == ["--make"]:
         (Path(sys.argv[3]) / "side").write_text(str(make(sys.argv[2], Path(sys.argv[3]))))
     else:
         main()
