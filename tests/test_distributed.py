@@ -89,9 +89,10 @@ def test_trained_text_encoders_see_the_gradients_of_all_processes(launch):
 
 
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
-def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
-    """Validation images are rendered by all processes together."""
+def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora, tmp_path):
+    """Validation images are rendered by all processes together; a table of reference errors is filled by one."""
     flags = {"use_lora": use_lora, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4}
+    flags |= {"precompute_reference": not use_lora, "encodings_dir": tmp_path}
     whole = launch(1, **flags, train_batch_size=4)
     shown = {"validation_prompt": "cat", "validation_steps": 4, "num_validation_images": 1} if use_lora else {}
     split = launch(2, FSDP, **flags, **shown, train_batch_size=2, checkpointing_steps=2)
@@ -102,11 +103,13 @@ def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora):
         assert_identical(split, launch(2, FSDP, **flags, train_batch_size=2))
 
 
-def test_two_processes_train_judge_render_and_resume_a_full_model(launch):
+def test_two_processes_train_judge_render_and_resume_a_full_model(launch, tmp_path):
     flags = {"use_lora": False, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4, "checkpointing_steps": 2}
+    flags["encodings_dir"] = tmp_path
     judged = {"eval_steps": 2, "eval_split": "train", "max_eval_samples": 3}
     shown = {"validation_prompt": "cat", "validation_steps": 2, "num_validation_images": 1}
     whole = launch(1, **flags, **judged, train_batch_size=4)
+    flags["precompute_reference"] = True
     two = launch(2, **flags, **judged, **shown, train_batch_size=2)
     assert_same_run(whole, two, but=("reward/matched_relative",))
     assert any(name.startswith("eval/") for name in two[0][1])
@@ -140,7 +143,8 @@ def test_an_error_in_one_process_ends_all(tmp_path, small_flags):
 def test_processes_share_the_work_of_encoding_and_read_the_same(launch, tmp_path):
     flags = {"loss_type": "tdpo", "center_crop": True, "random_flip": True}
     kept = {"cache_latents": True, "cache_prompt_embeddings": True, "encodings_dir": tmp_path}
+    kept["precompute_reference"] = True
     whole = launch(1, **flags, train_batch_size=4)
     assert_same_run(whole, launch(2, **flags, **kept, train_batch_size=2), but=("reward/matched_relative",))
-    written = [len(list(tmp_path.glob(f"{kind}-*/*.safetensors"))) for kind in ("images", "prompts")]
-    assert written == [2, 2]  # one file of each process
+    written = [len(list(tmp_path.glob(f"{kind}-*/*.safetensors"))) for kind in ("images", "prompts", "reference")]
+    assert written == [2, 2, 4]  # one file of each process, and in each of two epochs

@@ -105,3 +105,17 @@ def test_the_layout_of_rows():
 def test_repeated_rows_are_known_to_share_images():
     noised = Noised(*torch.zeros(3, 2, 1))
     assert noised.prompts_per_image == 1 and noised.repeat(3).repeat(2).prompts_per_image == 6
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "live"])
+def test_whatever_goes_to_the_device_is_pinned(monkeypatch, kept):
+    """Pinning itself needs a GPU."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    latents, pixels = (torch.zeros(2, 4), torch.ones(2, 4)), torch.zeros(2, 3)
+    parts = (None, latents) if kept else (pixels, None)
+    batch = Batch(*parts, torch.zeros(2, 6), [Draw(0, 0)] * 2, ["a"] * 2, torch.ones(2, dtype=torch.bool))
+    same = batch.pin_memory()
+    expected = [*latents, batch.sizes] if kept else [pixels, batch.sizes]
+    assert len(pinned) == len(expected) and all(a is b for a, b in zip(pinned, expected, strict=True))
+    assert same.prompts == batch.prompts and (same.encoded is None) == (not kept)

@@ -17,7 +17,7 @@ from conftest import as_flags
 from processes import finish, said, start
 from safetensors.torch import load_file
 
-from diffusers_tpo import TPOTrainer, adapters
+from diffusers_tpo import TPOTrainer, outputs
 from diffusers_tpo.adapters import LORA_FILE
 from diffusers_tpo.checkpoints import find_checkpoint, list_checkpoints, read_state
 
@@ -146,7 +146,7 @@ def test_a_full_disk_ends_in_one_sentence_and_leaves_the_earlier_checkpoints(ref
 def test_a_disk_that_is_full_at_the_end_takes_no_training_with_it(run_script, refused, fill_disk, tmp_path):
     flags = {**SHORT, "max_train_steps": 2, "checkpointing_steps": 2, "output_dir": tmp_path}
     fill, make_room = fill_disk
-    fill(adapters, "save_lora")
+    fill(outputs, "save_lora")
     sentence = refused(**flags)
     assert "a file could not be written (" in sentence and os.strerror(errno.EFBIG) in sentence
     make_room()

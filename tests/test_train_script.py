@@ -380,7 +380,7 @@ def test_images_of_any_shape_train_in_buckets_of_one_shape(name, run_script, tmp
     for row, kept in zip(log, read_log(tmp_path / "two"), strict=True):
         assert row == pytest.approx(kept, rel=1e-3, abs=1e-5)
     shapes = {
-        tuple(x.shape[1:])
+        tuple(x.shape[2:])
         for path in (tmp_path / "kept").rglob("*.safetensors")
         for key, x in load_file(path).items()
         if key.endswith("mean")

@@ -210,7 +210,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
 
     # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
     options = {"collate_fn": collate, "num_workers": run.dataloader_num_workers, "generator": torch.Generator()}
-    options["worker_init_fn"] = ignore_ctrl_c
+    options |= {"worker_init_fn": ignore_ctrl_c, "pin_memory": accelerator.device.type == "cuda"}
     if data.streaming:
         loader = DataLoader(dataset, args.train_batch_size, drop_last=True, **options)
     else:

@@ -216,6 +216,12 @@ class Batch:
     def prompts_per_image(self) -> int:
         return len(self.prompts) // len(self.draws)
 
+    def pin_memory(self) -> "Batch":
+        """The same in memory from which a GPU copies while the host goes on; a `DataLoader` asks for it."""
+        pixels = None if self.pixels is None else self.pixels.pin_memory()
+        encoded = None if self.encoded is None else tuple(part.pin_memory() for part in self.encoded)
+        return replace(self, pixels=pixels, encoded=encoded, sizes=self.sizes.pin_memory())
+
 
 class SkippedRows:
     """Warns of every row that is skipped while training, once."""

@@ -24,7 +24,7 @@ class Flux2(Flux):
         return {"encoder_hidden_states": embeddings}
 
     def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)).latent_dist
         shift = pipe.vae.bn.running_mean.float().view(-1, 1, 1)
         scale = (pipe.vae.bn.running_var.float() + pipe.vae.config.batch_norm_eps).rsqrt().view(-1, 1, 1)
         mean, std = (Flux2Pipeline._patchify_latents(x.float()) for x in (posterior.mean, posterior.std))

@@ -43,7 +43,9 @@ class QwenImage:
         return {}
 
     def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = pipe.vae.encode(pixels.unsqueeze(2).to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        posterior = pipe.vae.encode(
+            pixels.unsqueeze(2).to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)
+        ).latent_dist
         mean, std = posterior.mean.squeeze(2).float(), posterior.std.squeeze(2).float()
         config = pipe.vae.config
         shift, spread = (mean.new_tensor(x).view(-1, 1, 1) for x in (config.latents_mean, config.latents_std))

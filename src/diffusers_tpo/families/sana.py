@@ -36,7 +36,7 @@ class Sana:
         return {}
 
     def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        latents = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent.float()
+        latents = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)).latent.float()
         return latents * pipe.vae.config.scaling_factor, torch.zeros_like(latents)
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:

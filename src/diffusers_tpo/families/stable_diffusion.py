@@ -21,7 +21,7 @@ class StableDiffusion:
         return {}
 
     def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)).latent_dist
         scale = pipe.vae.config.scaling_factor
         return posterior.mean.float() * scale, posterior.std.float() * scale
 

@@ -39,7 +39,7 @@ class StableDiffusion3:
         return {}
 
     def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist
+        posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)).latent_dist
         shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
         return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
 
