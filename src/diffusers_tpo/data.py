@@ -18,13 +18,13 @@ from .errors import BadRow, UserError
 from .images import Crop, Crops, EncodedCrop
 from .noising import Draw
 from .reader import Problems, Row, RowReader, none_usable
-from .rows import EMPTY, allowed_mismatched
+from .rows import EMPTY, allowed_mismatched, split_columns
 from .show import harmless
 from .streaming import StreamedTextPreferences
 
 
 logger = logging.getLogger(__name__)
-TEXTS_AT_ONCE, IMAGES_AT_ONCE = 1000, 16  # rows that are read together, which takes less time than one by one
+TEXTS_AT_ONCE, IMAGES_AT_ONCE = 1000, 16  # rows that are read together
 
 
 class Kept(Protocol):
@@ -63,8 +63,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         for start in range(0, len(rows), number):
             part = range(start, min(start + number, len(rows)))
             try:
-                columns = rows[start : part.stop]
-                read = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+                read = split_columns(rows[start : part.stop])
             except UnicodeDecodeError:
                 read = [None] * len(part)
             yield from ((row_id, row) for row_id, row in zip(part, read, strict=True) if usable[row_id])

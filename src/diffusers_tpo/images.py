@@ -13,6 +13,9 @@ from .errors import BadRow
 from .noising import Draw
 
 
+PROCESSOR = VaeImageProcessor(do_resize=False)  # to make one takes longer than what it does to a small image
+
+
 @dataclass(frozen=True)
 class Crop:
     """Pixels `(3, H, W)` in [-1, 1], and where they come from.
@@ -95,5 +98,5 @@ def transform_image(image: Image.Image, draw: Draw, size: tuple[int, int], cente
     crop = resized.crop((left, top, left + width, top + height))
     if mirror:
         crop, left = ImageOps.mirror(crop), slack_x - left
-    pixels = VaeImageProcessor(do_resize=False).preprocess(crop)[0]
+    pixels = PROCESSOR.preprocess(crop)[0]
     return Crop(pixels, (image.height, image.width, top, left, height, width))

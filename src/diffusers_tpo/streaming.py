@@ -1,5 +1,6 @@
 """Reads the rows of a streamed text-preference data set. Knows nothing of batches or models."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,7 +9,10 @@ import torch
 
 from .errors import UserError
 from .reader import Row, RowReader, none_usable
-from .rows import EMPTY, read_on
+from .rows import EMPTY, read_on, split_columns
+
+
+AT_ONCE = 32  # rows that are read together
 
 
 class StreamedTextPreferences(torch.utils.data.IterableDataset):
@@ -16,7 +20,7 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
 
     def __init__(self, rows: datasets.IterableDataset, reader: RowReader, shuffle_buffer: int = 1000):
         rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
-        self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer)
+        self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer).batch(AT_ONCE)
         self.reader = reader
         self.begin_epoch(0)
 
@@ -45,7 +49,8 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         used = self._rows_used(number, workers)
         index, skipped, last = -1, {}, None
-        for index, row in enumerate(read_on(self.rows)):
+        rows = itertools.chain.from_iterable(map(split_columns, read_on(self.rows)))
+        for index, row in enumerate(rows):
             if index < used:
                 yield None
                 continue
