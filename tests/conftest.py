@@ -82,6 +82,7 @@ def small_flags(pipe_dir, data_dir) -> dict:
         "resolution": tiny.RESOLUTION,
         "learning_rate": 1e-3,
         "rank": 4,
+        "validation_inference_steps": 2,
         "report_to": "none",
     }
 

@@ -4,8 +4,6 @@ import importlib.util
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import tiny
 import tiny_families
 import tiny_pixart_sana
 import torch
-from conftest import SCRIPT, as_flags
+from conftest import as_flags
 from datasets import load_from_disk
 from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DModel
 from PIL import Image
@@ -38,7 +36,8 @@ def without_caches(environment) -> dict:
     return {name: value for name, value in environment.items() if name != "ACCELERATE_USE_CPU"}
 
 
-def test_a_lora_run_through_accelerate_leaves_everything_that_it_should(tmp_path, small_flags):
+@pytest.mark.xdist_group("processes")
+def test_a_lora_run_leaves_everything_that_it_should(tmp_path, small_flags):
     output = tmp_path / "model"
     flags = small_flags | {
         "use_lora": True,
@@ -57,9 +56,7 @@ def test_a_lora_run_through_accelerate_leaves_everything_that_it_should(tmp_path
         "report_to": "tensorboard",
         "output_dir": output,
     }
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
-    done = subprocess.run([*launch, str(SCRIPT), *as_flags(flags)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert finish(start(1, as_flags(flags), tmp_path)) == [0], said(tmp_path)
 
     log = read_log(output)
     assert [row["step"] for row in log] == [1, 2, 3, 4, 5]
@@ -80,7 +77,8 @@ def test_a_lora_run_through_accelerate_leaves_everything_that_it_should(tmp_path
     assert list((output / "logs").rglob("events.out.tfevents*"))
     card = (output / "README.md").read_text()
     assert "text-preference-optimization" in card and str(tmp_path) not in card
-    assert not any(word in done.stderr for word in ("Traceback", "FutureWarning", "DeprecationWarning"))
+    told = (tmp_path / "output-0.txt").read_text()
+    assert not any(word in told for word in ("Traceback", "FutureWarning", "DeprecationWarning"))
 
     pipe = StableDiffusionPipeline.from_pretrained(small_flags["pretrained_model_name_or_path"])
     pipe.set_progress_bar_config(disable=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 
 from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.errors import exit_on_user_error
@@ -33,11 +34,16 @@ SCALES = (1.0, 1.5, 2.5)
 SCRIPT = Path(__file__).parent / "train_text_to_image_tpo.py"
 
 
-def train(output: Path, steps: int, seed: int):
+def train(output: Path, steps: int, seed: int, data: Path):
     """Runs the example script with the flags that a user types."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=1", "--mixed_precision=no"]
-    command += ["--dynamo_backend=no", "--num_machines=1", "--num_cpu_threads_per_process=2", str(SCRIPT)]
-    command += f"--pretrained_model_name_or_path {PIPELINE} --dataset_name {output / 'data'} --resolution 32".split()
+    command += [
+        "--dynamo_backend=no",
+        "--num_machines=1",
+        f"--num_cpu_threads_per_process={min(2, torch.get_num_threads())}",
+        str(SCRIPT),
+    ]
+    command += f"--pretrained_model_name_or_path {PIPELINE} --dataset_name {data} --resolution 32".split()
     command += f"--use_lora --loss_type tdpo --beta 500 --anchor_weight 0.5 --max_train_steps {steps}".split()
     command += "--principles content attribute --train_batch_size 16 --learning_rate 1e-3 --use_ema".split()
     command += f"--ema_decay 0.98 --seed {seed} --output_dir {output}".split()
@@ -103,7 +109,7 @@ def main():
     make_rows(make_scenes(4096, args.seed), args.seed).to_parquet(output / "data" / "train.parquet")
 
     print("2/3  Training", flush=True)
-    train(output, args.max_train_steps, args.seed)
+    train(output, args.max_train_steps, args.seed, output / "data")
 
     print(f"3/3  Judging {args.num_prompts} held-out prompts before and after", flush=True)
     scenes = make_scenes(args.num_prompts, args.seed, held_out=True)

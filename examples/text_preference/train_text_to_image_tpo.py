@@ -266,7 +266,7 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
             watch.begin(pipe, scheduler, state["step"], fingerprint(model.pretrained_model_name_or_path))
     accelerator.init_trackers(run.tracker_project_name, {k: str(v) for k, v in config.items()})
     settings = (run.num_validation_images, run.validation_guidance_scale, data.resolution, args.seed)
-    validation = Validation(run.validation_prompt, *settings)
+    validation = Validation(run.validation_prompt, *settings, run.validation_inference_steps)
 
     def show(step: int, ema=None) -> None:
         if validation.prompts and (accelerator.is_main_process or is_sharded):

@@ -149,6 +149,7 @@ class RunArguments:
     num_validation_images: int = flag(4, "Images per prompt.")
     validation_steps: int = flag(100, "Optimizer steps between renders.")
     validation_guidance_scale: float = flag(7.5, "Guidance of these renders.")
+    validation_inference_steps: int | None = flag(None, "Their sampling steps; the pipeline's own number by default.")
     report_to: str = flag("tensorboard", "tensorboard, wandb, trackio, any tracker of accelerate, all or none.")
     logging_dir: str = flag("logs", "Folder of the trackers inside output_dir.")
     tracker_project_name: str = flag("text-preference-optimization", "Project name for the trackers.")

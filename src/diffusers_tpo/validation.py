@@ -45,6 +45,7 @@ class Validation:
 
     Attributes:
         resolution: side of the square images in pixels.
+        num_inference_steps: of the sampler, `None` for as many as the pipeline takes by itself.
     """
 
     prompts: list[str]
@@ -52,6 +53,7 @@ class Validation:
     guidance_scale: float
     resolution: int
     seed: int
+    num_inference_steps: int | None = None
 
     @torch.no_grad()
     def render(self, pipe, batch_size: int, may_halve: bool = True) -> list[list[Image.Image]]:
@@ -65,8 +67,11 @@ class Validation:
         def draw(jobs: list[tuple[str, int]]) -> list[Image.Image]:
             generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
             call = call_arguments(pipe, [prompt for prompt, _ in jobs], self.guidance_scale)
-            return pipe(**call, height=self.resolution, width=self.resolution, generator=generators).images
+            return pipe(**call, **options, generator=generators).images
 
+        options = {"height": self.resolution, "width": self.resolution}
+        if self.num_inference_steps is not None:
+            options["num_inference_steps"] = self.num_inference_steps
         number = self.images_per_prompt
         jobs = [(prompt, index) for prompt in self.prompts for index in range(number)]
         images = FittingBatches("validation images", batch_size, may_halve).map(draw, jobs)
