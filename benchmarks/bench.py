@@ -22,13 +22,17 @@ import models
 import torch
 from timing import is_met
 
+from diffusers_tpo.cards import markdown_table
 
-MODULES = {"speed": {}, "script": {}}  # arguments of its `figures`
+
+MODULES = {"speed": {}, "script": {}, "scaling": {"max_rows": 100_000}}  # arguments of its `figures`
+HEADER = ["figure", "measured against", "ratio", "target", "met"]
 FOLDER = Path(__file__).parent
 INTRO = """# Results
 
 `make bench` writes this file and `results.json`; [README.md](README.md) says what the figures mean. A ratio is one of medians
-(of means where data is waited for) of calls in turn; in brackets the 95 % bootstrap interval over the rounds.
+(of means where data is waited for) of calls in turn; in brackets the 95 % bootstrap interval over the rounds, in `scaling` the least
+and the largest ratio of a round.
 """
 
 
@@ -56,10 +60,9 @@ def cpu_name() -> str:
 def as_markdown(results: dict[str, dict], proportions: dict[str, str]) -> str:
     parts = [INTRO]
     for name, result in results.items():
-        rows = [["figure", "measured against", "ratio", "target", "met"], ["---"] * 5]
-        rows += map(table_row, result["figures"])
+        table = markdown_table(HEADER, [table_row(figure) for figure in result["figures"]])
         about = f"{result['machine']}; {result['date']}, {result['seconds']} s"
-        parts.append(f"## {name}\n\n{about}\n\n{as_table(rows)}\n")
+        parts.append(f"## {name}\n\n{about}\n\n{table}\n")
         if shares := {figure["name"]: figure["shares"] for figure in result["figures"] if "shares" in figure}:
             parts.append(f"Share of each part in the time of the script's loop:\n\n{share_table(shares)}\n")
     counted = [f"- {name}: {each}" for name, each in proportions.items()]
@@ -68,21 +71,15 @@ def as_markdown(results: dict[str, dict], proportions: dict[str, str]) -> str:
 
 def table_row(figure: dict) -> list[str]:
     numbers = [f"{figure[key]:.3g}" for key in ("ratio", "low", "high")]
-    bound = ">=" if figure.get("at_least") else "<="
-    target = "" if figure["target"] is None else f"{bound} {figure['target']:g}"
     met = {None: "", True: "yes", False: "**no**"}[is_met(figure)]
-    return [figure["name"], figure["rival"], "{} [{}, {}]".format(*numbers), target, met]
+    return [figure["name"], figure["rival"], "{} [{}, {}]".format(*numbers), figure["target"] or "", met]
 
 
 def share_table(shares: dict[str, dict[str, float]]) -> str:
     parts = list(dict.fromkeys(part for row in shares.values() for part in row))
     names = [name.rpartition("denoiser, ")[2] for name in shares]
-    rows = [["part", *names], ["---"] * (1 + len(names))]
-    return as_table(rows + [[part, *(f"{row.get(part, 0):.1%}" for row in shares.values())] for part in parts])
-
-
-def as_table(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [[part, *(f"{row.get(part, 0):.1%}" for row in shares.values())] for part in parts]
+    return markdown_table(["part", *names], rows)
 
 
 def main() -> None:

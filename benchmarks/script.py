@@ -17,15 +17,15 @@ KEPT = {"cache_latents": True, "cache_prompt_embeddings": True}
 KNOWN = {"precompute_reference": True, "reference_draws": 2}
 LOOPS = {  # by name: flags, and what may be outside of the denoiser
     "LoRA, live": ({"use_lora": True}, None),
-    "LoRA, kept": ({"use_lora": True} | KEPT | KNOWN, 0.1),
+    "LoRA, kept": ({"use_lora": True} | KEPT | KNOWN, "<= 0.1"),
     "full, live": ({}, None),
-    "full, kept": (KEPT | KNOWN, 0.1),
+    "full, kept": (KEPT | KNOWN, "<= 0.1"),
 }
 SFT = {"loss_type": "sft"} | KEPT
 MEMORY = {  # by name: flags of TDPO, whether it and its rival are LoRAs, target
-    "LoRA": (KEPT, True, 1.05),
+    "LoRA": (KEPT, True, "<= 1.05"),
     "full": (KEPT, False, None),
-    "full, known reference": (KEPT | KNOWN, False, 1.02),
+    "full, known reference": (KEPT | KNOWN, False, "<= 1.02"),
 }
 
 
@@ -66,7 +66,7 @@ def whole(steps: list[dict[str, float]]) -> list[float]:
 def loader_wait(name: str, steps: list[dict[str, float]]) -> dict:
     """A ratio of means: the beginning of a pass is rare and long."""
     return ratio(
-        name, [step["loader"] for step in steps], whole(steps), 0.02, "the loop's whole time", average=np.mean
+        name, [step["loader"] for step in steps], whole(steps), "<= 0.02", "the loop's whole time", average=np.mean
     )
 
 

@@ -1,5 +1,6 @@
 """Times functions in turn and compares their medians. Knows nothing of models."""
 
+import operator
 import time
 from collections.abc import Callable
 
@@ -40,9 +41,8 @@ def ratio(
     name: str,
     ours: list[float],
     rivals: list[float],
-    target: float | None,
+    target: str | None,
     rival: str,
-    at_least: bool = False,
     average=np.median,
 ) -> dict:
     """A figure: the ratio of the medians of two lists of numbers of the same rounds, with a 95 % bootstrap interval.
@@ -50,24 +50,24 @@ def ratio(
     Rounds are drawn again whole, so what made one round slow for both does not widen the interval.
 
     Args:
-        target: the bound of the ratio, from above unless `at_least`; `None` where nothing is promised.
+        target: of the ratio, such as "<= 2.1"; `None` where nothing is promised.
         rival: what it is measured against.
         average: `np.mean` where rare large numbers count.
 
     Returns:
-        `name`, `ratio`, `low`, `high`, `target`, `rival`, and `at_least` where the target is a lower bound.
+        `name`, `ratio`, `low`, `high`, `target` and `rival`.
     """
     ours, rivals = np.asarray(ours, dtype=float), np.asarray(rivals, dtype=float)
     chosen = np.random.default_rng(0).integers(len(ours), size=(2000, len(ours)))
     spread = average(ours[chosen], axis=1) / average(rivals[chosen], axis=1)
     low, high = np.quantile(spread, [0.025, 0.975])
     numbers = {"ratio": average(ours) / average(rivals), "low": low, "high": high}
-    figure = {"name": name, **{key: float(value) for key, value in numbers.items()}, "target": target, "rival": rival}
-    return figure | ({"at_least": True} if at_least else {})
+    return {"name": name, **{key: float(value) for key, value in numbers.items()}, "target": target, "rival": rival}
 
 
 def is_met(figure: dict) -> bool | None:
     """Whether the ratio is within its target; `None` without one."""
     if figure["target"] is None:
         return None
-    return figure["ratio"] >= figure["target"] if figure.get("at_least") else figure["ratio"] <= figure["target"]
+    bound, number = figure["target"].split()
+    return {"<=": operator.le, "<": operator.lt, ">=": operator.ge}[bound](figure["ratio"], float(number))

@@ -27,12 +27,12 @@ def workbench(request, tmp_path):
 
 def test_a_ratio_is_one_of_medians_with_an_interval_over_whole_rounds():
     """Ours 2, 4, 9 over 1, 2, 3: medians 4 / 2. Both slow in one round: every round's ratio is 2, and so is each resample's."""
-    assert ratio("x", [2, 4, 9], [1, 2, 3], 1.5, "y")["ratio"] == 2
+    assert ratio("x", [2, 4, 9], [1, 2, 3], "<= 1.5", "y")["ratio"] == 2
     even = ratio("x", [2, 4, 90], [1, 2, 45], None, "y")
     assert even == {"name": "x", "ratio": 2, "low": 2, "high": 2, "target": None, "rival": "y"}
-    uneven = ratio("x", [2, 4, 9], [1, 2, 3], 1.5, "y")
+    uneven = ratio("x", [2, 4, 9], [1, 2, 3], "<= 1.5", "y")
     assert uneven["low"] == 2 and uneven["high"] == 3
-    assert [is_met(x) for x in (even, uneven, uneven | {"at_least": True})] == [None, False, True]
+    assert [is_met(x) for x in (even, uneven, uneven | {"target": ">= 1.5"})] == [None, False, True]
 
 
 def test_functions_are_called_in_turn():
@@ -78,9 +78,9 @@ def test_only_the_outermost_part_is_timed():
 
 
 def test_the_table_says_what_is_missed():
-    figures = [ratio("x", [3.0], [1.0], 2.0, "y"), ratio("z", [3.0], [1.0], 2.0, "y", at_least=True)]
+    figures = [ratio("x", [3.0], [1.0], "<= 2.0", "y"), ratio("z", [3.0], [1.0], ">= 2.0", "y")]
     figures[0]["shares"] = {"loader": 0.25}
     rows = {"speed": {"machine": "a", "date": "b", "seconds": 1, "figures": figures}}
-    text = bench.as_markdown(rows, {"small": "1 : 2"})
-    assert "| x | y | 3 [3, 3] | <= 2 | **no** |" in text and "| z | y | 3 [3, 3] | >= 2 | yes |" in text
+    text = " ".join(bench.as_markdown(rows, {"small": "1 : 2"}).split())
+    assert "| x | y | 3 [3, 3] | <= 2.0 | **no** |" in text and "| z | y | 3 [3, 3] | >= 2.0 | yes |" in text
     assert "| loader | 25.0% |" in text and "- small: 1 : 2" in text

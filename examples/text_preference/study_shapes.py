@@ -26,7 +26,7 @@ from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
 SCALES = (1.0, 1.5, 2.5, 4.0)
 SCRIPT = Path(__file__).parent / "train_text_to_image_tpo.py"
 STEPS = 200
-TIME_RATIO = 2.4  # TPO step over SFT step of the same images, from benchmarks/step_time.py
+TIME_RATIO = 2.4  # TPO step over SFT step of the same images
 SHARED = (
     "--resolution 32 --train_batch_size 16 --use_ema --ema_decay 0.98 --report_to none --checkpointing_steps 100000"
 )
