@@ -187,7 +187,7 @@ def print_memory(folder: Path) -> None:
     print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")))
 
 
-def encoding_figure(folder: Path, images: int = 20) -> dict:
+def encoding_figure(folder: Path, images: int = 32) -> dict:
     """Time to keep the latents of photographs of 512x384 pixels against the autoencoder alone, on tensors in memory."""
     pipe, rng = load_model(), np.random.default_rng(0)
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
@@ -202,7 +202,7 @@ def encoding_figure(folder: Path, images: int = 20) -> dict:
     settings = {"resolution": 256, "center_crop": True}
     encoder = Encoder(pipe, family_of(pipe), torch.device("cpu"))
     times = {"own": [], "the autoencoder alone": []}
-    for index in range(4):
+    for index in range(3):
         dataset = as_torch_dataset(rows, RowReader(Columns(), "tdpo", False, 0, **settings))
         with torch.no_grad():
             pixels = [torch.stack([dataset.crop(row, False).pixels for row in range(first, first + BATCH)])

@@ -29,7 +29,8 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
 
         Args:
             used: batches that have been used. The stream still gives them, because its shuffled buffer is made of it up to
-                there, but as `None` where it can tell, so that no image is decoded in vain.
+                there, but as `None` where it can tell, so that no image is decoded in vain. (`skip` of `datasets` reads as
+                much, and its `state_dict` does without the content of the buffer, so that other rows would come.)
             rows_of_batch: of all processes.
         """
         self.epoch, self.used, self.rows_of_batch = epoch, used, rows_of_batch
