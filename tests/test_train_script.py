@@ -384,3 +384,25 @@ def test_images_of_any_shape_train_in_buckets_of_one_shape(name, run_script, tmp
         if key.endswith("mean")
     }
     assert shapes == {(6, 12), (12, 6)}
+
+
+@pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
+def test_channels_last_and_compiled_blocks_change_the_last_digits_only(run_script, tmp_path, use_lora):
+    """The backend that traces as any other does and compiles nothing."""
+    flags = {"use_lora": use_lora, "beta": 500, "max_train_steps": 3, "learning_rate": 1e-4, "use_ema": True}
+    fast = {"channels_last": True, "torch_compile_backend": "eager", "checkpointing_steps": 2}
+    run_script(**flags, output_dir=tmp_path / "plain")
+    run_script(**flags, **fast, output_dir=tmp_path / "fast")
+    log, name = read_log(tmp_path / "fast"), LORA if use_lora else "unet/diffusion_pytorch_model.safetensors"
+    for row, plain in zip(log, read_log(tmp_path / "plain"), strict=True):
+        assert row == pytest.approx(plain, rel=1e-3, abs=1e-6)
+    weights, plain = load_file(tmp_path / "fast" / name), load_file(tmp_path / "plain" / name)
+    assert weights.keys() == plain.keys()
+    for key, value in weights.items():
+        torch.testing.assert_close(value, plain[key], rtol=1e-2, atol=1e-4)
+    run_script(**flags, **fast, output_dir=tmp_path / "fast", resume_from_checkpoint="latest")
+    assert read_log(tmp_path / "fast") == log
+
+
+def test_what_cannot_be_compiled(refused):
+    assert "must be one of" in refused(torch_compile_backend="fast")

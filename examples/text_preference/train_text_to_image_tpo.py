@@ -55,7 +55,7 @@ from diffusers_tpo.families import family_of, side_multiple
 from diffusers_tpo.hub import ATTEMPTS, own_name, push_folder
 from diffusers_tpo.interrupts import StopRequest, ignore_ctrl_c
 from diffusers_tpo.model_card import hardware, training_facts
-from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline
+from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline, speed_up
 from diffusers_tpo.origins import dataset_origin, model_origin
 from diffusers_tpo.outputs import save_model
 from diffusers_tpo.reference import KnownReference, epochs_of
@@ -204,6 +204,8 @@ def main(model: ModelArguments, data: DataArguments, tpo: TPOConfig, args: Train
     denoiser.train()
     if run.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
+    for module in filter(None, (denoiser, trainer.reference)):
+        speed_up(module, run.channels_last, run.torch_compile_backend)
     groups = [{"params": [parameter for parameter in denoiser.parameters() if parameter.requires_grad]}]
     if text:
         groups.append({"params": text.parameters(), "lr": args.text_encoder_lr or args.learning_rate})

@@ -136,6 +136,8 @@ class RunArguments:
     cache_prompt_embeddings: bool = flag(False, "Encode every prompt once and keep that on disk.")
     encodings_dir: str | None = flag(None, "Where; shared by runs. diffusers_tpo in the cache of the Hub by default.")
     allow_tf32: bool = flag(False, "Faster float32 matrix products on Ampere and newer.")
+    channels_last: bool = flag(False, "Lay images out as convolutions of a UNet like them.")
+    torch_compile_backend: str | None = flag(None, "Compile the denoiser's repeated blocks, with inductor or another.")
     dataloader_num_workers: int = flag(0, "Processes that read images.")
     cache_dir: str | None = flag(None, "Where downloads are kept.")
     collapse_bound: float = flag(0.2, "Alarm when the matched error lies this share above the reference's ...")

@@ -24,6 +24,31 @@ from .text_encoders import train_text_encoders
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
+def speed_up(module: torch.nn.Module, channels_last: bool, backend: str | None) -> None:
+    """Changes how a module is computed, in place, but not what; names of its weights stay.
+
+    Args:
+        channels_last: for the weights of convolutions, and so for what they compute.
+        backend: of `torch.compile`, for the blocks that repeat; `None` compiles nothing.
+
+    Raises:
+        UserError: if there is no such backend, or no block that repeats.
+    """
+    if channels_last:
+        module.to(memory_format=torch.channels_last)
+    if backend is not None:
+        if backend not in torch.compiler.list_backends(exclude_tags=()):
+            usual = ", ".join(torch.compiler.list_backends())
+            raise UserError(f"torch_compile_backend must be one of {usual}, got {backend!r}")
+        try:
+            module.compile_repeated_blocks(backend=backend)
+        except ValueError as error:
+            name = type(module).__name__
+            raise UserError(
+                f"torch_compile_backend: diffusers names no repeated blocks of {name}; leave it out"
+            ) from error
+
+
 def why(error: Exception) -> str:
     """Why weights cannot be loaded; PyTorch would advise to let a pickle run its code."""
     is_pickle = isinstance(error, pickle.UnpicklingError)
