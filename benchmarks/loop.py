@@ -110,7 +110,7 @@ def measure_time() -> list[dict[str, float]]:
 
 def live_bytes() -> int:
     """Of all tensors that Python knows: between two steps these are weights, optimizer states and kept numbers."""
-    tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}
     return sum(storages.values())
 
