@@ -10,6 +10,7 @@ by a wrapper around the library function that the script calls for it, the loop 
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import os
 import resource
@@ -109,9 +110,16 @@ def measure_time() -> list[dict[str, float]]:
 
 def live_bytes() -> int:
     """Of all tensors that Python knows: between two steps these are weights, optimizer states and kept numbers."""
-    tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}
     return sum(storages.values())
+
+
+def allocated_peak(record: profile) -> int:
+    """The most bytes that PyTorch's CPU allocator had given out since the beginning of a record."""
+    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(changes, initial=0))
 
 
 def measure_memory() -> int:
@@ -126,17 +134,19 @@ def measure_memory() -> int:
                 yield batch
                 continue
             gc.collect()
-            before = live_bytes()
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
                 yield batch
-            changes = [
-                event.nbytes() for event in record.profiler.kineto_results.events() if event.name() == "[memory]"
-            ]
-            peaks.append(before + max(torch.tensor(changes).cumsum(0).tolist()))
+                peaks.append(torch.cuda.max_memory_allocated())
+            else:
+                before = live_bytes()
+                with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+                    yield batch
+                peaks.append(before + allocated_peak(record))
 
     data.batches_from = batches
     run()
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peaks[0]
+    return peaks[0]
 
 
 def measure_process() -> int:

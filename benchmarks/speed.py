@@ -15,7 +15,7 @@ from diffusers_tpo.shapes.evaluate import load_model
 
 SMALL = {"small": (models.make_small, 4, 128)}  # by name: how it is made, images per step, side
 SHAPES = {"shapes": (load_model, 16, 32)}
-LARGE = {"sd15": (models.make_sd15, 4, 512), "sdxl": (models.make_sdxl, 2, 1024)}
+LARGE = {"sd15": (models.make_sd15, 4, 512), "sdxl": (models.make_sdxl, 1, 1024)}
 LIVE, KEPT = "live", "kept"
 TARGETS = {
     (True, LIVE): "<= 3.15",

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from conftest import reset_accelerate
+from torch.profiler import ProfilerActivity, profile
 
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -75,6 +77,18 @@ def test_only_the_outermost_part_is_timed():
     assert list(first) == ["loader", "reference forward", "all"] and list(second) == ["loader"]
     assert sum(script.shares_of([first]).values()) == pytest.approx(1)
     assert loop.as_flags({"rank": 4, "use_lora": True, "offload": False}) == ["--rank", "4", "--use_lora"]
+
+
+def test_memory_is_what_was_held_at_once():
+    """4000 bytes are given back before 2000 and 1000 are held together; a tensor from before counts by its storage, once."""
+    before = loop.live_bytes()
+    whole = torch.zeros(10_000)
+    view = whole[:10]
+    assert loop.live_bytes() - before == whole.nbytes and view.nbytes == 40
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        torch.zeros(1000)
+        held = torch.zeros(500), torch.zeros(250)
+    assert loop.allocated_peak(record) == 4000 and sum(x.nbytes for x in held) == 3000
 
 
 def test_the_table_says_what_is_missed():
