@@ -41,14 +41,15 @@ def figure(name: str, ratios: list[float], target: str, rival: str) -> dict[str,
 
 def sampling(images: int, rounds: int) -> list[float]:
     """Images a second in batches over images a second one at a time, in each round, on one core."""
-    torch.set_num_threads(1)
     pipe, scenes, call = load_model(), make_scenes(images, 0, held_out=True), {"steps": 10, "progress": False}
+    threads, ratios = torch.get_num_threads(), []
+    torch.set_num_threads(1)
     draw_images(pipe, scenes[:2], 0, 1.5, **call)
-    return [
-        seconds(draw_images, pipe, scenes, 0, 1.5, batch_size=1, **call)
-        / seconds(draw_images, pipe, scenes, 0, 1.5, **call)
-        for _ in range(rounds)
-    ]
+    for _ in range(rounds):
+        alone, batched = (seconds(draw_images, pipe, scenes, 0, 1.5, batch_size=size, **call) for size in (1, 64))
+        ratios.append(alone / batched)
+    torch.set_num_threads(threads)
+    return ratios
 
 
 def evaluation(prompts: int, steps: int) -> float:

@@ -92,38 +92,30 @@ def test_a_lora_run_leaves_everything_that_it_should(tmp_path, small_flags):
     assert np.abs(render() - before).max() > 0
 
 
-@pytest.mark.parametrize("stop", [3, 4], ids=["inside an epoch", "between epochs"])
 @pytest.mark.parametrize(
     "flags",
     [
         {"use_lora": True, "loss_type": "tdpo", "lora_dropout": 0.1, "dataloader_num_workers": 1},
         {"use_lora": True, "loss_type": "sft", "use_ema": True, "lr_scheduler": "cosine", "lr_warmup_steps": 2},
-        {"loss_type": "tkto", "gradient_accumulation_steps": 2},
+        {"loss_type": "tkto", "gradient_accumulation_steps": 2, "max_train_steps": 3},
     ],
     ids=["tdpo with dropout", "sft with ema", "full tkto with accumulation"],
 )
-def test_a_resumed_run_is_the_uninterrupted_run(run_script, tmp_path, flags, stop):
-    """Four batches an epoch; one run of six steps against one that lost everything after a checkpoint."""
-    flags = {"train_batch_size": 2, "max_train_steps": 6, "checkpointing_steps": stop, "beta": 500} | flags
-    if "gradient_accumulation_steps" in flags:
-        flags |= {
-            "checkpointing_steps": stop - 2,
-            "max_train_steps": 3,
-        }  # after step 1 of 2, or at the end of the epoch
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+def test_a_resumed_run_is_the_uninterrupted_run(run_script, tmp_path, flags):
+    """Four batches an epoch, six batches in all; one run against two that lost everything after a checkpoint: inside an epoch
+    and at its end."""
+    flags = {"train_batch_size": 2, "max_train_steps": 6, "checkpointing_steps": 1, "beta": 500} | flags
+    whole, weights = tmp_path / "whole", LORA if "use_lora" in flags else "unet/diffusion_pytorch_model.safetensors"
     run_script(**flags, output_dir=whole)
-    resumed.mkdir()
-    shutil.copytree(
-        whole / f"checkpoint-{flags['checkpointing_steps']}", resumed / f"checkpoint-{flags['checkpointing_steps']}"
-    )
-    shutil.copy(whole / "training_log.jsonl", resumed)
-    run_script(**flags, output_dir=resumed, resume_from_checkpoint="latest")
-
-    assert read_log(resumed) == read_log(whole)
-    weights = LORA if "use_lora" in flags else "unet/diffusion_pytorch_model.safetensors"
-    first, second = load_file(whole / weights), load_file(resumed / weights)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    for stop in (3, 4) if flags["max_train_steps"] == 6 else (1, 2):
+        resumed = tmp_path / f"resumed-{stop}"
+        shutil.copytree(whole / f"checkpoint-{stop}", resumed / f"checkpoint-{stop}")
+        shutil.copy(whole / "training_log.jsonl", resumed)
+        run_script(**flags, output_dir=resumed, resume_from_checkpoint="latest")
+        assert read_log(resumed) == read_log(whole)
+        first, second = load_file(whole / weights), load_file(resumed / weights)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_latest_without_a_checkpoint_begins_at_the_start(run_script, tmp_path):
@@ -372,8 +364,9 @@ def test_images_of_any_shape_train_in_buckets_of_one_shape(name, run_script, tmp
     run_script(**flags, output_dir=tmp_path / "live")
     log = read_log(tmp_path / "live")
     assert log[0]["reward/margin"] == pytest.approx(0, abs=1e-4) and len(log) == 5
-    run_script(**flags, output_dir=tmp_path / "live", resume_from_checkpoint="latest")
-    assert read_log(tmp_path / "live") == log
+    if name == "sd":  # where a run goes on does not depend on the family
+        run_script(**flags, output_dir=tmp_path / "live", resume_from_checkpoint="latest")
+        assert read_log(tmp_path / "live") == log
     run_script(**flags, cache_latents=True, encodings_dir=tmp_path / "kept", output_dir=tmp_path / "two")
     for row, kept in zip(log, read_log(tmp_path / "two"), strict=True):
         assert row == pytest.approx(kept, rel=1e-3, abs=1e-5)
