@@ -4,6 +4,8 @@
     python examples/text_preference/study_shapes.py --output_dir outputs/study --arms main
     python examples/text_preference/study_shapes.py --output_dir outputs/search --arms search --seeds 0 --num_prompts 512 \
         --guidance_scales 1 1.5 2 2.5 --rival "SFT, lr 5e-5"
+    python examples/text_preference/study_shapes.py --output_dir outputs/draws --arms draws --num_prompts 512 \
+        --guidance_scales 1 1.5 --rival "TDPO, LoRA, live"
 
 Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a stopped study goes on where it was.
 """
@@ -35,6 +37,10 @@ FULL, LORA = "--learning_rate 1e-4", "--use_lora --learning_rate 1e-3"
 PREFER = "--beta 500 --anchor_weight 0.5 --principles content attribute"
 TDPO, TKTO = f"--loss_type tdpo {PREFER}", f"--loss_type tkto {PREFER}"
 LONGER = f"--max_train_steps {round(STEPS * TIME_RATIO)}"
+FEW, DRAWS = (
+    "--max_train_samples 256 --center_crop --cache_latents --cache_prompt_embeddings",
+    (1, 2, 4, 8),
+)  # 12.5 epochs
 ARMS = {
     "main": {
         "base": None,
@@ -68,6 +74,14 @@ ARMS = {
         "TDPO, LoRA, winner-preserving 0.1": f"{TDPO} {LORA} --winner_preserving_mu 0.1",
         "TDPO, LoRA, timesteps 0.3 to 1": f"{TDPO} {LORA} --min_timestep 0.3",
         "TDPO, LoRA, unclipped": f"{TDPO} {LORA} --mismatched_clip inf",
+    },
+    "draws": {
+        "base": None,
+        "TDPO, LoRA, live": f"{TDPO} {LORA} {FEW}",
+        **{
+            f"TDPO, LoRA, draws {d}": f"{TDPO} {LORA} {FEW} --reference_draws {d} --precompute_reference"
+            for d in DRAWS
+        },
     },
 }
 
