@@ -25,14 +25,14 @@ from timing import is_met
 from diffusers_tpo.cards import markdown_table
 
 
-MODULES = {"speed": {}, "script": {}, "scaling": {"max_rows": 100_000}}  # arguments of its `figures`
+MODULES = {"speed": {}, "script": {}, "scaling": {"max_rows": 100_000}, "evaluation": {}}  # arguments of its `figures`
 HEADER = ["figure", "measured against", "ratio", "target", "met"]
 FOLDER = Path(__file__).parent
 INTRO = """# Results
 
 `make bench` writes this file and `results.json`; [README.md](README.md) says what the figures mean. A ratio is one of medians
-(of means where data is waited for) of calls in turn; in brackets the 95 % bootstrap interval over the rounds, in `scaling` the least
-and the largest ratio of a round.
+(of means where data is waited for) of calls in turn; in brackets the 95 % bootstrap interval over the rounds, in `scaling` and
+`evaluation` the least and the largest ratio of a round.
 """
 
 
