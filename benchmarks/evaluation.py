@@ -57,7 +57,8 @@ def evaluation(prompts: int, steps: int) -> float:
 
     The start of the training script counts once, as in the quickstart, whose evaluation starts nothing.
     """
-    train = runpy.run_path(str(QUICKSTART))["train"]
+    quickstart = runpy.run_path(str(QUICKSTART))
+    train, options = quickstart["train"], {"strata": quickstart["STRATA"], "progress": False}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
         (output / "data").mkdir()
@@ -68,7 +69,7 @@ def evaluation(prompts: int, steps: int) -> float:
         pipes = {"before": load_model(), "after": load_model(output / f"{1 + steps}")}
         loading = time.perf_counter() - start
         scenes = make_scenes(prompts, 0, held_out=True)
-        judging = seconds(judge_together, pipes, scenes, (1.0, 1.5, 2.5), 0, progress=False)
+        judging = seconds(judge_together, pipes, scenes, quickstart["SCALES"], 0, **options)
     return (loading + judging * PROMPTS / prompts) / training
 
 

@@ -31,6 +31,7 @@ import matplotlib.pyplot as plt  # noqa: E402 - after the backend is chosen
 
 
 SCALES = (1.0, 1.5, 2.5)
+STRATA = 4  # draws of noise and timestep for the implicit preference of each image
 SCRIPT = Path(__file__).parent / "train_text_to_image_tpo.py"
 
 
@@ -114,7 +115,7 @@ def main():
     print(f"3/3  Judging {args.num_prompts} held-out prompts before and after", flush=True)
     scenes = make_scenes(args.num_prompts, args.seed, held_out=True)
     pipes = {"before": load_model(), "after": load_model(output)}
-    judged = judge_together(pipes, scenes, SCALES, args.seed)
+    judged = judge_together(pipes, scenes, SCALES, args.seed, strata=STRATA)
     names = [f"{scale:g}/{fact}" for scale in SCALES for fact in FACTS] + ["implicit/accuracy"]
     means = {m: {name: mean_interval(judged[m][name]) for name in names} for m in judged}
     gains = {name: paired_difference(judged["after"][name], judged["before"][name]) for name in names}

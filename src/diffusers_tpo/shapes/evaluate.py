@@ -53,6 +53,7 @@ def judge(
     scales: tuple[float, ...],
     seed: int,
     steps: int = 10,
+    strata: int = 8,
     progress=True,
 ) -> dict[str, np.ndarray]:
     """All facts of one model: `"<guidance>/<fact>"`, `(N,)` over the scenes, and its implicit preference on the first 256."""
@@ -60,7 +61,7 @@ def judge(
     for scale in scales:
         facts = verify_images(draw_images(pipe, scenes, seed, scale, steps, progress=progress), scenes)
         result |= {f"{scale:g}/{name}": values.astype(float) for name, values in facts.items()}
-    return result | implicit_preference(pipe, scenes[:256], seed)
+    return result | implicit_preference(pipe, scenes[:256], seed, strata)
 
 
 def judge_together(
