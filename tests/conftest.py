@@ -22,6 +22,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState  # no
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_text_to_image_tpo.py"
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
 
 
 class LoggedDeprecation(logging.Handler):
@@ -36,7 +37,6 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
-    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
     for library in ("accelerate", "datasets", "diffusers", "huggingface_hub", "peft", "transformers"):
         logging.getLogger(library).addHandler(LoggedDeprecation())
 

@@ -2,6 +2,7 @@
 
 import conftest  # noqa: F401  the settings of every test come first
 import diffusers  # noqa: F401
+import openai  # noqa: F401
 import tensorboard  # noqa: F401
 import torch
 import torch.distributed.tensor  # noqa: F401
@@ -12,6 +13,8 @@ from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
 
 import diffusers_tpo.evaluation.watch
 import diffusers_tpo.models
+import diffusers_tpo.negatives.build
+import diffusers_tpo.negatives.chat
 import diffusers_tpo.trainer
 import diffusers_tpo.validation  # noqa: F401
 

@@ -6,6 +6,7 @@ import runpy
 import socket
 import sys
 from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def run(argv: list[str], environ: dict[str, str], output: str) -> None:
     runpy.run_path(argv[0], run_name="__main__")
 
 
+def server() -> BaseContext:
+    """Makes processes by forking one that has imported everything once; there is one such process for all tests."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["preloaded"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server is not told where this process looks
+        forkserver.ensure_running()
+    return context
+
+
 def start(processes: int, flags: list[str], output: Path, script: Path = SCRIPT, **environ: str) -> list[BaseProcess]:
     """One or several processes of a run, as a launcher starts them; each appends to `output/output-RANK.txt`.
 
@@ -35,11 +46,7 @@ def start(processes: int, flags: list[str], output: Path, script: Path = SCRIPT,
         script: another script, or [`FSDP`], which runs the training script.
         environ: more variables.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["preloaded"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server is not told where this process looks
-        forkserver.ensure_running()
+    context = server()
     output.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

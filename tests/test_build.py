@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import processes
 import pytest
 import tiny
 from build_worker import (
@@ -38,13 +39,8 @@ from diffusers_tpo.negatives.journal import Journal
 from diffusers_tpo.negatives.rows import Plan, RowWork
 
 
-# one process imports everything once and forks the others
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["diffusers_tpo.negatives.build", "diffusers_tpo.negatives.chat", "openai"])
-
-
 def start(target, *arguments) -> multiprocessing.Process:
-    process = PROCESSES.Process(target=target, args=arguments)
+    process = processes.server().Process(target=target, args=arguments)
     process.start()
     return process
 
