@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.cache import AHEAD, KEYS, Cache, read_ahead
+from diffusers_tpo.adapters import add_lora
+from diffusers_tpo.cache import AHEAD, KEYS, Cache, fingerprint, read_ahead
 from diffusers_tpo.errors import UserError
 
 
@@ -135,3 +137,21 @@ def test_reading_ahead_keeps_the_order_and_its_bounds_and_ends_with_the_first_er
             got.append(number)
             assert max(begun) <= number + AHEAD + 1
     assert got == list(range(7)) and len(begun) < 20
+
+
+def test_what_a_tokenizer_was_last_called_with_does_not_change_its_fingerprint():
+    tokenizer = tiny.make_tokenizer()
+    before = fingerprint({"tokenizer": tokenizer})
+    tokenizer(["a", "a cat"], padding="max_length", truncation=True, max_length=5)
+    assert fingerprint({"tokenizer": tokenizer}) == before
+    tokenizer.add_tokens("circle")
+    assert fingerprint({"tokenizer": tokenizer}) != before
+
+
+def test_adapters_do_not_change_the_fingerprint_of_what_carries_them():
+    unet = tiny.make_unet()
+    before = fingerprint({"unet": unet})
+    add_lora(unet, ("to_q",))
+    assert fingerprint({"unet": unet}) == before
+    unet.conv_in.bias.data[0] += 1
+    assert fingerprint({"unet": unet}) != before
