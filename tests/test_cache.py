@@ -115,9 +115,9 @@ def test_large_encodings_are_announced_and_too_large_ones_refused(tmp_path, monk
     keys = ["k0", "k1"]
     monkeypatch.setattr("diffusers_tpo.cache.LARGE", 10)
     Cache(tmp_path / "a").fill(keys, make(keys, []), 2, "prompts")
-    assert "2 prompts of 0 kB make 0.0 GB" in caplog.text and caplog.records[-1].levelname == "WARNING"
+    assert "2 prompts of 26 bytes make 52 bytes in" in caplog.text and caplog.records[-1].levelname == "WARNING"
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
-    with pytest.raises(UserError, match="encodings_dir .* has 0.0 GB free, and 2 prompts of"):
+    with pytest.raises(UserError, match="encodings_dir .* has 10 bytes free, and 2 prompts of 26 bytes make 52 bytes"):
         Cache(tmp_path / "b").fill(keys, make(keys, []), 2, "prompts")
     assert not list((tmp_path / "b").glob("*.safetensors"))
 

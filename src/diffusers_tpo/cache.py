@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, convert_bytes, gather_object
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -198,9 +198,9 @@ class Cache:
     def _announce(self, each: int, number: int, what: str) -> None:
         """Says how much will be written, before it is."""
         total, free = each * number, shutil.disk_usage(self.folder).free
-        sizes = f"{number} {what} of {each / 2**10:,.0f} kB make {total / 2**30:,.1f} GB"
+        sizes = f"{number} {what} of {convert_bytes(each)} make {convert_bytes(total)}"
         if total > free:
-            raise UserError(f"encodings_dir {str(self.folder.parent)!r} has {free / 2**30:,.1f} GB free, and {sizes}; "
+            raise UserError(f"encodings_dir {str(self.folder.parent)!r} has {convert_bytes(free)} free, and {sizes}; "
                             "choose another folder, or encode while training")  # fmt: skip
         if PartialState().is_main_process:
             logger.log(logging.WARNING if total > LARGE else logging.INFO, f"{sizes} in {self.folder}")
