@@ -117,8 +117,7 @@ def test_draws_come_back(tmp_path):
     assert len(asked) == before  # two draws of every prompt are known by now
 
 
-def test_a_stopped_computation_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffusers_tpo.cache.SHARD_BYTES", 1)  # every batch is written at once
+def test_a_stopped_computation_goes_on_where_it_was(tmp_path):
     dataset, calls = make_dataset(), []
 
     def stops(batch):
