@@ -52,8 +52,9 @@ def passes(monkeypatch):
 
 def assert_same(log, other):
     assert len(log) == len(other) == STEPS
-    for row, other_row in zip(log, other, strict=True):
-        assert row == pytest.approx(other_row, rel=1e-4, abs=1e-6)
+    for rows in zip(log, other, strict=True):
+        row, other_row = ({name: x for name, x in part.items() if name != "reward/accuracy"} for part in rows)
+        assert row == pytest.approx(other_row, rel=1e-4, abs=1e-6)  # accuracy is the sign of margins, which begin at 0
 
 
 @pytest.mark.parametrize(

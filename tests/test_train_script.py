@@ -388,7 +388,8 @@ def test_channels_last_and_compiled_blocks_change_the_last_digits_only(run_scrip
     run_script(**flags, **fast, output_dir=tmp_path / "fast")
     log, name = read_log(tmp_path / "fast"), LORA if use_lora else "unet/diffusion_pytorch_model.safetensors"
     for row, plain in zip(log, read_log(tmp_path / "plain"), strict=True):
-        assert row == pytest.approx(plain, rel=1e-3, abs=1e-6)
+        row, plain = ({name: x for name, x in part.items() if name != "reward/accuracy"} for part in (row, plain))
+        assert row == pytest.approx(plain, rel=1e-3, abs=1e-6)  # accuracy is the sign of margins, which begin at 0
     weights, plain = load_file(tmp_path / "fast" / name), load_file(tmp_path / "plain" / name)
     assert weights.keys() == plain.keys()
     for key, value in weights.items():
