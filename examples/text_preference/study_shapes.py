@@ -4,7 +4,7 @@
     python examples/text_preference/study_shapes.py --output_dir outputs/study --arms main
     python examples/text_preference/study_shapes.py --output_dir outputs/search --arms search --seeds 0 --num_prompts 512 \
         --guidance_scales 1 1.5 2 2.5 --rival "SFT, lr 5e-5"
-    python examples/text_preference/study_shapes.py --output_dir outputs/draws --arms draws --num_prompts 512 \
+    python examples/text_preference/study_shapes.py --output_dir outputs/draws --arms draws --num_prompts 512 --seeds 0 1 \
         --guidance_scales 1 1.5 --rival "TDPO, LoRA, live"
 
 Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a stopped study goes on where it was.
