@@ -37,10 +37,8 @@ FULL, LORA = "--learning_rate 1e-4", "--use_lora --learning_rate 1e-3"
 PREFER = "--beta 500 --anchor_weight 0.5 --principles content attribute"
 TDPO, TKTO = f"--loss_type tdpo {PREFER}", f"--loss_type tkto {PREFER}"
 LONGER = f"--max_train_steps {round(STEPS * TIME_RATIO)}"
-FEW, DRAWS = (
-    "--max_train_samples 256 --center_crop --cache_latents --cache_prompt_embeddings",
-    (1, 2, 4, 8),
-)  # 12.5 epochs
+FEW = "--max_train_samples 256 --center_crop --cache_latents --cache_prompt_embeddings"
+DRAWS = (1, 2, 4, 8)  # of 12.5 epochs
 ARMS = {
     "main": {
         "base": None,
