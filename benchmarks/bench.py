@@ -22,7 +22,7 @@ import models
 import torch
 from timing import is_met
 
-from diffusers_tpo.cards import markdown_table
+from diffusers_tpo.show import markdown_table
 
 
 MODULES = {"speed": {}, "script": {}, "scaling": {"max_rows": 100_000}, "evaluation": {}}  # arguments of its `figures`

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusers_tpo.cards import markdown_table
-from diffusers_tpo.shapes.evaluate import judge_together, load_model
+from diffusers_tpo.evaluation.shapes import judge_together, load_model
 from diffusers_tpo.shapes.world import draw_images, make_rows, make_scenes
+from diffusers_tpo.show import markdown_table
 
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "text_preference" / "quickstart.py"

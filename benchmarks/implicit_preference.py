@@ -14,16 +14,16 @@ import argparse
 import numpy as np
 import torch
 
-from diffusers_tpo.cards import markdown_table
+from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.evaluation import error_matrix
 from diffusers_tpo.evaluation.heldout import held_out_pairs
+from diffusers_tpo.evaluation.shapes import load_model
 from diffusers_tpo.families import family_of
 from diffusers_tpo.losses import denoising_error
 from diffusers_tpo.noising import Draw, add_noise, training_scheduler
-from diffusers_tpo.rows import Columns
-from diffusers_tpo.shapes.evaluate import load_model
 from diffusers_tpo.shapes.images import RESOLUTION
 from diffusers_tpo.shapes.world import make_rows, make_scenes
+from diffusers_tpo.show import markdown_table
 
 
 STRATA = 8

@@ -25,9 +25,11 @@ from accelerate import Accelerator
 from timing import synchronize
 from torch.profiler import ProfilerActivity, profile
 
-from diffusers_tpo import alarms, data, encoding, noising, reference, trainer
-from diffusers_tpo.checkpoints import TrainingLog
+from diffusers_tpo import noising, trainer
+from diffusers_tpo.data import dataset as data
 from diffusers_tpo.families import StableDiffusion
+from diffusers_tpo.models.checkpoints import TrainingLog
+from diffusers_tpo.training import alarms, encoding, reference
 
 
 ROOT = Path(__file__).parents[1]

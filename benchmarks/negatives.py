@@ -19,8 +19,8 @@ import datasets
 from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.dataset import Source
-from diffusers_tpo.negatives.rows import Plan
-from diffusers_tpo.negatives.rules import RulesEditor, count_words
+from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
+from diffusers_tpo.negatives.work import Plan
 
 
 ROOT = Path(__file__).parents[1]

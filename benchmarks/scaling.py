@@ -30,12 +30,12 @@ from PIL import Image
 from pyarrow import parquet
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.cache import Cache
-from diffusers_tpo.data import RowReader, TextPreferenceDataset, as_torch_dataset, batches_from, collate
-from diffusers_tpo.encoding import Encoder
+from diffusers_tpo.data.dataset import RowReader, TextPreferenceDataset, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.rows import Columns, load_rows
+from diffusers_tpo.evaluation.shapes import load_model
 from diffusers_tpo.families import family_of
-from diffusers_tpo.rows import Columns, load_rows
-from diffusers_tpo.shapes.evaluate import load_model
+from diffusers_tpo.training.cache import Cache
+from diffusers_tpo.training.encoding import Encoder
 
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)

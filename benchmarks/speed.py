@@ -10,7 +10,7 @@ import torch
 from steps import Bench, PlainStep, Step
 from timing import in_turn, ratio
 
-from diffusers_tpo.shapes.evaluate import load_model
+from diffusers_tpo.evaluation.shapes import load_model
 
 
 SMALL = {"small": (models.make_small, 4, 128)}  # by name: how it is made, images per step, side

@@ -10,12 +10,12 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import adapters_off, add_lora
-from diffusers_tpo.alarms import finite_step
-from diffusers_tpo.data import Batch
-from diffusers_tpo.encoding import Encoder
+from diffusers_tpo.data.dataset import Batch
 from diffusers_tpo.families import family_of
-from diffusers_tpo.interrupts import StopRequest
+from diffusers_tpo.models.adapters import adapters_off, add_lora
+from diffusers_tpo.training.alarms import finite_step
+from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.interrupts import StopRequest
 
 
 LEARNING_RATE = 1e-6

@@ -16,7 +16,7 @@ from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.dataset import Source
 from diffusers_tpo.negatives.editors import Answer, EditRequest
-from diffusers_tpo.negatives.rows import Plan
+from diffusers_tpo.negatives.work import Plan
 
 
 WORDS = {

@@ -26,8 +26,8 @@ from diffusers import DiffusionPipeline  # noqa: E402
 from huggingface_hub.cli.hf import main as hf  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from diffusers_tpo import hub  # noqa: E402
 from diffusers_tpo.errors import UserError  # noqa: E402
+from diffusers_tpo.publish import hub  # noqa: E402
 
 
 BUILD = SCRIPT.with_name("build_negatives.py")

@@ -7,8 +7,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch.testing import assert_close
 
-from diffusers_tpo.adapters import adapters_off, add_lora, load_lora_state, lora_state, save_lora
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.models.adapters import adapters_off, add_lora, load_lora_state, lora_state, save_lora
 
 
 def predict(pipe, denoiser, number: int = 0) -> torch.Tensor:

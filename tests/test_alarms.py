@@ -5,8 +5,8 @@ import torch
 from accelerate import Accelerator
 from conftest import reset_accelerate
 
-from diffusers_tpo.alarms import FaultAlarm, finite_step, offending_rows
-from diffusers_tpo.interrupts import StopRequest
+from diffusers_tpo.training.alarms import FaultAlarm, finite_step, offending_rows
+from diffusers_tpo.training.interrupts import StopRequest
 
 
 def test_the_alarm_counts_faults_in_a_row_and_in_all():

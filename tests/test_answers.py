@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusers_tpo.chat import LONGEST_READ
+from diffusers_tpo.chat import LONGEST_READ, as_data
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives.answers import read_answer
+from diffusers_tpo.negatives.asking import Wanted, chat_messages
 from diffusers_tpo.negatives.checks import REASONS, Limits, check_edit, count_edits
 from diffusers_tpo.negatives.editors import Answer
 from diffusers_tpo.negatives.journal import Journal
-from diffusers_tpo.negatives.principles import PRINCIPLES, Wanted, as_data, chat_messages
-from diffusers_tpo.negatives.rows import LONGEST_REJECTED, Plan, RowWork
+from diffusers_tpo.negatives.work import LONGEST_REJECTED, Plan, RowWork
+from diffusers_tpo.principles import PRINCIPLES
 
 
 ONE = (Wanted("content"),)

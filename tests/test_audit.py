@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.negatives.audit import AuditLimits, audit, report_tables, sentence_embedder, warnings_of
-from diffusers_tpo.negatives.blind_test import Pair, blind_test, draw_pairs
-from diffusers_tpo.negatives.diversity import distinct, edit_figures, self_bleu, spread
+from diffusers_tpo.negatives.audit.blind_test import Pair, blind_test, draw_pairs
+from diffusers_tpo.negatives.audit.diversity import distinct, edit_figures, self_bleu, spread
+from diffusers_tpo.negatives.audit.report import AuditLimits, audit, report_tables, sentence_embedder, warnings_of
 
 
 PRINCIPLES = ("content", "attribute", "spatial", "contextual")

@@ -9,15 +9,15 @@ import torch
 from tiny import RESOLUTION, make_dataset, make_pipe
 from torch.testing import assert_close
 
-from diffusers_tpo.batches import FittingBatches
+from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.heldout import held_out_pairs
 from diffusers_tpo.evaluation.implicit import error_matrix
 from diffusers_tpo.evaluation.renders import image_path, read_image, render_missing
 from diffusers_tpo.families import family_of
+from diffusers_tpo.memory import FittingBatches
 from diffusers_tpo.noising import training_scheduler
-from diffusers_tpo.rows import Columns
-from diffusers_tpo.validation import Validation
+from diffusers_tpo.training.validation import Validation
 
 
 ENDLESS = 2**60  # bytes

@@ -13,7 +13,7 @@ from accelerate.data_loader import prepare_data_loader
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.buckets import (
+from diffusers_tpo.data.buckets import (
     BucketBatches,
     check_sides,
     choose_bucket,
@@ -21,9 +21,9 @@ from diffusers_tpo.buckets import (
     image_sizes,
     parse_buckets,
 )
-from diffusers_tpo.data import RowReader, as_torch_dataset, collate
+from diffusers_tpo.data.dataset import RowReader, as_torch_dataset, collate
+from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.rows import Columns, load_rows
 
 
 BUCKETS = [(16, 24), (24, 16), (16, 16)]

@@ -36,7 +36,7 @@ from diffusers_tpo.negatives.checks import check_edit
 from diffusers_tpo.negatives.dataset import Source, iterate_rows, join_images, load_captions_file, shard_files
 from diffusers_tpo.negatives.editors import Answer
 from diffusers_tpo.negatives.journal import Journal
-from diffusers_tpo.negatives.rows import Plan, RowWork
+from diffusers_tpo.negatives.work import Plan, RowWork
 
 
 def start(target, *arguments) -> multiprocessing.Process:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives.dataset import stored_images, write_rows
-from diffusers_tpo.negatives.principles import PRINCIPLES
+from diffusers_tpo.principles import PRINCIPLES
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "build_negatives.py"
@@ -155,7 +155,7 @@ def test_a_missing_image_is_one_sentence(tmp_path):
 
 
 def test_the_shapes_world_is_edited_exactly(run):
-    from diffusers_tpo.shapes.editor import read_scene
+    from diffusers_tpo.shapes.captions import read_scene
 
     rows = run(shapes_rows=40, editor="shapes", num_negatives=3)
     assert len(rows) == 40 and isinstance(rows.features["image"], datasets.Image)

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.adapters import add_lora
-from diffusers_tpo.cache import AHEAD, KEYS, Cache, fingerprint, read_ahead
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.models.adapters import add_lora
+from diffusers_tpo.training.cache import AHEAD, KEYS, Cache, fingerprint, read_ahead
 
 
 def entry(value: float) -> dict:
@@ -57,7 +57,7 @@ def test_entries_of_several_forms_lie_in_a_shard_each_and_empty_ones_in_none(tmp
 
 @pytest.mark.parametrize("limit", ["SHARD_BYTES", "SHARD_SECONDS"])
 def test_an_interrupted_fill_goes_on(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(f"diffusers_tpo.cache.{limit}", 0)  # a shard for every batch
+    monkeypatch.setattr(f"diffusers_tpo.training.cache.{limit}", 0)  # a shard for every batch
     keys, seen = [f"k{i}" for i in range(6)], []
 
     def dies(indices):
@@ -113,7 +113,7 @@ def test_more_shards_are_read_than_files_may_be_open_here_and_in_data_workers(tm
 
 def test_large_encodings_are_announced_and_too_large_ones_refused(tmp_path, monkeypatch, caplog):
     keys = ["k0", "k1"]
-    monkeypatch.setattr("diffusers_tpo.cache.LARGE", 10)
+    monkeypatch.setattr("diffusers_tpo.training.cache.LARGE", 10)
     Cache(tmp_path / "a").fill(keys, make(keys, []), 2, "prompts")
     assert "2 prompts of 26 bytes make 52 bytes in" in caplog.text and caplog.records[-1].levelname == "WARNING"
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))

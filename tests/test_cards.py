@@ -18,14 +18,15 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from PIL import Image
 
-from diffusers_tpo import hub
-from diffusers_tpo.cards import as_text, markdown_table, public_config
-from diffusers_tpo.curves import draw_training, running_mean
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.evaluation.intervals import Interval
-from diffusers_tpo.model_card import Evaluation, set_evaluation, training_facts, write_model_card
-from diffusers_tpo.origins import Origin, dataset_origin, model_origin
-from diffusers_tpo.validation import Validation, grid
+from diffusers_tpo.intervals import Interval
+from diffusers_tpo.privacy import public_config
+from diffusers_tpo.publish import hub
+from diffusers_tpo.publish.curves import draw_training, running_mean
+from diffusers_tpo.publish.model_card import Evaluation, set_evaluation, training_facts, write_model_card
+from diffusers_tpo.publish.origins import Origin, dataset_origin, model_origin
+from diffusers_tpo.show import as_text, markdown_table
+from diffusers_tpo.training.validation import Validation, grid
 
 
 HISTORY = [{"step": step, "loss": float(step), "reward/matched": 0.5} for step in range(1, 101)]

@@ -16,13 +16,14 @@ import pytest
 from chat_server import MODEL, ChatServer, Reply, completion, edits, exchanged, good, in_turn, refused
 
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.negatives.asking import Wanted, chat_messages
 from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, build
 from diffusers_tpo.negatives.chat import RESPONSE_FORMATS, ChatEditor, as_answer
 from diffusers_tpo.negatives.checks import REASONS, check_edit
 from diffusers_tpo.negatives.dataset import Source, iterate_rows
 from diffusers_tpo.negatives.editors import Answer, EditRequest
-from diffusers_tpo.negatives.principles import PRINCIPLES, Wanted, chat_messages
-from diffusers_tpo.negatives.rows import Plan, RowWork
+from diffusers_tpo.negatives.work import Plan, RowWork
+from diffusers_tpo.principles import PRINCIPLES
 
 
 KEY = "sk-secret-0123456789abcdef"

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from diffusers_tpo import checkpoints
-from diffusers_tpo.checkpoints import (
+from diffusers_tpo.errors import UserError
+from diffusers_tpo.models import checkpoints
+from diffusers_tpo.models.checkpoints import (
     TrainingLog,
     check_config,
     clear_partial,
@@ -19,7 +20,6 @@ from diffusers_tpo.checkpoints import (
     publish,
     read_state,
 )
-from diffusers_tpo.errors import UserError
 
 
 def write(output, step: int, limit: int | None = None, **config):

@@ -19,12 +19,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from diffusers_tpo import Draw
-from diffusers_tpo.data import RowReader, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.crops import is_mirrored, transform_image
+from diffusers_tpo.data.dataset import RowReader, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.rows import Columns, check_columns, load_rows
+from diffusers_tpo.data.streaming import StreamedTextPreferences
 from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.images import is_mirrored, transform_image
-from diffusers_tpo.rows import Columns, check_columns, load_rows
-from diffusers_tpo.streaming import StreamedTextPreferences
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
@@ -593,7 +593,7 @@ def test_a_resumed_run_goes_on_with_the_same_batches_and_decodes_none_before(
     whole = first_batches(rows, 0, 8, workers, on_bad_row=on_bad_row)
     decoded = []
     monkeypatch.setattr(
-        "diffusers_tpo.reader.decode_image", lambda cell, row: decoded.append(row) or decode_image(cell, row)
+        "diffusers_tpo.data.reader.decode_image", lambda cell, row: decoded.append(row) or decode_image(cell, row)
     )
     for used in (1, 4, 5):
         assert first_batches(rows, used, 3, workers, on_bad_row=on_bad_row) == whole[used : used + 3]

@@ -8,9 +8,11 @@ from datasets import Features, Image
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
+from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
 from diffusers_tpo.negatives.dataset import TEXT_FEATURES
-from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
-from diffusers_tpo.shapes.editor import ShapesEditor, read_scene
+from diffusers_tpo.negatives.shapes import ShapesEditor
+from diffusers_tpo.principles import PRINCIPLES
+from diffusers_tpo.shapes.captions import read_scene
 from diffusers_tpo.shapes.world import make_captions
 
 

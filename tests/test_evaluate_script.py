@@ -15,10 +15,10 @@ from conftest import SCRIPT, as_flags, reset_accelerate
 from processes import finish, said, start
 from safetensors.torch import load_file, save_file
 
-from diffusers_tpo.checkpoints import list_checkpoints
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.renders import image_path
-from diffusers_tpo.models import fingerprint, kind_of, load_model
+from diffusers_tpo.models.checkpoints import list_checkpoints
+from diffusers_tpo.models.loading import fingerprint, kind_of, load_model
 
 
 EVALUATE = SCRIPT.with_name("evaluate.py")

@@ -21,9 +21,9 @@ from diffusers import (
 from torch.testing import assert_close
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, save_lora
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import FAMILIES, StableDiffusion, family_of
+from diffusers_tpo.models.adapters import add_lora, save_lora
 from diffusers_tpo.noising import sample_latents
 
 

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.checkpoints import find_checkpoint, read_state
-from diffusers_tpo.data import RowReader, SkippedRows, as_torch_dataset, collate
+from diffusers_tpo.data.dataset import RowReader, SkippedRows, as_torch_dataset, collate
+from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import upright_size
-from diffusers_tpo.encoding import Encoder
 from diffusers_tpo.errors import BadRow, UserError, exit_on_user_error
 from diffusers_tpo.evaluation.suite import keep_settings
-from diffusers_tpo.models import bnb_config, load_model, load_pipeline
+from diffusers_tpo.models.checkpoints import find_checkpoint, read_state
+from diffusers_tpo.models.loading import bnb_config, load_model, load_pipeline
 from diffusers_tpo.negatives.build import check_config
 from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows
-from diffusers_tpo.rows import Columns, check_columns, load_rows
+from diffusers_tpo.training.encoding import Encoder
 
 
 fuzzed = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -7,7 +7,6 @@ import torch
 from diffusers import DDPMScheduler
 from torch.testing import assert_close
 
-from diffusers_tpo.adapters import adapters_off
 from diffusers_tpo.evaluation.implicit import (
     ErrorMatrix,
     error_matrix,
@@ -16,6 +15,7 @@ from diffusers_tpo.evaluation.implicit import (
     retrieval_accuracy,
 )
 from diffusers_tpo.families import StableDiffusion
+from diffusers_tpo.models.adapters import adapters_off
 
 
 class KnownFamily:

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusers_tpo.evaluation.intervals import (
-    Interval,
-    bootstrap_interval,
-    mean_interval,
-    paired_difference,
-    share_interval,
-)
+from diffusers_tpo.intervals import Interval, bootstrap_interval, mean_interval, paired_difference, share_interval
 
 
 def test_the_interval_by_hand():

@@ -1,6 +1,7 @@
-"""Who may import whom, read from the source."""
+"""Who may import whom, read from the source: rooms and what they may know, no circles, no hidden imports."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,61 +9,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "diffusers_tpo"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
-ALLOWED = {
-    "errors": {"show"},
-    "alarms": {"adapters", "interrupts", "metrics"},
+GROUND = {"errors", "files", "show", "privacy", "intervals", "principles", "memory", "chat", "decoding"}
+MAY_KNOW = {
+    "losses": set(),
+    "noising": GROUND,
     "metrics": set(),
-    "batches": {"errors"},
-    "interrupts": set(),
-    "losses": {"errors"},
-    "noising": {"errors"},
-    "families": {"errors"},
-    "adapters": {"errors"},
-    "files": {"errors"},
-    "checkpoints": {"errors", "files"},
-    "hub": {"errors"},
-    "rows": {"errors", "show"},
-    "data": {"buckets", "decoding", "errors", "images", "noising", "reader", "rows", "show", "streaming"},
-    "streaming": {"errors", "reader", "rows"},
-    "reader": {"buckets", "decoding", "errors", "images", "negatives", "noising", "rows"},
-    "buckets": {"decoding", "errors"},
-    "decoding": {"errors", "show"},
-    "images": {"errors", "noising"},
-    "validation": {"batches", "families"},
-    "cards": {"show"},
-    "origins": set(),
-    "outputs": {"adapters", "curves", "families", "model_card", "models"},
-    "reference": {"cache", "data", "errors"},
-    "curves": set(),
-    "model_card": {"cards", "origins"},
-    "shapes": {"batches", "errors", "evaluation", "families", "models", "negatives", "noising", "rows"},
-    "negatives": {"cards", "chat", "decoding", "errors", "evaluation", "files", "show"},
-    "chat": {"errors"},
-    "show": set(),
-    "models": {"adapters", "checkpoints", "errors", "families", "text_encoders"},
-    "cache": {"errors", "files"},
-    "evaluation": {
-        "batches",
-        "cards",
-        "chat",
-        "decoding",
-        "errors",
-        "families",
-        "files",
-        "images",
-        "losses",
-        "model_card",
-        "negatives",
-        "noising",
-        "rows",
-        "show",
-    },
-    "text_encoders": {"adapters", "errors", "families"},
-    "encoding": {"cache", "data", "families", "images", "noising", "text_encoders"},
-    "arguments": {"errors", "evaluation", "negatives", "trainer"},
-    "trainer": {"errors", "losses", "metrics", "noising", "families", "adapters"},
-    "__init__": set(),
-}
+    "families": GROUND,
+    "models": GROUND | {"families"},
+    "trainer": GROUND | {"families", "losses", "metrics", "models", "noising"},
+    "data": GROUND | {"noising"},
+    "shapes": GROUND,
+    "negatives": GROUND | {"shapes"},
+    "publish": GROUND,
+    "evaluation": GROUND | {"data", "families", "losses", "models", "noising", "shapes"},
+    "training": GROUND
+    | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
+    "__init__": {"noising", "trainer"},
+} | {name: GROUND for name in GROUND}
 HEAVY = {
     "openai",
     "bitsandbytes",
@@ -93,42 +56,100 @@ def imports(parts: tuple[str, ...], tree: ast.AST) -> set[str]:
     return found
 
 
-def own(names: set[str], parts: tuple[str, ...]) -> set[str]:
-    """The top-level modules of this package among them, without the module itself."""
-    tops = {name.split(".")[1] for name in names if name.startswith("diffusers_tpo.")}
-    return {
-        top for top in tops if top != parts[0] and (PACKAGE / top).exists() or (PACKAGE / f"{top}.py").exists()
-    } - {parts[0]}
+def own(names: set[str]) -> set[tuple[str, ...]]:
+    """The files of this package that hold the imported names."""
+    found = set()
+    for name in names:
+        parts = tuple(name.split("."))
+        if parts[0] != "diffusers_tpo":
+            continue
+        for length in range(len(parts), 0, -1):
+            here = parts[1:length]
+            file = next((file for file in (here, (*here, "__init__")) if file in MODULES), None)
+            if file is not None:
+                found.add(file)
+                break
+    return found
 
 
 def parse(parts) -> ast.Module:
     return ast.parse(MODULES[parts].read_text())
 
 
+def known(parts) -> set[tuple[str, ...]]:
+    return own(imports(parts, parse(parts))) - {parts}
+
+
+def room(parts: tuple[str, ...]) -> str:
+    return "/".join(parts[:-1]) or parts[0]
+
+
+def circle(arrows: dict) -> list:
+    """Some circle among the arrows; empty if there is none."""
+    done, path = set(), []
+
+    def walk(node) -> list:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        path.append(node)
+        for other in sorted(arrows.get(node, ())):
+            if found := walk(other):
+                return found
+        done.add(path.pop())
+        return []
+
+    return next((found for node in sorted(arrows) if (found := walk(node))), [])
+
+
 def test_the_reader_sees_relative_and_absolute_imports():
     tree = ast.parse(
-        "from ..losses import x\nfrom . import noising\nimport diffusers_tpo.data\ndef f():\n import openai"
+        "from ..losses import x\nfrom . import suite\nimport diffusers_tpo.data.rows\ndef f():\n import openai"
     )
-    assert imports(("evaluation", "deep"), tree) == {
+    names = imports(("evaluation", "deep"), tree)
+    assert names == {
         "diffusers_tpo.losses.x",
-        "diffusers_tpo.evaluation.noising",
-        "diffusers_tpo.data",
+        "diffusers_tpo.evaluation.suite",
+        "diffusers_tpo.data.rows",
         "openai",
     }
-    assert own(imports(("evaluation", "deep"), tree), ("evaluation", "deep")) == {"losses", "data"}
-    assert own(imports(("trainer",), parse(("trainer",))), ("trainer",)) == {
-        "losses",
-        "metrics",
-        "noising",
-        "families",
-        "adapters",
-        "errors",
-    }
+    assert own(names) == {("losses",), ("evaluation", "suite"), ("data", "rows")}
+
+
+def test_the_search_finds_a_circle():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
 @pytest.mark.parametrize("parts", MODULES, ids="/".join)
-def test_a_module_imports_only_what_it_may(parts):
-    assert own(imports(parts, parse(parts)), parts) <= ALLOWED[parts[0]]
+def test_a_room_knows_only_those_below_it(parts):
+    others = {other[0] for other in known(parts)} - {parts[0]}
+    assert others <= MAY_KNOW[parts[0]]
+
+
+def test_no_circle_between_files():
+    arrows = {parts: known(parts) for parts in MODULES}
+    assert not circle(arrows)
+
+
+def test_no_circle_between_rooms():
+    arrows = {}
+    for parts in MODULES:
+        arrows.setdefault(room(parts), set()).update({room(other) for other in known(parts)} - {room(parts)})
+    assert not circle(arrows)
+
+
+@pytest.mark.parametrize("parts", MODULES, ids="/".join)
+def test_no_import_hides_in_a_string(parts):
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(parse(parts))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)
+    }
+    for node in ast.walk(parse(parts)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            assert not re.fullmatch(r"diffusers_tpo(\.\w+)+(:\w+)?", node.value)
 
 
 @pytest.mark.parametrize("parts", MODULES, ids="/".join)

@@ -9,13 +9,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.negatives.asking import Wanted, chat_messages
 from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.checks import REASONS
 from diffusers_tpo.negatives.dataset import Source, iterate_rows
 from diffusers_tpo.negatives.editors import EditRequest
 from diffusers_tpo.negatives.local import TransformersEditor
-from diffusers_tpo.negatives.principles import Wanted, chat_messages
-from diffusers_tpo.negatives.rows import Plan
+from diffusers_tpo.negatives.work import Plan
 
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|pad|>", "[INST]"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from diffusers_tpo.negatives.language.words import words
 from diffusers_tpo.negatives.preview import changed_spans, harmless, mark, preview_html, preview_terminal, segments
-from diffusers_tpo.negatives.words import words
 
 
 HOSTILE = (

@@ -8,11 +8,11 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 import pytest
+from diffusers_tpo.shapes.prompts import held_out_prompts
 from pyarrow import parquet
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.prompts import PROMPT_SETS, Prompt, PromptSet, load_prompts
-from diffusers_tpo.shapes.prompts import held_out_prompts
 from diffusers_tpo.shapes.world import make_scenes
 
 

@@ -9,8 +9,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig
-from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments
-from diffusers_tpo.evaluation.watch import EvaluationConfig
+from diffusers_tpo.training.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments
+from diffusers_tpo.training.watch import EvaluationConfig
 
 
 FOLDER = Path(__file__).parents[1] / "examples" / "text_preference"

@@ -8,12 +8,12 @@ import tiny
 import torch
 from torch.testing import assert_close
 
-from diffusers_tpo import reference
-from diffusers_tpo.data import TextPreferenceDataset, collate
+from diffusers_tpo.data.dataset import TextPreferenceDataset, collate
+from diffusers_tpo.data.reader import RowReader
+from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.reader import RowReader
-from diffusers_tpo.reference import KnownReference, epochs_of
-from diffusers_tpo.rows import Columns
+from diffusers_tpo.training import reference
+from diffusers_tpo.training.reference import KnownReference, epochs_of
 
 
 STEPS = 5  # the second epoch has two more steps of rows that the table lacks at first

@@ -15,17 +15,8 @@ from PIL import Image
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation import plots
-from diffusers_tpo.evaluation.plots import draw_curves, draw_scatter, safe_name
-from diffusers_tpo.evaluation.report import (
-    Curves,
-    Example,
-    Line,
-    Report,
-    Scatter,
-    Table,
-    print_report,
-    write_report,
-)
+from diffusers_tpo.evaluation.plots import Curves, Line, Scatter, draw_curves, draw_scatter, safe_name
+from diffusers_tpo.evaluation.report import Example, Report, Table, print_report, write_report
 from diffusers_tpo.show import harmless, shorten
 
 

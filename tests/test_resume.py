@@ -17,9 +17,10 @@ from conftest import as_flags
 from processes import finish, said, start
 from safetensors.torch import load_file
 
-from diffusers_tpo import TPOTrainer, outputs
-from diffusers_tpo.adapters import LORA_FILE
-from diffusers_tpo.checkpoints import find_checkpoint, list_checkpoints, read_state
+from diffusers_tpo import TPOTrainer
+from diffusers_tpo.models.adapters import LORA_FILE
+from diffusers_tpo.models.checkpoints import find_checkpoint, list_checkpoints, read_state
+from diffusers_tpo.training import outputs
 
 
 pytestmark = pytest.mark.xdist_group("processes")  # one server of them

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusers_tpo.negatives import grammar, index, lexicon, rules
 from diffusers_tpo.negatives.answers import read_answer
-from diffusers_tpo.negatives.caption import Caption
+from diffusers_tpo.negatives.asking import Wanted
 from diffusers_tpo.negatives.checks import check_edit
 from diffusers_tpo.negatives.editors import EditRequest
-from diffusers_tpo.negatives.principles import PRINCIPLES, Wanted
-from diffusers_tpo.negatives.rules import RulesEditor, count_words
-from diffusers_tpo.negatives.words import changes, words
+from diffusers_tpo.negatives.language import grammar, lexicon
+from diffusers_tpo.negatives.language.words import changes, words
+from diffusers_tpo.negatives.rules import editor as rules
+from diffusers_tpo.negatives.rules import index
+from diffusers_tpo.negatives.rules.caption import Caption
+from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
+from diffusers_tpo.principles import PRINCIPLES
 
 
 CAPTIONS = (Path(__file__).parent / "data" / "captions.txt").read_text(encoding="utf-8").splitlines()

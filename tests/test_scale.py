@@ -23,8 +23,8 @@ from diffusers_tpo import negatives
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives import scale
 from diffusers_tpo.negatives.dataset import TEXT_FEATURES, iterate_rows
-from diffusers_tpo.negatives.rows import Plan
-from diffusers_tpo.negatives.rules import RulesEditor
+from diffusers_tpo.negatives.rules.editor import RulesEditor
+from diffusers_tpo.negatives.work import Plan
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "build_negatives_at_scale.py"

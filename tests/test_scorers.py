@@ -17,6 +17,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.scorers import SCORERS, load_scorer
 from diffusers_tpo.evaluation.scorers.clip import ClipScore, PickScore
+from diffusers_tpo.evaluation.scorers.shapes import ShapesScorer
+from diffusers_tpo.shapes.captions import parse_caption
 from diffusers_tpo.shapes.images import render
 from diffusers_tpo.shapes.scenes import (
     BACKGROUNDS,
@@ -31,7 +33,6 @@ from diffusers_tpo.shapes.scenes import (
     Scene,
     mismatched_scene,
 )
-from diffusers_tpo.shapes.scorer import ShapesScorer, parse_caption
 from diffusers_tpo.shapes.verify import verify
 from diffusers_tpo.shapes.world import make_scenes
 

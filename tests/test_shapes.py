@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from diffusers_tpo.data import RowReader, as_torch_dataset
-from diffusers_tpo.rows import Columns, check_columns
+from diffusers_tpo.data.dataset import RowReader, as_torch_dataset
+from diffusers_tpo.data.rows import Columns, check_columns
 from diffusers_tpo.shapes.images import RESOLUTION, read_image, render
 from diffusers_tpo.shapes.scenes import BACKGROUNDS, COLOURS, PRINCIPLES, Group, Scene, mismatched_scene, sample_scene
 from diffusers_tpo.shapes.verify import verify

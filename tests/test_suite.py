@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from diffusers_tpo import training_scheduler
+from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.heldout import held_out_pairs
 from diffusers_tpo.evaluation.prompts import Prompt
@@ -18,8 +19,7 @@ from diffusers_tpo.evaluation.renders import image_path, read_image, render, ren
 from diffusers_tpo.evaluation.results import Results, write_results
 from diffusers_tpo.evaluation.suite import Suite
 from diffusers_tpo.evaluation.summary import build_report, regressions
-from diffusers_tpo.evaluation.watch import CheckpointWatch
-from diffusers_tpo.rows import Columns
+from diffusers_tpo.training.watch import CheckpointWatch
 
 
 class Brightness:

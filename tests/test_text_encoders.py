@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import family_of
-from diffusers_tpo.models import load_model
-from diffusers_tpo.text_encoders import distance, train_text_encoders
+from diffusers_tpo.models.loading import load_model
+from diffusers_tpo.models.text_encoders import distance, train_text_encoders
 
 
 PROMPTS = ["cat", "two dogs"]

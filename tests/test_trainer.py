@@ -11,10 +11,10 @@ from diffusers import DDPMScheduler
 from torch.testing import assert_close
 
 from diffusers_tpo import Draw, Noised, TPOConfig, TPOTrainer, add_noise
-from diffusers_tpo.alarms import CollapseAlarm
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.losses import tdpo_loss
 from diffusers_tpo.metrics import Layout
+from diffusers_tpo.training.alarms import CollapseAlarm
 
 
 T, N = True, False

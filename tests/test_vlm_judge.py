@@ -30,7 +30,7 @@ from diffusers_tpo.evaluation.scorers.vlm_questions import (
     question_messages,
     read_questions,
 )
-from diffusers_tpo.negatives.principles import PRINCIPLES
+from diffusers_tpo.principles import PRINCIPLES
 
 
 KEY = "sk-secret-0123456789abcdef"

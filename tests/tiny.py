@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora
+from diffusers_tpo.models.adapters import add_lora
 
 
 RESOLUTION = 16

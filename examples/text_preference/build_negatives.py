@@ -24,11 +24,11 @@ from huggingface_hub import get_token
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
-from diffusers_tpo.cards import dataset_card_data, public_config, public_name, short_name, write_dataset_card
+from diffusers_tpo.data.rows import load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.files import write_whole
-from diffusers_tpo.hub import own_name, push_folder
-from diffusers_tpo.negatives.audit import AuditLimits, audit, report_tables, sentence_embedder, warnings_of
+from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
+from diffusers_tpo.negatives.audit.report import AuditLimits, audit, report_tables, sentence_embedder, warnings_of
 from diffusers_tpo.negatives.build import Tally, build
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER, ChatEditor
 from diffusers_tpo.negatives.checks import Limits
@@ -41,10 +41,12 @@ from diffusers_tpo.negatives.dataset import (
     stream_built,
 )
 from diffusers_tpo.negatives.preview import preview_html, preview_terminal
-from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
-from diffusers_tpo.negatives.rows import Plan
-from diffusers_tpo.negatives.rules import RulesEditor, count_words
-from diffusers_tpo.rows import load_rows
+from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
+from diffusers_tpo.negatives.work import Plan
+from diffusers_tpo.principles import PRINCIPLES
+from diffusers_tpo.privacy import public_config, public_name, short_name
+from diffusers_tpo.publish.cards import dataset_card_data, write_dataset_card
+from diffusers_tpo.publish.hub import own_name, push_folder
 from diffusers_tpo.show import inside_code
 
 
@@ -234,7 +236,7 @@ def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token:
     if edit.editor == "rules":
         return RulesEditor(count_words(source.sample(10_000)))
     if edit.editor == "shapes":
-        from diffusers_tpo.shapes.editor import ShapesEditor
+        from diffusers_tpo.negatives.shapes import ShapesEditor
 
         return ShapesEditor()
     if edit.editor == "transformers":

@@ -36,10 +36,11 @@ from typing import Literal
 from transformers import HfArgumentParser
 
 from diffusers_tpo.errors import UserError, exit_on_user_error
+from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER
-from diffusers_tpo.negatives.principles import PRINCIPLES, TEMPLATE_VERSION
-from diffusers_tpo.negatives.rows import Plan
-from diffusers_tpo.negatives.rules import RulesEditor, count_words
+from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
+from diffusers_tpo.negatives.work import Plan
+from diffusers_tpo.principles import PRINCIPLES
 
 
 def flag(default, help: str):

@@ -25,8 +25,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from transformers import HfArgumentParser
 
-from diffusers_tpo.cards import public_command, short_name, versions
-from diffusers_tpo.checkpoints import list_checkpoints
+from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error
 from diffusers_tpo.evaluation.choose import Choice, choose_best
 from diffusers_tpo.evaluation.heldout import HeldOutPairs, held_out_pairs
@@ -38,9 +37,11 @@ from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
 from diffusers_tpo.evaluation.suite import Suite, keep_settings
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.files import make_folder
-from diffusers_tpo.models import fingerprint, kind_of, load_model
+from diffusers_tpo.models.checkpoints import list_checkpoints
+from diffusers_tpo.models.loading import fingerprint, kind_of, load_model
 from diffusers_tpo.noising import training_scheduler
-from diffusers_tpo.rows import Columns, load_rows
+from diffusers_tpo.privacy import public_command, short_name
+from diffusers_tpo.publish.cards import versions
 from diffusers_tpo.shapes.world import make_rows, make_scenes
 
 

@@ -18,12 +18,12 @@ import matplotlib
 import numpy as np
 import torch
 
-from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.errors import exit_on_user_error
-from diffusers_tpo.evaluation.intervals import mean_interval, paired_difference
-from diffusers_tpo.model_card import set_evaluation
-from diffusers_tpo.shapes.evaluate import judge_together, load_model
+from diffusers_tpo.evaluation.shapes import judge_together, load_model
+from diffusers_tpo.intervals import mean_interval, paired_difference
+from diffusers_tpo.publish.model_card import set_evaluation
 from diffusers_tpo.shapes.world import FACTS, PIPELINE, draw_images, make_rows, make_scenes
+from diffusers_tpo.show import markdown_table
 
 
 matplotlib.use("Agg")

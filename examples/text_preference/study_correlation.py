@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from diffusers_tpo.cards import markdown_table
-from diffusers_tpo.checkpoints import list_checkpoints
 from diffusers_tpo.errors import exit_on_user_error
 from diffusers_tpo.evaluation.choose import choose_best
 from diffusers_tpo.evaluation.correlation import regress
-from diffusers_tpo.evaluation.intervals import paired_difference
-from diffusers_tpo.models import load_model
+from diffusers_tpo.intervals import paired_difference
+from diffusers_tpo.models.checkpoints import list_checkpoints
+from diffusers_tpo.models.loading import load_model
 from diffusers_tpo.shapes.scenes import PRINCIPLES
 from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
+from diffusers_tpo.show import markdown_table
 
 
 FOLDER = Path(__file__).parent

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusers_tpo.cards import markdown_table
 from diffusers_tpo.errors import exit_on_user_error
-from diffusers_tpo.evaluation.intervals import mean_interval, paired_difference
-from diffusers_tpo.shapes.evaluate import judge, load_model
+from diffusers_tpo.evaluation.shapes import judge, load_model
+from diffusers_tpo.intervals import mean_interval, paired_difference
 from diffusers_tpo.shapes.scenes import PRINCIPLES
 from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
+from diffusers_tpo.show import markdown_table
 
 
 SCALES = (1.0, 1.5, 2.5, 4.0)

@@ -33,12 +33,13 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.adapters import add_lora, register_average, register_hooks
-from diffusers_tpo.alarms import CollapseAlarm, FaultAlarm, finite_step, offending_rows
-from diffusers_tpo.arguments import DataArguments, ModelArguments, RunArguments, TrainingArguments, check_arguments
-from diffusers_tpo.buckets import check_sides, choose_buckets
-from diffusers_tpo.cards import public_config
-from diffusers_tpo.checkpoints import (
+from diffusers_tpo.data.buckets import check_sides, choose_buckets
+from diffusers_tpo.data.dataset import RowReader, SkippedRows, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.rows import Columns, check_columns, load_rows
+from diffusers_tpo.errors import UserError, exit_on_user_error, require
+from diffusers_tpo.families import family_of, side_multiple
+from diffusers_tpo.models.adapters import add_lora, register_average, register_hooks
+from diffusers_tpo.models.checkpoints import (
     TrainingLog,
     check_config,
     check_length,
@@ -47,21 +48,26 @@ from diffusers_tpo.checkpoints import (
     read_state,
     save_checkpoint,
 )
-from diffusers_tpo.data import RowReader, SkippedRows, as_torch_dataset, batches_from, collate
-from diffusers_tpo.encoding import Encoder
-from diffusers_tpo.errors import UserError, exit_on_user_error, require
-from diffusers_tpo.evaluation.watch import EvaluationConfig, make_watch
-from diffusers_tpo.families import family_of, side_multiple
-from diffusers_tpo.hub import ATTEMPTS, own_name, push_folder
-from diffusers_tpo.interrupts import StopRequest, ignore_ctrl_c
-from diffusers_tpo.model_card import hardware, training_facts
-from diffusers_tpo.models import bnb_config, fingerprint, load_pipeline, speed_up
-from diffusers_tpo.origins import dataset_origin, model_origin
-from diffusers_tpo.outputs import save_model
-from diffusers_tpo.reference import KnownReference, epochs_of
-from diffusers_tpo.rows import Columns, check_columns, load_rows
-from diffusers_tpo.text_encoders import train_text_encoders
-from diffusers_tpo.validation import Validation, averaged_weights
+from diffusers_tpo.models.loading import bnb_config, fingerprint, load_pipeline, speed_up
+from diffusers_tpo.models.text_encoders import train_text_encoders
+from diffusers_tpo.privacy import public_config
+from diffusers_tpo.publish.hub import ATTEMPTS, own_name, push_folder
+from diffusers_tpo.publish.model_card import hardware, training_facts
+from diffusers_tpo.publish.origins import dataset_origin, model_origin
+from diffusers_tpo.training.alarms import CollapseAlarm, FaultAlarm, finite_step, offending_rows
+from diffusers_tpo.training.arguments import (
+    DataArguments,
+    ModelArguments,
+    RunArguments,
+    TrainingArguments,
+    check_arguments,
+)
+from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.interrupts import StopRequest, ignore_ctrl_c
+from diffusers_tpo.training.outputs import save_model
+from diffusers_tpo.training.reference import KnownReference, epochs_of
+from diffusers_tpo.training.validation import Validation, averaged_weights
+from diffusers_tpo.training.watch import EvaluationConfig, make_watch
 
 
 logger = get_logger(__name__)

@@ -237,3 +237,15 @@ class ChatClient:
             f"the endpoint {self.base_urls[index]} refused the request for model {self.model!r} "
             f"({describe(error, self.api_key)}); check {CHECK[error.status_code]}, then run the same command again"
         )
+
+
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+UNSAFE = re.compile(r"[<>|\[\]\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last cannot be sent as UTF-8
+
+
+def as_data(value) -> str:
+    """JSON that cannot close a tag or spell a model's control token, such as `<|im_start|>` or `[INST]`."""
+    text = json.dumps(value, ensure_ascii=False)
+    return JSON_STRING.sub(lambda string: UNSAFE.sub(lambda one: f"\\u{ord(one[0]):04x}", string[0]), text)

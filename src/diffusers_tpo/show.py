@@ -54,13 +54,26 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def render(template: str, **values: object) -> str:
-    """Fills a page of `templates/`; every value is escaped, and every text is made harmless first."""
+def render(template: Path, **values: object) -> str:
+    """Fills a page; every value is escaped, and every text is made harmless first."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
         finalize=lambda value: harmless(value) if isinstance(value, str) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
+    return environment.get_template(template.name).render(**values)
+
+
+def as_text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, in a cell of a table too."""
+    return re.sub(r"([\\`*\[\]<>|~#&$!]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", harmless(" ".join(text.split())))
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns are also aligned as plain text."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    lines = [[str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, *rows]]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

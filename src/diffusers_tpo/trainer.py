@@ -7,7 +7,6 @@ import torch
 from accelerate.utils import reduce
 from torch import Tensor, nn
 
-from .adapters import adapters_off
 from .errors import UserError
 from .families import Conditioning, Family, StableDiffusion
 from .losses import (
@@ -20,6 +19,7 @@ from .losses import (
     winner_preserving_scale,
 )
 from .metrics import Layout, reward_metrics, share
+from .models.adapters import adapters_off
 from .noising import Noised
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import UserError
+from ..intervals import Interval, paired_difference
 from .compare import mean_over_prompts
-from .intervals import Interval, paired_difference
 
 
 LOWER_IS_BETTER = ("error/matched",)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .intervals import Interval, bootstrap_interval, share_interval
+from ..intervals import Interval, bootstrap_interval, share_interval
 
 
 @dataclass(frozen=True)

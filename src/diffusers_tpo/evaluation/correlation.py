@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from ..errors import UserError
-from .intervals import Interval
+from ..intervals import Interval
 
 
 FEWEST_UNITS = 5  # points or clusters below which resampling says nothing

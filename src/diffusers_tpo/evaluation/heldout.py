@@ -12,13 +12,13 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..batches import FittingBatches
+from ..data.crops import Crop, transform_image
+from ..data.rows import Columns, check_columns, check_text
 from ..decoding import decode_image
 from ..errors import UserError
 from ..families import Family
-from ..images import Crop, transform_image
+from ..memory import FittingBatches
 from ..noising import Draw, sample_latents
-from ..rows import Columns, check_columns, check_text
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class HeldOutPairs:
     def encode(
         self, family: Family, pipe: DiffusionPipeline, seed: int = 0, batch_size: int = 8, progress: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Latents `(N, C, H, W)` and sizes `(N, 6)` on the CPU, see [`~diffusers_tpo.images.Crop`].
+        """Latents `(N, C, H, W)` and sizes `(N, 6)` on the CPU, see [`~diffusers_tpo.data.crops.Crop`].
 
         Every process must call it: each encodes its share, and all get the whole.
 

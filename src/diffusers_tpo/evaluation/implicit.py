@@ -11,11 +11,11 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..batches import FittingBatches
 from ..families import Family
+from ..intervals import Interval
 from ..losses import denoising_error
+from ..memory import FittingBatches
 from ..noising import Draw, Noised, Scheduler, add_noise
-from .intervals import Interval
 
 
 @dataclass(frozen=True)

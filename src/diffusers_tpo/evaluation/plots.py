@@ -5,18 +5,63 @@ from __future__ import annotations
 import re
 import textwrap
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from ..errors import UserError
 from ..show import harmless, shorten
 from .correlation import line_band
 
 
-if TYPE_CHECKING:
-    from pathlib import Path
+def _same_length(what: str, **columns: list) -> None:
+    if len({len(values) for values in columns.values()}) > 1:
+        lengths = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
+        raise UserError(f"the {what} has {lengths}; give one of each for every point")
 
-    from .report import Curves, Scatter
+
+@dataclass(frozen=True)
+class Line:
+    """Means with their intervals over x; what is not finite is not drawn."""
+
+    label: str
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+    def __post_init__(self):
+        _same_length(f"line {self.label!r}", x=self.x, mean=self.mean, low=self.low, high=self.high)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A plot of lines; `name` is its file name without the suffix."""
+
+    name: str
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A plot of points, coloured by group, with the least squares line over all; `note` is its subtitle."""
+
+    name: str
+    title: str
+    xlabel: str
+    ylabel: str
+    x: list[float]
+    y: list[float]
+    groups: list[str]
+    note: str
+
+    def __post_init__(self):
+        _same_length(f"scatter plot {self.title!r}", x=self.x, y=self.y, groups=self.groups)
 
 
 # colours that the colour-blind tell apart (after Okabe and Ito), for a light and for a dark page

@@ -2,20 +2,20 @@
 
 import functools
 import glob
-import importlib
 import json
 import logging
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 from huggingface_hub import hf_hub_download
 
+from ..data.rows import load_rows
 from ..errors import UserError
-from ..rows import load_rows
+from ..shapes.world import held_out_captions
 
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,18 @@ class PromptSet:
     category_column: str | None = None
 
 
+NUM_SHAPES = 512  # captions of the embedded world, unless told otherwise
+
+
+def held_out_prompts(num_prompts: int | None = None, seed: int = 0) -> list[Prompt]:
+    """Captions of the embedded world that its training never shows, see [`held_out_captions`]."""
+    number = NUM_SHAPES if num_prompts is None else num_prompts
+    return [Prompt(text, category) for text, category in held_out_captions(number, seed)]
+
+
 # Checked against public pages and code, without access to the Hub itself. Not checked: that these commits can still be
 # downloaded; `revision` names another one.
-PROMPT_SETS: dict[str, PromptSet | str] = {
+PROMPT_SETS: dict[str, PromptSet | Callable] = {
     # PartiPrompts: 1632 prompts in 12 categories. Columns and numbers were read from the file of google-research/parti, whose
     # size is that of the file on the Hub; the other grouping is the column Challenge.
     "parti": PromptSet(
@@ -93,7 +102,7 @@ PROMPT_SETS: dict[str, PromptSet | str] = {
         category_column="category",
     ),
     # Captions of the embedded world that its training never shows: a function of (num_prompts, seed).
-    "shapes": "diffusers_tpo.shapes.prompts:held_out_prompts",
+    "shapes": held_out_prompts,
 }
 
 
@@ -287,10 +296,9 @@ def load_prompts(
         raise UserError(f"num_prompts must be at least 1 to take some of prompts {source!r}, got {num_prompts}")
     request = _Request(source, prompt_column, category_column, config, split, revision, cache_dir, token)
     entry = PROMPT_SETS.get(source)
-    if isinstance(entry, str):
+    if callable(entry):
         request.refuse("made by a function", "prompt_column", "category_column", "config", "split", "revision")
-        module, _, function = entry.partition(":")
-        return getattr(importlib.import_module(module), function)(num_prompts, seed)
+        return entry(num_prompts, seed)
     prompts = _clean(source, _read(request))
     if num_prompts is None or num_prompts >= len(prompts):
         return prompts

@@ -10,9 +10,9 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..batches import FittingBatches
 from ..errors import UserError
 from ..families import call_arguments
+from ..memory import FittingBatches
 from ..noising import Draw
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..cards import markdown_table
 from ..errors import UserError
 from ..files import publish_file, write_whole
-from ..show import SMALL, data_uri, harmless, render, shorten, thumbnail
-from .plots import draw_curves, draw_scatter, safe_name
+from ..show import SMALL, data_uri, harmless, markdown_table, render, shorten, thumbnail
+from .plots import Curves, Scatter, draw_curves, draw_scatter, safe_name
 
 
 SIDE = 512  # pixels of the longer side of an image on the page
@@ -38,48 +37,6 @@ class Table:
                     f"the table {self.title!r} has a row of {len(row)} cells under {len(self.header)} headings; "
                     "give one cell for every heading"
                 )
-
-
-@dataclass(frozen=True)
-class Line:
-    """Means with their intervals over x; what is not finite is not drawn."""
-
-    label: str
-    x: list[float]
-    mean: list[float]
-    low: list[float]
-    high: list[float]
-
-    def __post_init__(self):
-        _same_length(f"line {self.label!r}", x=self.x, mean=self.mean, low=self.low, high=self.high)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A plot of lines; `name` is its file name without the suffix."""
-
-    name: str
-    title: str
-    xlabel: str
-    ylabel: str
-    lines: list[Line]
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """A plot of points, coloured by group, with the least squares line over all; `note` is its subtitle."""
-
-    name: str
-    title: str
-    xlabel: str
-    ylabel: str
-    x: list[float]
-    y: list[float]
-    groups: list[str]
-    note: str
-
-    def __post_init__(self):
-        _same_length(f"scatter plot {self.title!r}", x=self.x, y=self.y, groups=self.groups)
 
 
 @dataclass(frozen=True)
@@ -131,7 +88,7 @@ def write_report(report: Report, folder: Path) -> None:
         _plot(draw_scatter, scatter, _alt_scatter(scatter), folder, next(names)) for scatter in report.scatters
     ]
     page = render(
-        "report.html",
+        Path(__file__).parent / "templates" / "report.html",
         report=report,
         tables=[(table, _numeric_columns(table)) for table in report.tables],
         curves=curves,
@@ -143,12 +100,6 @@ def write_report(report: Report, folder: Path) -> None:
         shorten=shorten,
     )
     write_whole(folder / "report.html", page)
-
-
-def _same_length(what: str, **columns: list) -> None:
-    if len({len(values) for values in columns.values()}) > 1:
-        lengths = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
-        raise UserError(f"the {what} has {lengths}; give one of each for every point")
 
 
 def _file_names(names: list[str]) -> Iterator[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_whole
+from ..intervals import Interval, bootstrap_interval
 from .compare import at_own_best, compare
-from .intervals import Interval, bootstrap_interval
 from .prompts import Prompt
 
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from .compare import mean_over_prompts
 from .renders import image_path, read_image
-from .scorers import Scorer
+from .scorers.protocol import Scorer
 
 
 def _file_name(scorer: str) -> str:

@@ -21,7 +21,7 @@ from .implicit import ErrorMatrix, error_matrix, preference_values, prompt_diver
 from .prompts import Prompt
 from .renders import image_path, render_missing
 from .results import Results
-from .scorers import Scorer
+from .scorers.protocol import Scorer
 from .scores import score_missing, score_table
 
 

@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 
+from ..intervals import Interval, bootstrap_interval, mean_interval, share_interval
 from .choose import Choice
 from .compare import best_scale, compare, mean_over_prompts
 from .correlation import Regression, regress, within_groups
-from .intervals import Interval, bootstrap_interval, mean_interval, share_interval
+from .plots import Curves, Line, Scatter
 from .renders import image_path
-from .report import Curves, Example, Line, Report, Scatter, Table
+from .report import Example, Report, Table
 from .results import Results
 from .suite import Suite
 

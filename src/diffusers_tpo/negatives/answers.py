@@ -3,7 +3,8 @@
 import re
 
 from ..chat import json_values, spoken
-from .principles import PRINCIPLES, Wanted
+from ..principles import PRINCIPLES
+from .asking import Wanted
 
 
 BULLET = re.compile(r"\A(?:[-*•]|\(?\d{1,3}[.):])\s+")

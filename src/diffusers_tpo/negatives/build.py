@@ -17,7 +17,7 @@ from ..files import differences, publish_file, read_json, write_whole
 from .dataset import Source, write_shard
 from .editors import Answer, Editor, EditRequest
 from .journal import Journal
-from .rows import Plan, Result, RowWork
+from .work import Plan, Result, RowWork
 
 
 FAILURES_IN_A_ROW = 100

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from ..chat import HUGGING_FACE_ROUTER, Answer, ChatClient, Refused, as_answer, response_formats
 from ..errors import UserError
+from .asking import ANSWER_SCHEMA, chat_messages
 from .editors import EditRequest
-from .principles import ANSWER_SCHEMA, chat_messages
 
 
 __all__ = ["HUGGING_FACE_ROUTER", "RESPONSE_FORMATS", "ChatEditor", "as_answer"]

@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from .grammar import is_same_verb
-from .lexicon import NUMBERS, SYNONYMS
-from .words import Change, changes, folded, words
+from .language.grammar import is_same_verb
+from .language.lexicon import NUMBERS, SYNONYMS
+from .language.words import Change, changes, folded, words
 
 
 REASONS = {

@@ -15,7 +15,7 @@ from pyarrow.parquet import ParquetFile
 from ..decoding import upright_size
 from ..errors import BadRow, UserError, reason
 from ..files import publish_file
-from .rows import Result
+from .work import Result
 
 
 TEXT_FEATURES = {

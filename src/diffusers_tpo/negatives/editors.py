@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..chat import Answer
-from .principles import Wanted
+from .asking import Wanted
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import UserError
+from .asking import chat_messages
 from .editors import Answer, EditRequest
-from .principles import chat_messages
 
 
 class TransformersEditor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..errors import require
 from ..show import harmless, render, thumbnail
-from .words import TOKEN, changes
+from .language.words import TOKEN, changes
 
 
 THUMBNAIL = 256  # pixels of the longer side
@@ -76,7 +76,9 @@ def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
         prompt, mismatched = mark(row)
         image = thumbnail(row["image"], THUMBNAIL) if row.get("image") is not None else None
         cards.append((harmless(row["key"]), harmless(row["editor"]), image, prompt, mismatched))
-    page = render("preview.html", title=title, cards=cards, principles=list(STYLES))
+    page = render(
+        Path(__file__).parent / "templates" / "preview.html", title=title, cards=cards, principles=list(STYLES)
+    )
     Path(path).write_text(page, encoding="utf-8")
 
 

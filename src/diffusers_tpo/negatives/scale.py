@@ -17,15 +17,15 @@ from filelock import FileLock, Timeout
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import ParquetFile
 
-from ..cards import short_name
 from ..errors import UserError, require
 from ..files import write_whole
+from ..privacy import short_name
 from .build import Guarded, Tally, check_config, work_through
 from .chat import ChatEditor
 from .dataset import shard_files, write_rows
 from .editors import Editor
 from .journal import Journal
-from .rows import Plan, Result
+from .work import Plan, Result
 
 
 os.environ["LOGURU_DIAGNOSE"] = "NO"  # or tracebacks in datatrove's logs show the values of variables, the API key too

@@ -8,7 +8,7 @@ import hashlib
 import random
 from dataclasses import dataclass, replace
 
-from ..negatives.principles import PRINCIPLES
+from ..principles import PRINCIPLES
 
 
 COLOURS = {

@@ -9,13 +9,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from tqdm.auto import tqdm
 
-from ..batches import FittingBatches
+from ..memory import FittingBatches
 from .images import render
 from .scenes import PRINCIPLES, Scene, mismatched_scene, sample_scene
 from .verify import verify
 
 
 PIPELINE = Path(__file__).parent / "pipeline"
+MAX_SCENES = 2**16  # draws that find nearly all of the 3686 captions of the split
 FACTS = ("aligned", *PRINCIPLES, "clean")
 
 
@@ -23,6 +24,26 @@ def make_scenes(number: int, seed: int, held_out: bool = False) -> list[Scene]:
     """Draws scenes of one split."""
     rng = random.Random(f"scenes/{held_out}/{seed}")
     return [sample_scene(rng, held_out) for _ in range(number)]
+
+
+def held_out_captions(number: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Captions of scenes that training never shows, each once and in the order in which `make_scenes` draws them.
+
+    Args:
+        number: how many captions; fewer come back only where the held-out split has no more.
+        seed: of the scenes.
+
+    Returns:
+        Captions, each with its category, "one group" or "two groups".
+    """
+    drawn, captions = min(number, MAX_SCENES), {}
+    while True:
+        for scene in make_scenes(drawn, seed, held_out=True):  # begins with the scenes of the draw before
+            captions.setdefault(scene.caption(), "one group" if len(scene.groups) == 1 else "two groups")
+        if len(captions) >= number or drawn == MAX_SCENES:
+            break
+        drawn = min(2 * drawn, MAX_SCENES)
+    return list(captions.items())[:number]
 
 
 def make_rows(scenes: list[Scene], seed: int) -> datasets.Dataset:

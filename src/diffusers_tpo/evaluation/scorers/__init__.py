@@ -5,34 +5,50 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ...errors import UserError
+from .protocol import Scorer, first_line
 
 
-class Scorer(Protocol):
-    """Judges images by their prompts. `kinds` says of every metric whether it is of "adherence" or "aesthetics"."""
+def _clip(**options) -> Scorer:
+    from .clip import ClipScore
 
-    kinds: dict[str, str]
-
-    def __call__(self, images: list[Image.Image], prompts: list[str]) -> dict[str, list[float]]:
-        """One number per image for each metric, higher is better; nan where an image could not be judged."""
+    return ClipScore(**options)
 
 
-SCORERS = {
-    "clip": "diffusers_tpo.evaluation.scorers.clip:ClipScore",
-    "pickscore": "diffusers_tpo.evaluation.scorers.clip:PickScore",
-    "hpsv2": "diffusers_tpo.evaluation.scorers.packaged:hpsv2",
-    "hpsv3": "diffusers_tpo.evaluation.scorers.packaged:hpsv3",
-    "imagereward": "diffusers_tpo.evaluation.scorers.packaged:imagereward",
-    "aesthetic": "diffusers_tpo.evaluation.scorers.packaged:aesthetic",
-    "shapes": "diffusers_tpo.shapes.scorer:ShapesScorer",
+def _pickscore(**options) -> Scorer:
+    from .clip import PickScore
+
+    return PickScore(**options)
+
+
+def _packaged(name: str, **options) -> Scorer:
+    from . import packaged
+
+    return getattr(packaged, name)(**options)
+
+
+def _shapes(**options) -> Scorer:
+    from .shapes import ShapesScorer
+
+    return ShapesScorer(**options)
+
+
+SCORERS: dict[str, Callable[..., Scorer]] = {
+    "clip": _clip,
+    "pickscore": _pickscore,
+    "hpsv2": partial(_packaged, "hpsv2"),
+    "hpsv3": partial(_packaged, "hpsv3"),
+    "imagereward": partial(_packaged, "imagereward"),
+    "aesthetic": partial(_packaged, "aesthetic"),
+    "shapes": _shapes,
 }
 
 
@@ -56,9 +72,7 @@ def load_scorer(
         UserError: if there is no such scorer or function, or a model or package is missing.
     """
     if name in SCORERS:
-        module, factory = SCORERS[name].split(":")
-        make = getattr(importlib.import_module(module), factory)
-        return CheckedScorer(name, make(device=device, cache_dir=cache_dir, token=token))
+        return CheckedScorer(name, SCORERS[name](device=device, cache_dir=cache_dir, token=token))
     return CheckedScorer(name, OwnScorer(name))
 
 
@@ -145,13 +159,3 @@ def import_function(name: str) -> Callable:
             f"scorer {name!r} must be a function that takes (images, prompts), got {type(getattr(module, function)).__name__}"
         )
     return getattr(module, function)
-
-
-def loading_error(name: str, model: str, error: Exception) -> UserError:
-    """One sentence for a scorer whose model cannot be loaded."""
-    return UserError(f"scorer {name!r} cannot load its model {model!r} ({first_line(error)})")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, to stand within a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

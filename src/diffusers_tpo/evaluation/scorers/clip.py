@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...errors import UserError
-from . import loading_error
+from .protocol import loading_error
 
 
 class ClipSimilarity:

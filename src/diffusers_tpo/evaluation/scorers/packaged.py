@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from ...errors import UserError, require
-from . import loading_error
+from .protocol import loading_error
 
 
 REPOSITORY = "DiffSynth-Studio/ImageMetrics"

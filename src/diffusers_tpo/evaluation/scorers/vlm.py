@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...chat import HUGGING_FACE_ROUTER, Answer, ChatClient, json_values, spoken
+from ...chat import HUGGING_FACE_ROUTER, Answer, ChatClient, as_data, json_values, spoken
 from ...errors import UserError
-from ...negatives.principles import PRINCIPLES, as_data
+from ...principles import PRINCIPLES
 from .vlm_questions import ANSWERS, QUESTIONS_SCHEMA, Question, QuestionFile, question_messages, read_questions
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ...chat import json_values, spoken
+from ...chat import as_data, json_values, spoken
 from ...errors import UserError
-from ...negatives.principles import PRINCIPLES, as_data
+from ...principles import PRINCIPLES
 
 
 ANSWERS = ("yes", "no")

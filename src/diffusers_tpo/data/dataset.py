@@ -1,0 +1,275 @@
+"""Turns the rows of a text-preference data set into batches. Knows nothing of models."""
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..decoding import read_bytes, upright_size
+from ..errors import BadRow, UserError
+from ..noising import Draw
+from ..show import harmless
+from .buckets import BucketBatches, Size, image_sizes
+from .crops import Crop, Crops, EncodedCrop
+from .reader import Problems, Row, RowReader, none_usable
+from .rows import EMPTY, allowed_mismatched, split_columns
+from .streaming import StreamedTextPreferences
+
+
+logger = logging.getLogger(__name__)
+TEXTS_AT_ONCE, IMAGES_AT_ONCE = 1000, 16  # rows that are read together
+
+
+class Kept(Protocol):
+    """Encoded crops by key, and which of some keys are lacking."""
+
+    def __getitem__(self, key: str) -> dict[str, Tensor]: ...
+
+    def lacking(self, keys: Sequence[str]) -> Sequence[int]: ...
+
+
+class TextPreferenceDataset(torch.utils.data.Dataset):
+    """Map-style rows in an order that depends on the seed and the epoch alone.
+
+    Where bad rows are skipped, those whose fault shows before training are left out. In the place of one whose image turns
+    out to be unreadable comes the next usable row of the order, so that batches stay as they are; see [`Row`].
+    """
+
+    def __init__(self, rows: datasets.Dataset, reader: RowReader):
+        """Raises [`UserError`] for an empty data set or a row with wrong text."""
+        if len(rows) == 0:
+            raise UserError(EMPTY)
+        self.texts = rows.select_columns([c for c in rows.column_names if c != reader.columns.image])
+        self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
+        self.reader, self.encoded, self.crops_of_rows, self.shapes = reader, None, None, None
+        self.skipped, self.usable, skipped = {}, np.arange(len(rows)), {}
+        self.epoch = 0
+        for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
+            with reader.skipping(row_id, skipped):
+                reader.check(self.text(row_id) if row is None else row, row_id)
+        self.leave_out(skipped)
+
+    def _in_turn(self, rows: datasets.Dataset, number: int) -> Iterator[tuple[int, dict | None]]:
+        """Every usable row, read `number` at a time; `None` for one that must be read alone, for its error."""
+        usable = np.zeros(len(rows), bool)
+        usable[self.usable] = True
+        for start in range(0, len(rows), number):
+            part = range(start, min(start + number, len(rows)))
+            try:
+                read = split_columns(rows[start : part.stop])
+            except UnicodeDecodeError:
+                read = [None] * len(part)
+            yield from ((row_id, row) for row_id, row in zip(part, read, strict=True) if usable[row_id])
+
+    def leave_out(self, skipped: Problems) -> None:
+        """Takes rows out of the order.
+
+        Raises:
+            UserError: if none is left.
+        """
+        if skipped:
+            first = "; ".join(list(skipped.values())[:3])
+            logger.warning(harmless(f"{len(skipped)} of {len(self.rows)} rows are skipped: {first}"))
+        self.skipped |= skipped
+        self.usable = self.usable[~np.isin(self.usable, list(skipped))]
+        if not len(self.usable):
+            raise none_usable(self.skipped)
+        self.begin_epoch(self.epoch)
+
+    def begin_epoch(self, epoch: int, used: int = 0, rows_of_batch: int = 1) -> None:
+        """Shuffles anew; rows of this epoch draw their own noise, crop and mismatched prompts.
+
+        The name is not `set_epoch`, which accelerate's data loaders call on their own with a count that ignores resuming.
+
+        Args:
+            used: batches that have been used, which [`~TextPreferenceDataset.batches`] leaves out.
+            rows_of_batch: of all processes.
+        """
+        self.epoch, self.skip = epoch, used * rows_of_batch
+        generator = Draw(self.reader.seed, "order", epoch).generator("shuffle")
+        self.order = torch.from_numpy(self.usable)[torch.randperm(len(self.usable), generator=generator)]
+
+    def text(self, row_id: int) -> dict:
+        """A row without its image.
+
+        Raises:
+            BadRow: if it holds what is no text in its encoding.
+        """
+        try:
+            return self.texts[row_id]
+        except UnicodeDecodeError as error:
+            raise BadRow(f"row {row_id}: its text is not encoded in UTF-8 ({error})") from error
+
+    def cell(self, row_id: int) -> dict:
+        """The undecoded image of a row."""
+        return self.rows[row_id][self.reader.columns.image]
+
+    def batches(self, batch_size: int) -> BucketBatches:
+        """Batches of images of one size, see [`BucketBatches`]; with buckets, the first call reads the headers of all images."""
+        self.shapes = self._shapes()
+        return BucketBatches(self, self.shapes, batch_size)
+
+    def prompts(self) -> list[str]:
+        """Every text that a step may ask for, once."""
+        reader, columns = self.reader, self.reader.columns
+        texts = {"": None} if reader.proportion_empty_prompts else {}
+        for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
+            row = self.text(row_id) if row is None else row
+            mismatched = allowed_mismatched(row, columns, reader.principles) if reader.paired else []
+            texts |= dict.fromkeys([row[columns.prompt], *mismatched])
+        return list(texts)
+
+    def crops(self) -> Crops:
+        """Reads every image once; see [`Crops`]."""
+        shapes, digests, skipped = self._shapes(), np.zeros((len(self.rows), 16), np.uint8), {}
+        image = self.reader.columns.image
+        for row_id, row in self._in_turn(self.rows.select_columns(image), IMAGES_AT_ONCE):
+            with self.reader.skipping(row_id, skipped):
+                cell = self.cell(row_id) if row is None else row[image]
+                digests[row_id] = np.frombuffer(hashlib.sha256(read_bytes(cell, row_id)).digest()[:16], np.uint8)
+        self.leave_out(skipped)
+        return Crops(self.usable, digests, shapes, (False, True) if self.reader.random_flip else (False,))
+
+    def crop(self, row_id: int, mirror: bool) -> Crop | None:
+        """A crop without its prompts; `None` if its image cannot be read and its row is skipped."""
+        with self.reader.skipping(row_id, {}):
+            return self.reader.crop(self.rows[row_id], Draw(self.reader.seed, row_id), mirror)
+        return None
+
+    def use_encoded(self, cache: Kept, crops: Crops) -> None:
+        """Reads `mean`, `std` and `sizes` of `crops` by key from now on, and no image.
+
+        A row one of whose crops is lacking is left out.
+        """
+        self.encoded, self.crops_of_rows = cache, crops
+        rows = sorted({crops.row_and_mirror(index)[0] for index in cache.lacking(crops)})
+        self.leave_out({row_id: f"row {row_id}: its image cannot be read" for row_id in rows})
+
+    def _shapes(self) -> list[Size | None]:
+        """Height and width of the crop of every row, `None` where it is left out, as it is if its image cannot be read."""
+        reader = self.reader
+        if not reader.buckets:
+            return [(reader.resolution, reader.resolution)] * len(self.rows)
+        sizes, shapes, skipped = image_sizes(self.rows, reader.columns.image), [None] * len(self.rows), {}
+        for row_id in self.usable.tolist():
+            with reader.skipping(row_id, skipped):
+                shapes[row_id] = reader.size_of_crop(*(sizes[row_id] or upright_size(self.cell(row_id), row_id)))
+        self.leave_out(skipped)
+        return shapes
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    def __getitem__(self, index: int) -> Row:
+        own, skipped = int(self.order[index]), {}
+        for step in range(len(self)):
+            row_id = int(self.order[(index + step) % len(self)])
+            if self.shapes is None or self.shapes[row_id] == self.shapes[own]:
+                with self.reader.skipping(row_id, skipped):
+                    return replace(self.row(row_id), skipped=skipped)
+        raise none_usable(skipped)
+
+    def prompts_of(self, row_id: int) -> list[str]:
+        """The prompts of a row in this epoch."""
+        return self.reader.prompts(self.text(row_id), Draw(self.reader.seed, row_id, self.epoch))[0]
+
+    def row(self, row_id: int) -> Row:
+        """A row as this epoch uses it."""
+        if self.encoded is None:
+            return self.reader.read(self.rows[row_id], row_id, self.epoch)
+        mirror = self.reader.is_mirrored(self.reader.draw(row_id, self.epoch))
+        entry = self.encoded[self.crops_of_rows.key(row_id, mirror)]
+        encoded = EncodedCrop(entry["mean"], entry["std"], tuple(entry["sizes"].tolist()))
+        return self.reader.read(self.texts[row_id], row_id, self.epoch, encoded)
+
+
+def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
+    """A [`TextPreferenceDataset`] or, for a streamed data set, [`StreamedTextPreferences`], of the first `max_samples` rows."""
+    if isinstance(rows, datasets.IterableDataset):
+        return StreamedTextPreferences(rows if max_samples is None else rows.take(max_samples), reader)
+    chosen = rows if max_samples is None else rows.select(range(min(max_samples, len(rows))))
+    return TextPreferenceDataset(chosen, reader)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`B` images as pixels or as mean and standard deviation of their latents, their [`~diffusers_tpo.data.crops.Crop`]s' sizes `(B, 6)`, and the prompts of all rows, in blocks: prompt 1 of every
+    image, then prompt 2 of every image, ..."""
+
+    pixels: Tensor | None
+    encoded: tuple[Tensor, Tensor] | None
+    sizes: Tensor
+    draws: list[Draw]
+    prompts: list[str]
+    is_matched: Tensor
+    skipped: Problems = field(default_factory=dict)
+
+    @property
+    def prompts_per_image(self) -> int:
+        return len(self.prompts) // len(self.draws)
+
+    def pin_memory(self) -> "Batch":
+        """The same in memory from which a GPU copies while the host goes on; a `DataLoader` asks for it."""
+        pixels = None if self.pixels is None else self.pixels.pin_memory()
+        encoded = None if self.encoded is None else tuple(part.pin_memory() for part in self.encoded)
+        return replace(self, pixels=pixels, encoded=encoded, sizes=self.sizes.pin_memory())
+
+
+class SkippedRows:
+    """Warns of every row that is skipped while training, once."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """`data/skipped`, the number of rows in whose place others stand in this batch."""
+        for problem in set(batch.skipped.values()) - self.seen:
+            self.seen.add(problem)
+            logger.warning(harmless(f"{problem}; another row takes its place, {len(self.seen)} skipped so far"))
+        return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
+
+
+def collate(rows: list[Row | None]) -> Batch | None:
+    """Joins rows with the same number of prompts into a [`Batch`]; `None` for rows that a resumed run leaves out."""
+    if rows[0] is None:
+        return None
+    crops, is_encoded = [row.crop for row in rows], isinstance(rows[0].crop, EncodedCrop)
+    latents = tuple(torch.stack([getattr(c, name) for c in crops]) for name in ("mean", "std")) if is_encoded else None
+    return Batch(
+        pixels=None if is_encoded else torch.stack([crop.pixels for crop in crops]),
+        encoded=latents,
+        sizes=torch.tensor([crop.sizes for crop in crops], dtype=torch.float32),
+        draws=[row.draw for row in rows],
+        prompts=[prompt for block in zip(*(row.prompts for row in rows), strict=True) for prompt in block],
+        is_matched=torch.tensor(
+            [flag for block in zip(*(row.is_matched for row in rows), strict=True) for flag in block]
+        ),
+        skipped={row_id: problem for row in rows for row_id, problem in row.skipped.items()},
+    )
+
+
+def batches_from(place: dict[str, int], dataset, loader, accelerator) -> Iterator[tuple[dict[str, int], Batch]]:
+    """Batches without end from a place on, each with the place that follows it.
+
+    Args:
+        place: `epoch`, and how many `batches` of it are used up.
+        dataset: [`TextPreferenceDataset`], in a `loader` with its [`~TextPreferenceDataset.batches`], or
+            [`StreamedTextPreferences`], whose loader must skip them; `accelerator` has prepared it.
+    """
+    used, is_streamed = place["batches"], isinstance(dataset, StreamedTextPreferences)
+    rows_of_batch = loader.batch_sampler.batch_size * accelerator.num_processes
+    for epoch in itertools.count(place["epoch"]):
+        dataset.begin_epoch(epoch, used, rows_of_batch)
+        for batch in accelerator.skip_first_batches(loader, used) if used and is_streamed else loader:
+            used += 1
+            yield {"epoch": epoch, "batches": used}, batch
+        if used == 0:
+            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
+        used = 0

@@ -1,0 +1,126 @@
+"""Reads one row of a text-preference data set: its crop and its prompts. Knows nothing of other rows or of batches."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from ..decoding import decode_image
+from ..errors import BadRow, UserError
+from ..noising import Draw
+from ..principles import PRINCIPLES
+from .buckets import choose_bucket
+from .crops import Crop, EncodedCrop, is_mirrored, transform_image
+from .rows import Columns, allowed_mismatched, check_text
+
+
+Problems = dict[int, str]  # what is wrong with rows that cannot be used, by row
+
+
+@dataclass(frozen=True)
+class Row:
+    """One use of one image: its crop and its prompts, matched and mismatched, and the rows that it stands in for."""
+
+    draw: Draw
+    crop: Crop | EncodedCrop
+    prompts: list[str]
+    is_matched: list[bool]
+    skipped: Problems = field(default_factory=dict)
+
+
+def none_usable(skipped: Problems) -> UserError:
+    first = next(iter(skipped.values()))
+    return UserError(f"dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
+
+
+def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:
+    """Draws `count` of a row's mismatched prompts that follow one of `principles`, again from the start if too few."""
+    allowed = allowed_mismatched(row, columns, principles)
+    order = torch.randperm(len(allowed), generator=draw.generator("mismatched")).tolist()
+    return [allowed[order[index % len(order)]] for index in range(count)]
+
+
+@dataclass
+class RowReader:
+    """Turns a raw data set row into a [`Row`]: the same for a map-style and a streamed data set.
+
+    `buckets` are heights and widths, of which each image gets the nearest; `None` means a square of `resolution`.
+    `on_bad_row` is "error" or "skip". With `draws`, crop, noise and timestep of a row come back after so many uses.
+    """
+
+    columns: Columns
+    loss_type: str
+    unpaired: bool
+    seed: int
+    resolution: int = 512
+    center_crop: bool = False
+    random_flip: bool = False
+    num_mismatched: int = 1
+    principles: tuple[str, ...] = tuple(PRINCIPLES)
+    proportion_empty_prompts: float = 0.0
+    buckets: list[tuple[int, int]] | None = None
+    on_bad_row: str = "error"
+    draws: int | None = None
+
+    def size_of_crop(self, height: int, width: int) -> tuple[int, int]:
+        return choose_bucket((height, width), self.buckets) if self.buckets else (self.resolution, self.resolution)
+
+    def is_mirrored(self, draw: Draw) -> bool:
+        return self.random_flip and is_mirrored(draw)
+
+    def crop(self, row: dict, draw: Draw, mirror: bool) -> Crop:
+        image = decode_image(row[self.columns.image], draw.row)
+        size = self.size_of_crop(image.height, image.width)
+        return transform_image(image, draw, size, self.center_crop, mirror)
+
+    @property
+    def paired(self) -> bool:
+        return not (self.unpaired or self.loss_type == "sft")
+
+    @contextlib.contextmanager
+    def skipping(self, row_id: int, skipped: Problems) -> Iterator[None]:
+        """Notes in `skipped` what is wrong with a row that the block uses, or raises that, as `on_bad_row` says."""
+        try:
+            yield
+        except BadRow as error:
+            if self.on_bad_row == "error":
+                raise BadRow(f"{error}; --on_bad_row skip leaves such rows out") from error
+            skipped[row_id] = str(error)
+
+    def check(self, row: dict, row_id: int) -> None:
+        """Checks the texts of a row.
+
+        Raises:
+            BadRow: naming the row and what is wrong with it.
+        """
+        check_text(row, row_id, self.columns, self.loss_type, self.unpaired)
+        if self.paired and not allowed_mismatched(row, self.columns, self.principles):
+            wanted = ", ".join(self.principles)
+            raise BadRow(f"row {row_id}: no mismatched prompt follows {wanted}; widen --principles")
+
+    def draw(self, row_id: int, number: int) -> Draw:
+        """Of crop, noise and timestep of one use."""
+        return Draw(self.seed, row_id, number if self.draws is None else number % self.draws)
+
+    def prompts(self, row: dict, draw: Draw) -> tuple[list[str], list[bool]]:
+        """The prompts of one use, and which of them match."""
+        prompt = row[self.columns.prompt]
+        if self.unpaired:
+            return [prompt], [bool(row[self.columns.label])]
+        if self.loss_type == "sft":
+            is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
+            return ["" if is_empty else prompt], [True]
+        mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
+        return [prompt, *mismatched], [True] + [False] * len(mismatched)
+
+    def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Row:
+        """One use of a row; `encoded` takes the place of its image.
+
+        Raises:
+            BadRow: naming the row and what is wrong with it.
+        """
+        self.check(row, row_id)
+        draw = self.draw(row_id, number)
+        crop = self.crop(row, draw, self.is_mirrored(draw)) if encoded is None else encoded
+        return Row(draw, crop, *self.prompts(row, Draw(self.seed, row_id, number)))

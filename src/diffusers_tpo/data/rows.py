@@ -1,0 +1,191 @@
+"""Loads the rows of a text-preference data set and checks them. Knows nothing of batches or models."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from datasets.data_files import sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard
+
+from ..errors import BadRow, UserError, reason
+from ..show import shorten
+
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # no tokenizer takes it
+EMPTY = "dataset_name holds no rows in this split; choose another --dataset_split or data set"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns; `label` marks unpaired data, `principles` and `row_id` may be missing."""
+
+    image: str = "image"
+    prompt: str = "prompt"
+    mismatched: str = "negative_prompts"
+    principles: str = "principles"
+    label: str = "label"
+
+
+def files_of_card(folder: Path, config: str | None) -> dict[str, list[str]] | None:
+    """The data files by split that the card of a local folder names, `None` where no card does.
+
+    `datasets` must be told: it names its cache by the card alone, and would go on to give the rows of an older data set.
+    """
+    if not (folder / "README.md").is_file():
+        return None
+    configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(folder / "README.md").data)
+    name = config or (configs.get_default_config_name() if configs else None)
+    return sanitize_patterns(configs[name]["data_files"]) if name in configs else None
+
+
+def load_rows(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    streaming: bool = False,
+    cache_dir: str | None = None,
+    token: str | None = None,
+    argument: str = "dataset_name",
+):
+    """Loads a split from the Hub, an imagefolder or parquet folder, or a folder written by `save_to_disk`.
+
+    Raises:
+        UserError: if there is no such data set, configuration or split; it names `argument`.
+    """
+    folder = Path(name)
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            loaded = datasets.load_from_disk(name)
+            if isinstance(loaded, datasets.DatasetDict):
+                loaded = loaded[split]
+            elif split not in ("train", str(loaded.split)):
+                raise ValueError(f"it was saved without splits, so there is only train, not {split}")
+            return loaded.to_iterable_dataset() if streaming else loaded
+        files = files_of_card(folder, config)
+        config = config if files is None else None
+        source = {"data_files": files, "split": split, "revision": revision}
+        return datasets.load_dataset(name, config, **source, streaming=streaming, cache_dir=cache_dir, token=token)
+    except IndexError as error:  # from `load_from_disk`, where no row was saved
+        raise UserError(EMPTY) from error
+    except Exception as error:  # parsers and the network raise many kinds; each means that the rows cannot be had
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
+        raise UserError(
+            f"{argument} {name!r} with split {split!r} cannot be loaded ({reason(cause or error)})"
+        ) from error
+
+
+def split_columns(columns: dict[str, list]) -> Iterator[dict]:
+    """The rows of a batch as `datasets` gives it; to read many at a time costs a fraction of reading each."""
+    return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+
+
+def read_on(rows: Iterable[dict]) -> Iterator[dict]:
+    """The rows of a stream.
+
+    Raises:
+        UserError: if the stream breaks.
+    """
+    stream = iter(rows)
+    while True:
+        try:
+            row = next(stream)
+        except StopIteration:
+            return
+        except Exception as error:  # parsers and the network raise many kinds
+            raise UserError(f"dataset_name cannot be read on ({reason(error)}); mend its files") from error
+        yield row
+
+
+def holds_images(feature) -> bool:
+    """Whether a column's cells are images as `datasets` keeps them: decoded on reading, as bytes, or as a path."""
+    if isinstance(feature, dict):
+        return bool({"bytes", "path"} & set(feature))
+    strings = ("string", "large_string", "binary", "large_binary", "null")
+    return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.Value) and feature.dtype in strings)
+
+
+def check_columns(rows, columns: Columns, loss_type: str) -> bool:
+    """Checks that the columns a loss needs are there.
+
+    Returns:
+        True if the rows are unpaired: they carry a label instead of mismatched prompts.
+
+    Raises:
+        UserError: naming the missing column and those that exist.
+    """
+    present = list(rows.column_names or next(read_on(rows), ()))
+    if not present:
+        raise UserError(EMPTY)
+    unpaired = loss_type == "tkto" and columns.label in present and columns.mismatched not in present
+    needed = {"image_column": columns.image, "caption_column": columns.prompt}
+    if loss_type != "sft" and not unpaired:
+        needed["negative_prompts_column"] = columns.mismatched
+    for flag, column in needed.items():
+        if column not in present:
+            raise UserError(f"{flag} {column!r} is not a column of the data set; it has {', '.join(present)}")
+    if len(set(needed.values())) < len(needed):
+        raise UserError(f"{', '.join(needed)} must be different columns, got {', '.join(needed.values())}")
+    feature = (rows.features or {}).get(columns.image)
+    if feature is not None and not holds_images(feature):
+        raise UserError(
+            f"image_column {columns.image!r} holds no images but {shorten(str(feature), 100)}; name another column"
+        )
+    return unpaired
+
+
+def is_prompt(text) -> bool:
+    """Whether it is a text that a tokenizer takes: not empty and without lone surrogates."""
+    return isinstance(text, str) and bool(text.strip()) and not LONE_SURROGATE.search(text)
+
+
+def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bool) -> None:
+    """Checks the texts of one row.
+
+    Raises:
+        BadRow: naming the row and what is wrong with it.
+    """
+    prompt = row.get(columns.prompt)
+    if not is_prompt(prompt):
+        raise BadRow(f"row {row_id}: column {columns.prompt!r} must hold a prompt, got {brief(prompt)}")
+    if unpaired:
+        if (label := row.get(columns.label)) not in (True, False):
+            raise BadRow(f"row {row_id}: column {columns.label!r} must be true or false, got {brief(label)}")
+        return
+    if loss_type == "sft":
+        if row.get(columns.label) is False:
+            raise BadRow(f"row {row_id}: column {columns.label!r} is false, and sft learns every row; remove this row")
+        return
+    mismatched = row.get(columns.mismatched)
+    if not isinstance(mismatched, list) or not mismatched:
+        wanted = "must be a list of at least one prompt"
+        raise BadRow(f"row {row_id}: column {columns.mismatched!r} {wanted}, got {brief(mismatched)}")
+    for text in mismatched:
+        if not is_prompt(text):
+            raise BadRow(f"row {row_id}: column {columns.mismatched!r} holds {brief(text)}, which is no prompt")
+        if text.strip() == prompt.strip():
+            raise BadRow(f"row {row_id}: a mismatched prompt equals its prompt {brief(prompt)}; remove it")
+    principles = row.get(columns.principles)
+    if principles is None:
+        return
+    if not isinstance(principles, list):
+        raise BadRow(f"row {row_id}: column {columns.principles!r} must be a list, got {brief(principles)}")
+    if len(principles) != len(mismatched):
+        raise BadRow(
+            f"row {row_id}: columns {columns.principles!r} and {columns.mismatched!r} must have the same length, "
+            f"got {len(principles)} and {len(mismatched)}"
+        )
+
+
+def brief(value) -> str:
+    """A value as it is shown in a message."""
+    return shorten(repr(value), 200)
+
+
+def allowed_mismatched(row: dict, columns: Columns, principles: tuple[str, ...]) -> list[str]:
+    """A row's mismatched prompts that follow one of `principles`; all where the row names none."""
+    prompts, names = row[columns.mismatched], row.get(columns.principles)
+    return [p for p, name in zip(prompts, names, strict=True) if name in principles] if names else list(prompts)

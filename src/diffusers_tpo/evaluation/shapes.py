@@ -1,0 +1,78 @@
+"""Judges a model on the embedded world: exact alignment over guidance scales and its implicit preference."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+from ..data.rows import Columns
+from ..families import family_of
+from ..models import loading as models
+from ..noising import training_scheduler
+from ..shapes.images import RESOLUTION
+from ..shapes.scenes import Scene
+from ..shapes.world import PIPELINE, draw_images, make_rows, verify_images
+from .heldout import held_out_pairs
+from .implicit import error_matrix, preference_values
+
+
+def load_model(source=PIPELINE) -> StableDiffusionPipeline:
+    """A pipeline of this world, or a LoRA or checkpoint on the shipped one; samples with DPM-Solver++. As fast as a CPU can:
+    a LoRA is merged, and convolutions get the layout that they are computed in."""
+    pipe = models.load_model(str(source), base=str(PIPELINE))
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+    if pipe.get_list_adapters():
+        pipe.fuse_lora()
+    for module in (pipe.unet, pipe.vae):
+        module.to(memory_format=torch.channels_last)
+    return pipe
+
+
+def implicit_preference(
+    pipe: StableDiffusionPipeline, scenes: list[Scene], seed: int, strata: int = 8
+) -> dict[str, np.ndarray]:
+    """Whether a model denoises each scene's image better under its caption than under the edited ones.
+
+    Returns:
+        `(N,)` each, see [`~diffusers_tpo.evaluation.preference_values`].
+    """
+    family = family_of(pipe)
+    pairs = held_out_pairs(make_rows(scenes, seed), Columns(), RESOLUTION, None)
+    latents, sizes = pairs.encode(family, pipe, seed, batch_size=64)
+    scheduler = training_scheduler(pipe.scheduler)
+    errors = error_matrix(
+        family, pipe, pipe.unet, scheduler, latents, sizes, pairs.prompts, strata, repeats=1, seed=seed, batch_size=128
+    )
+    return preference_values(errors, pairs.principles)
+
+
+def judge(
+    pipe: StableDiffusionPipeline,
+    scenes: list[Scene],
+    scales: tuple[float, ...],
+    seed: int,
+    steps: int = 10,
+    strata: int = 8,
+    progress=True,
+) -> dict[str, np.ndarray]:
+    """All facts of one model: `"<guidance>/<fact>"`, `(N,)` over the scenes, and its implicit preference on the first 256."""
+    result = {}
+    for scale in scales:
+        facts = verify_images(draw_images(pipe, scenes, seed, scale, steps, progress=progress), scenes)
+        result |= {f"{scale:g}/{name}": values.astype(float) for name, values in facts.items()}
+    return result | implicit_preference(pipe, scenes[:256], seed, strata)
+
+
+def judge_together(
+    pipes: dict[str, StableDiffusionPipeline], scenes: list[Scene], scales: tuple[float, ...], seed: int, **options
+) -> dict[str, dict[str, np.ndarray]]:
+    """What [`judge`] says of each model, all at the same time: a small model keeps a core busy better than several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // len(pipes)))  # of each
+    try:
+        with ThreadPoolExecutor(len(pipes)) as pool:
+            judged = pool.map(lambda pipe: judge(pipe, scenes, scales, seed, **options), pipes.values())
+            return dict(zip(pipes, judged, strict=True))
+    finally:
+        torch.set_num_threads(threads)

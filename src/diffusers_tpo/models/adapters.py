@@ -1,0 +1,213 @@
+"""LoRA on a denoiser: add it, switch it off for the reference, read and write its weights. Knows nothing of losses."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import extract_model_from_parallel
+from diffusers import DiffusionPipeline
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.training_utils import EMAModel, cast_training_params
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.integrations import PeftAdapterMixin as TransformersAdapterMixin
+
+from ..errors import UserError
+
+
+LORA_FILE = "lora.safetensors"
+EMA_FILE = "ema.safetensors"
+NO_BASE = {"base_model_name_or_path": None}  # PEFT would write the folder that a text encoder was loaded from
+
+
+def add_lora(
+    denoiser: nn.Module,
+    targets: tuple[str, ...],
+    rank: int = 16,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    use_dora: bool = False,
+) -> None:
+    """Freezes the denoiser and adds trainable float32 LoRA weights to the modules whose names end in one of `targets`.
+
+    Args:
+        alpha: scale of the update times `rank`; `None` takes `rank`, so the scale is one.
+
+    Raises:
+        UserError: if no module of that name exists, the rank is below 1, or the denoiser takes no adapters.
+    """
+    if not isinstance(denoiser, (PeftAdapterMixin, TransformersAdapterMixin)):
+        raise UserError(
+            f"use_lora adds adapters, and diffusers loads none into a {type(denoiser).__name__}; leave it out and train in full"
+        )
+    if rank < 1:
+        raise UserError(f"rank must be at least 1, got {rank}")
+    denoiser.requires_grad_(False)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank if alpha is None else alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets),
+        init_lora_weights="gaussian",
+        use_dora=use_dora,
+    )
+    try:
+        denoiser.add_adapter(config)
+    except ValueError as error:
+        raise UserError(f"lora_layers {', '.join(targets)} name no layer of {type(denoiser).__name__}") from error
+    cast_training_params(denoiser, dtype=torch.float32)
+
+
+@contextlib.contextmanager
+def adapters_off(denoiser: nn.Module):
+    """Yields the bare denoiser in evaluation mode with its adapters switched off, and restores everything afterwards.
+
+    PEFT clears `requires_grad` of adapters that it switches off, which would silently end training: it is restored too.
+    Any wrapper for parallel training is left out, the autocast of mixed precision is kept.
+    """
+    bare = extract_model_from_parallel(denoiser)
+    trainable = {parameter: parameter.requires_grad for parameter in bare.parameters()}
+    training = {module: module.training for module in bare.modules()}
+    bare.disable_adapters()
+    bare.eval()
+    try:
+        yield bare
+    finally:
+        bare.enable_adapters()
+        for parameter, flag in trainable.items():
+            parameter.requires_grad_(flag)
+        for module, flag in training.items():
+            module.training = flag
+
+
+def whole(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors, whole where FSDP has split them over the processes; call it on every process."""
+    return [value.full_tensor() if isinstance(value, DTensor) else value for value in tensors]
+
+
+def whole_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same of named weights."""
+    return dict(zip(state, whole(list(state.values())), strict=True))
+
+
+def whole_module(module: nn.Module) -> nn.Module:
+    """The module without its wrapper, as a copy on the CPU if FSDP has split its weights; call it on every process."""
+    bare = extract_model_from_parallel(module)
+    if not isinstance(bare, FSDPModule):
+        return bare
+    own = next(kind for kind in type(bare).__mro__ if not issubclass(kind, FSDPModule))
+    whole = own.from_config(bare.config)
+    whole.load_state_dict({name: value.cpu() for name, value in whole_tensors(bare.state_dict()).items()})
+    return whole
+
+
+def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
+    """The LoRA weights of a denoiser under PEFT's names; call it on every process."""
+    return whole_tensors(get_peft_model_state_dict(extract_model_from_parallel(denoiser)))
+
+
+def load_lora_state(denoiser: nn.Module, state: dict[str, Tensor]) -> None:
+    """Puts weights of [`lora_state`] into a denoiser that already has the same LoRA.
+
+    Raises:
+        UserError: if the weights are those of another LoRA.
+    """
+    bare = extract_model_from_parallel(denoiser)
+    own = lora_state(bare)
+    wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise UserError(
+            f"the LoRA weights do not fit: {len(wrong)} tensors differ, first {wrong[0]}; use the same rank and lora_layers"
+        )
+    set_peft_model_state_dict(bare, state)
+
+
+def save_lora(
+    pipe_class: type[DiffusionPipeline],
+    denoiser: nn.Module,
+    name: str,
+    folder,
+    text_encoders: dict[str, nn.Module] | None = None,
+) -> None:
+    """Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(folder)` of any pipeline of the class reads.
+
+    Call it on every process.
+
+    Args:
+        name: the denoiser's name in the pipeline, "unet" or "transformer".
+        text_encoders: those that carry a LoRA too, by their names in the pipeline.
+    """
+    weights, metadata = {}, {}
+    for part, module in {name: denoiser, **(text_encoders or {})}.items():
+        bare = extract_model_from_parallel(module)
+        weights[f"{part}_lora_layers"] = lora_state(bare)
+        metadata[f"{part}_lora_adapter_metadata"] = bare.peft_config["default"].to_dict() | NO_BASE
+    if PartialState().is_main_process:
+        pipe_class.save_lora_weights(folder, **weights, **metadata)
+
+
+def load_trained(modules: dict[str, nn.Module], use_lora: bool, folder) -> None:
+    """Reads the file that [`register_hooks`] wrote for each module, by name."""
+    for name, module in modules.items():
+        state = load_file(Path(folder) / f"{name}.safetensors")
+        load_lora_state(module, state) if use_lora else module.load_state_dict(state)
+
+
+def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Module]) -> None:
+    """Makes `accelerator.save_state` and `load_state` handle what is trained and nothing else.
+
+    Args:
+        use_lora: of the prepared denoiser only the LoRA is written, to `lora.safetensors`; else accelerate writes it.
+        text_encoders: those that are trained, by name; each, or its LoRA, has a file of that name.
+    """
+
+    def state_of(module: nn.Module) -> dict[str, Tensor]:
+        return lora_state(module) if use_lora else module.state_dict()
+
+    def save(models, weights, folder):
+        trained = {LORA_FILE: models[0]} if use_lora else {}
+        trained |= {f"{name}.safetensors": module for name, module in text_encoders.items()}
+        for file, module in trained.items():
+            state = {key: value.contiguous() for key, value in state_of(module).items()}
+            if accelerator.is_main_process:
+                save_file(state, Path(folder) / file)
+        if use_lora:
+            weights.clear()
+
+    def load(models, folder):
+        if use_lora and models:  # what FSDP has split is not among them: accelerate has read it back with its base
+            load_lora_state(models.pop(), load_file(Path(folder) / LORA_FILE))
+        load_trained(text_encoders, use_lora, folder)
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
+
+
+def register_average(accelerator, average: EMAModel) -> None:
+    """Makes `accelerator.save_state` and `load_state` handle averaged weights too, in `ema.safetensors`."""
+
+    def save(models, weights, folder):
+        state = {str(number): value.contiguous() for number, value in enumerate(whole(average.shadow_params))}
+        state["optimization_step"] = torch.tensor(average.optimization_step)
+        if accelerator.is_main_process:
+            save_file(state, Path(folder) / EMA_FILE)
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(lambda models, folder: load_average(average, Path(folder)))
+
+
+def load_average(average: EMAModel, folder: Path) -> None:
+    """Puts the averaged weights of a checkpoint into `average`, split as its weights are."""
+    state = load_file(folder / EMA_FILE)
+    average.optimization_step = state.pop("optimization_step").item()
+    if len(state) != len(average.shadow_params):
+        raise ValueError(f"{EMA_FILE} holds {len(state)} weights, not {len(average.shadow_params)}")
+    for number, old in enumerate(average.shadow_params):
+        new = state[str(number)].to(old.device)
+        if isinstance(old, DTensor):
+            new = distribute_tensor(new, old.device_mesh, old.placements)
+        old.copy_(new)

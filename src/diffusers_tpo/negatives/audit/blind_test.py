@@ -1,0 +1,142 @@
+"""Whether the text alone gives mismatched prompts away: a classifier tries to tell. Knows nothing of images."""
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ...errors import require
+from ...intervals import mean_interval
+from ..language.words import TOKEN, folded
+
+
+FOLDS = 5
+MINIMUM_PAIRS = 20
+CUES = 15  # n-grams shown for each side
+
+
+class Pair(NamedTuple):
+    """A caption and one of its mismatched prompts."""
+
+    caption: str
+    edited: str
+    principle: str
+
+
+def text_key(text: str) -> str:
+    """What texts have in common that differ only in case, punctuation or spaces."""
+    return " ".join(folded(text)) or text.strip()
+
+
+def draw_pairs(rows: Iterable[dict], seed: int = 0) -> list[Pair]:
+    """Draws one of each row's mismatched prompts, so that both sides are equally many."""
+    rng, pairs = random.Random(f"pairs/{seed}"), []
+    for row in rows:
+        edited, principle = rng.choice(list(zip(row["negative_prompts"], row["principles"], strict=True)))
+        pairs.append(Pair(row["prompt"], edited, principle))
+    return pairs
+
+
+def blind_test(pairs: Sequence[Pair], seed: int = 0) -> dict:
+    """How well a classifier that sees no image tells mismatched prompts from captions; 1/2 is chance.
+
+    A logistic regression over the words and word pairs that a text contains judges texts that it was not fitted to. A
+    repeated caption counts once and both texts of a pair are in the same fold, so a caption and its edits never are on
+    both sides. An accuracy below 1/2 is no error: where both sides contain the same words equally often, a held-out
+    text leaves its side with fewer of its words.
+
+    Returns:
+        `{"skipped": reason}` if there are too few pairs, else `pairs` and `folds`; `single`, the accuracy on one text
+        at a time; `pairwise`, the accuracy at saying which text of a pair was edited; both again in `principles` by
+        name; and `cues`, the n-grams that speak most for `mismatched` and for `matched` in a fit on everything, each
+        with the number of texts on both sides that contain it. An accuracy is a dictionary of `mean`, `low` and
+        `high`, with a 95 % interval over pairs.
+
+    Raises:
+        UserError: if scikit-learn is missing.
+    """
+    pairs = list({text_key(pair.caption): pair for pair in pairs}.values())
+    if len(pairs) < MINIMUM_PAIRS:
+        return {"skipped": f"{len(pairs)} different captions are too few; it needs {MINIMUM_PAIRS}"}
+    counter = require("sklearn.feature_extraction.text", "negatives").CountVectorizer(
+        token_pattern=TOKEN.pattern, ngram_range=(1, 2), min_df=2, binary=True, dtype=np.float64
+    )
+    try:
+        counts = counter.fit_transform([pair.caption for pair in pairs] + [pair.edited for pair in pairs])
+    except ValueError:  # an empty vocabulary
+        return {"skipped": "no word occurs in two texts"}
+    scores = _held_out_scores(counts, len(pairs), seed)
+    single = (_is_right(-scores[0]) + _is_right(scores[1])) / 2
+    pairwise = _is_right(scores[1] - scores[0])
+    principles = np.array([pair.principle for pair in pairs])
+    return {
+        "pairs": len(pairs),
+        "folds": FOLDS,
+        "single": _accuracy(single),
+        "pairwise": _accuracy(pairwise),
+        "principles": {
+            str(name): {
+                "pairs": int((principles == name).sum()),
+                "single": _accuracy(single[principles == name]),
+                "pairwise": _accuracy(pairwise[principles == name]),
+            }
+            for name in np.unique(principles)
+        },
+        "cues": _cues(counts, counter.get_feature_names_out()),
+    }
+
+
+def _fit(counts):
+    """A classifier of rows whose first half is matched and whose second half is mismatched.
+
+    liblinear, because lbfgs takes the tiny gradients of nearly equal texts for convergence and stops where it starts.
+    """
+    model = require("sklearn.linear_model", "negatives").LogisticRegression(C=0.1, solver="liblinear")
+    return model.fit(counts, np.repeat([0, 1], counts.shape[0] // 2))
+
+
+def _held_out_scores(counts, pairs: int, seed: int) -> np.ndarray:
+    """How mismatched each text looks to a classifier that saw neither it nor the other text of its pair.
+
+    Returns:
+        `(2, pairs)`: captions, then edited captions.
+    """
+    fold = np.random.default_rng(seed).permutation(pairs) % FOLDS
+    scores = np.empty((2, pairs))
+    for number in range(FOLDS):
+        inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        model = _fit(counts[np.concatenate([outside, outside + pairs])])
+        scores[0, inside] = model.decision_function(counts[inside])
+        scores[1, inside] = model.decision_function(counts[inside + pairs])
+    return scores
+
+
+def _is_right(score: np.ndarray) -> np.ndarray:
+    """1 where the score is positive, 1/2 where it says nothing."""
+    return (np.sign(score) + 1) / 2
+
+
+def _accuracy(right: np.ndarray) -> dict:
+    interval = mean_interval(right)
+    return {"mean": interval.mean, "low": max(interval.low, 0.0), "high": min(interval.high, 1.0)}
+
+
+def _cues(counts, names) -> dict:
+    weights, half = _fit(counts).coef_[0], counts.shape[0] // 2
+    matched, mismatched = (np.asarray(side.sum(axis=0)).ravel() for side in (counts[:half], counts[half:]))
+
+    def most(sign):
+        order = np.argsort(-sign * weights, kind="stable")[:CUES]
+        return [
+            {
+                "ngram": str(names[i]),
+                "weight": float(weights[i]),
+                "mismatched": int(mismatched[i]),
+                "matched": int(matched[i]),
+            }
+            for i in order
+            if sign * weights[i] > 0
+        ]
+
+    return {"mismatched": most(1), "matched": most(-1)}

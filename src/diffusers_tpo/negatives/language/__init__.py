@@ -1,0 +1,1 @@
+"""Words, grammar and vocabulary that editors and checks share."""

@@ -1,0 +1,138 @@
+"""Edits captions by rules and a lexicon, without any model: where it finds nothing safe to exchange, it says so."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from ..editors import Answer, EditRequest
+from ..language.lexicon import NUMBERS, SEXES
+from ..language.words import TOKEN
+from .attribute import adjective_options, exchange_options
+from .caption import Caption, find_hits
+from .content import group_options, more_options, noun_options, number_options, several_options, sex_options
+from .contextual import place_options
+from .sites import Option, item_options, phrase_options
+from .spatial import in_and_out_options, relation_options, side_options, verb_options
+
+
+MAKERS = {
+    "noun": noun_options,
+    "plural": noun_options,
+    "mass": noun_options,
+    "adjective": adjective_options,
+    "relation": relation_options,
+    "verb": verb_options,
+    "side": side_options,
+    "place": place_options,
+    "phrase": phrase_options,
+    "item": item_options,
+}
+WORD_MAKERS = {
+    "content": dict.fromkeys(NUMBERS, number_options)
+    | dict.fromkeys(("several", "many", "couple"), several_options)
+    | {"group": group_options},
+    "spatial": dict.fromkeys(("into", "out"), in_and_out_options),
+    "attribute": {},
+    "contextual": {},
+}
+MAX_CANDIDATES = 200  # places of one caption that are looked at; only lists of keywords have more
+LEAST_ROOM = 4  # words that may change in a short caption; in a long one it is half of them
+
+Candidate = tuple[Callable[..., Iterator[Option]], tuple]  # a function and what it is called with
+
+
+def candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
+    """Where a caption might change by one principle."""
+    for hit in caption.hits:
+        for kind, entries in hit.phrase.by_principle.get(principle, {}).items():
+            yield MAKERS[kind], (caption, hit, entries)
+        if principle == "content" and caption.words[hit.start] in SEXES:
+            yield sex_options, (caption, hit)
+    makers = WORD_MAKERS[principle]
+    for index, word in enumerate(caption.words):
+        if word in makers:
+            yield makers[word], (caption, index)
+    if principle == "attribute":
+        adjectives = [hit for hit in caption.hits if "adjective" in hit.phrase.by_principle.get(principle, ())]
+        for first, second in zip(adjectives, adjectives[1:], strict=False):
+            yield exchange_options, (caption, first, second)
+
+
+def last_candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
+    """Where to look if nothing else can change: too many edits that only count would give themselves away."""
+    if principle == "content":
+        for hit in caption.hits:
+            if hit.phrase.noun is not None:
+                yield more_options, (caption, hit)
+
+
+def edit_caption(
+    caption: Caption, principle: str, num_edits: int, rng: random.Random, frequencies: Counter
+) -> str | None:
+    """Makes up to `num_edits` edits of one principle, or returns `None` where there is nothing safe to change."""
+    chosen: list[Option] = []
+    touched: set[int] = set()
+    taken = set() if num_edits == 1 else set(caption.known)  # several edits must not become an exchange
+    room = max(LEAST_ROOM, len(caption.words) // 2)
+    for find in (candidates, last_candidates):
+        places = list(find(caption, principle))
+        rng.shuffle(places)
+        for make, arguments in places[:MAX_CANDIDATES]:
+            if len(chosen) == num_edits:
+                break
+            options = [option for option in make(*arguments) if is_usable(caption, option, taken)]
+            if not options:
+                continue
+            weights = [1 + sum(frequencies[change.text] for change in option) for option in options]
+            option = rng.choices(options, weights)[0]
+            indices = {index for change in option for index in range(change.start - 1, change.end + 1)}
+            size = sum(len(change.text.split()) + 1 for change in option)
+            if not chosen or indices.isdisjoint(touched) and size <= room:
+                chosen.append(option)
+                touched |= indices
+                taken.update(change.text for change in option)
+                room -= size
+    return caption.replaced(change for option in chosen for change in option) if chosen else None
+
+
+def is_usable(caption: Caption, option: Option, taken: set[str]) -> bool:
+    """False if words only become more or fewer, as from "in" to "in front of", or if new words are taken."""
+    before = {word for change in option for word in caption.words[change.start : change.end]}
+    after = {word for change in option for word in change.text.split()}
+    is_rewording = len(option) == 1 and (before <= after or after <= before)
+    return not is_rewording and taken.isdisjoint(change.text for change in option)
+
+
+class RulesEditor:
+    """Exchanges words of the lexicon.
+
+    Args:
+        frequencies: how often words occur in the captions, from [`count_words`]. New words are drawn in proportion to it,
+            so that mismatched prompts use the words that captions use, and cannot be told from them by their words.
+    """
+
+    name = "rules"
+
+    def __init__(self, frequencies: Counter | None = None):
+        self.frequencies = frequencies or Counter()
+
+    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:
+        for request in requests:
+            caption = Caption(request.caption)
+            edits = []
+            for number, wanted in enumerate(request.wanted):
+                rng = random.Random(f"rules/{request.seed}/{request.row}/{request.attempt}/{number}")
+                text = edit_caption(caption, wanted.principle, wanted.num_edits, rng, self.frequencies)
+                edits.append({"principle": wanted.principle, "caption": text})
+            yield request, Answer(json.dumps({"edits": edits}))
+
+
+def count_words(captions: Iterable[str]) -> Counter:
+    """How often each word or phrase of the lexicon occurs."""
+    counts: Counter = Counter()
+    for text in captions:
+        words = [match.casefold() for match in TOKEN.findall(text)]
+        counts.update(" ".join(words[hit.start : hit.end]) for hit in find_hits(words))
+        counts.update(word for word in words if word in NUMBERS)
+    return counts

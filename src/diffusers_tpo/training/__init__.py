@@ -1,0 +1,1 @@
+"""What a training script stands on, each usable in somebody else's."""

@@ -1,0 +1,133 @@
+"""Shows a model while it trains: its averaged weights and rendered prompts. Knows nothing of losses or data."""
+
+import contextlib
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..families import call_arguments
+from ..memory import FittingBatches
+
+
+SETTINGS = "settings.json"
+GAP = 4  # pixels between the images of a grid
+SIDE = 512  # pixels of an image in a grid, at most ...
+SMALL = 128  # ... and at least, if it can be enlarged by a whole factor
+
+
+@contextlib.contextmanager
+def averaged_weights(ema, parameters: list[torch.nn.Parameter], *modules: torch.nn.Module):
+    """What is trained in evaluation mode with the averages of an `EMAModel` in place of `parameters`; restores both."""
+    was_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    if ema is not None:
+        ema.store(parameters)
+        ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        if ema is not None:
+            ema.restore(parameters)
+        for module, mode in zip(modules, was_training, strict=True):
+            module.train(mode)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The prompts that show what a model learns, each rendered with the seeds `seed`, `seed + 1`, ...
+
+    Attributes:
+        resolution: side of the square images in pixels.
+        num_inference_steps: of the sampler, `None` for as many as the pipeline takes by itself.
+    """
+
+    prompts: list[str]
+    images_per_prompt: int
+    guidance_scale: float
+    resolution: int
+    seed: int
+    num_inference_steps: int | None = None
+
+    @torch.no_grad()
+    def render(self, pipe, batch_size: int, may_halve: bool = True) -> list[list[Image.Image]]:
+        """The images of every prompt.
+
+        Args:
+            batch_size: images at once, of several prompts; fewer if they do not fit into memory.
+            may_halve: `False` if processes render in step, where one of them must not try again alone.
+        """
+
+        def draw(jobs: list[tuple[str, int]]) -> list[Image.Image]:
+            generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
+            call = call_arguments(pipe, [prompt for prompt, _ in jobs], self.guidance_scale)
+            return pipe(**call, **options, generator=generators).images
+
+        options = {"height": self.resolution, "width": self.resolution}
+        if self.num_inference_steps is not None:
+            options["num_inference_steps"] = self.num_inference_steps
+        number = self.images_per_prompt
+        jobs = [(prompt, index) for prompt in self.prompts for index in range(number)]
+        images = FittingBatches("validation images", batch_size, may_halve).map(draw, jobs)
+        return [images[start : start + number] for start in range(0, len(images), number)]
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether [`~Validation.show`] has filled a folder with the images of these prompts and settings."""
+        path = folder / SETTINGS
+        return path.is_file() and json.loads(path.read_text()) == asdict(self)
+
+    def show(self, rendered: list[list[Image.Image]], folder: Path, trackers: list, step: int) -> None:
+        """Writes `<prompt>-<image>.png` in place of what the folder holds, and sends them to TensorBoard and wandb."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for number, images in enumerate(rendered):
+            for index, image in enumerate(images):
+                image.save(folder / f"{number}-{index}.png")
+            for tracker in trackers:
+                if tracker.name == "tensorboard":
+                    pixels = np.stack([np.asarray(image) for image in images])
+                    tracker.log_images({f"validation/{number}": pixels}, step=step, dataformats="NHWC")
+                elif tracker.name == "wandb":
+                    tracker.log_images({f"validation/{number}": images}, step=step)
+        (folder / SETTINGS).write_text(json.dumps(asdict(self), indent=2))
+
+    def side_by_side(self, before: Path, after: Path, assets: Path) -> list[tuple[str, str, str]]:
+        """Puts the images of each prompt from two folders of [`~Validation.show`] into grids.
+
+        Returns:
+            For each prompt its text and the names of its two grids in `assets`.
+        """
+        assets.mkdir(parents=True, exist_ok=True)
+        for old in assets.glob("prompt-*.jpg"):
+            old.unlink()
+        rows = []
+        for number, prompt in enumerate(self.prompts):
+            names = [f"prompt-{number}-{when}.jpg" for when in ("before", "after")]
+            for name, folder in zip(names, (before, after), strict=True):
+                paths = [folder / f"{number}-{index}.png" for index in range(self.images_per_prompt)]
+                images = [Image.open(path).convert("RGB") for path in paths]
+                grid(images).save(assets / name, quality=92, subsampling=0)
+            rows.append((prompt, *names))
+        return rows
+
+
+def grid(images: list[Image.Image]) -> Image.Image:
+    """Images of one size on white, in about as many rows as columns; large ones are made smaller, tiny ones larger."""
+    factor = max(1, SMALL // max(images[0].size))
+    images = [
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST) for image in images
+    ]
+    for image in images:
+        image.thumbnail((SIDE, SIDE))
+    columns = math.ceil(math.sqrt(len(images)))
+    width, height = (side + GAP for side in images[0].size)
+    sheet = Image.new("RGB", (columns * width - GAP, -(-len(images) // columns) * height - GAP), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width, index // columns * height))
+    return sheet
