@@ -25,7 +25,7 @@ MAY_KNOW = {
     "training": GROUND
     | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
     "__init__": {"noising", "trainer"},
-} | {name: GROUND for name in GROUND}
+} | dict.fromkeys(GROUND, GROUND)
 HEAVY = {
     "openai",
     "bitsandbytes",

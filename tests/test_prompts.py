@@ -8,11 +8,10 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 import pytest
-from diffusers_tpo.shapes.prompts import held_out_prompts
 from pyarrow import parquet
 
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.evaluation.prompts import PROMPT_SETS, Prompt, PromptSet, load_prompts
+from diffusers_tpo.evaluation.prompts import PROMPT_SETS, Prompt, PromptSet, held_out_prompts, load_prompts
 from diffusers_tpo.shapes.world import make_scenes
 
 
@@ -358,7 +357,7 @@ def test_shapes_begins_alike_for_every_number_and_differs_by_seed():
 
 
 def test_shapes_gives_what_there_is_where_more_is_asked_for(monkeypatch):
-    monkeypatch.setattr("diffusers_tpo.shapes.prompts.MAX_SCENES", 600)
+    monkeypatch.setattr("diffusers_tpo.shapes.world.MAX_SCENES", 600)
     captions = {scene.caption() for scene in make_scenes(600, 0, held_out=True)}
     for number in (400, 599, 5000):
         assert {prompt.text for prompt in held_out_prompts(number)} == captions
