@@ -9,15 +9,18 @@ MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_e
 # The random weights of an older transformers do not collapse in it.
 MIN_TESTS += --deselect tests/test_train_script.py::test_a_collapse_stops_with_a_checkpoint_where_asked
 
-.PHONY: quickstart test test-min lint bench
+.PHONY: quickstart test test-slow test-min lint bench
 quickstart: .venv/.quickstart
 	$(BIN)/python examples/text_preference/quickstart.py
 
 test: .venv/.test
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m "not slow"
+
+test-slow: .venv/.test
+	$(BIN)/python $(PYTEST) -m slow
 
 test-min: .venv-min/.test
-	.venv-min/bin/python $(PYTEST) $(MIN_TESTS)
+	.venv-min/bin/python $(PYTEST) -m "not slow" $(MIN_TESTS)
 
 bench: .venv/.test
 	$(BIN)/python benchmarks/bench.py
