@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "diffusers_tpo"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
-GROUND = {"errors", "files", "show", "privacy", "intervals", "principles", "memory", "chat", "decoding"}
+GROUND = {"errors", "files", "flags", "show", "privacy", "intervals", "principles", "memory", "chat", "decoding"}
 MAY_KNOW = {
     "losses": set(),
     "noising": GROUND,
@@ -24,6 +24,7 @@ MAY_KNOW = {
     "evaluation": GROUND | {"data", "families", "losses", "models", "noising", "shapes"},
     "training": GROUND
     | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
+    "commands": GROUND,
     "__init__": {"noising", "trainer"},
 } | dict.fromkeys(GROUND, GROUND)
 HEAVY = {
@@ -152,7 +153,7 @@ def test_no_import_hides_in_a_string(parts):
             assert not re.fullmatch(r"diffusers_tpo(\.\w+)+(:\w+)?", node.value)
 
 
-@pytest.mark.parametrize("parts", MODULES, ids="/".join)
+@pytest.mark.parametrize("parts", [parts for parts in MODULES if parts[0] != "commands"], ids="/".join)
 def test_a_module_neither_imports_examples_nor_parses_command_lines(parts):
     names = imports(parts, parse(parts))
     assert not {name for name in names if name.split(".")[0] in ("examples", "argparse", "train_text_to_image_tpo")}
