@@ -30,7 +30,9 @@ from PIL import Image
 from pyarrow import parquet
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.data.dataset import RowReader, TextPreferenceDataset, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.batch import collate
+from diffusers_tpo.data.dataset import TextPreferenceDataset, as_torch_dataset, batches_from
+from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.evaluation.shapes import load_model
 from diffusers_tpo.families import family_of

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.data.dataset import Batch
+from diffusers_tpo.data.batch import Batch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.models.adapters import adapters_off, add_lora
 from diffusers_tpo.training.alarms import finite_step

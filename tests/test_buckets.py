@@ -13,6 +13,7 @@ from accelerate.data_loader import prepare_data_loader
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from diffusers_tpo.data.batch import collate
 from diffusers_tpo.data.buckets import (
     BucketBatches,
     check_sides,
@@ -21,7 +22,8 @@ from diffusers_tpo.data.buckets import (
     image_sizes,
     parse_buckets,
 )
-from diffusers_tpo.data.dataset import RowReader, as_torch_dataset, collate
+from diffusers_tpo.data.dataset import as_torch_dataset
+from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.errors import UserError
 

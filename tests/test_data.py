@@ -19,8 +19,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from diffusers_tpo import Draw
+from diffusers_tpo.data.batch import collate
 from diffusers_tpo.data.crops import is_mirrored, transform_image
-from diffusers_tpo.data.dataset import RowReader, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.dataset import as_torch_dataset, batches_from
+from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.data.streaming import StreamedTextPreferences
 from diffusers_tpo.decoding import decode_image, upright_size

@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusers_tpo import Noised, add_noise, training_scheduler
-from diffusers_tpo.data.dataset import Batch
+from diffusers_tpo.data.batch import Batch
 from diffusers_tpo.metrics import Layout, read
 from diffusers_tpo.models.adapters import add_lora
 from diffusers_tpo.noising import Draw

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from diffusers_tpo.data.dataset import RowReader, SkippedRows, as_torch_dataset, collate
+from diffusers_tpo.data.batch import SkippedRows, collate
+from diffusers_tpo.data.dataset import as_torch_dataset
+from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import upright_size
 from diffusers_tpo.errors import BadRow, UserError, exit_on_user_error

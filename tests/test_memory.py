@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from diffusers_tpo import Draw
-from diffusers_tpo.data.dataset import Batch
+from diffusers_tpo.data.batch import Batch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.training.cache import KEYS
 from diffusers_tpo.training.encoding import Encoder

@@ -8,7 +8,8 @@ import tiny
 import torch
 from torch.testing import assert_close
 
-from diffusers_tpo.data.dataset import TextPreferenceDataset, collate
+from diffusers_tpo.data.batch import collate
+from diffusers_tpo.data.dataset import TextPreferenceDataset
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError

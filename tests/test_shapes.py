@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from diffusers_tpo.data.dataset import RowReader, as_torch_dataset
+from diffusers_tpo.data.dataset import as_torch_dataset
+from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns
 from diffusers_tpo.shapes.images import RESOLUTION, read_image, render
 from diffusers_tpo.shapes.scenes import BACKGROUNDS, COLOURS, PRINCIPLES, Group, Scene, mismatched_scene, sample_scene

@@ -33,8 +33,10 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise, training_scheduler
+from diffusers_tpo.data.batch import SkippedRows, collate
 from diffusers_tpo.data.buckets import check_sides, choose_buckets
-from diffusers_tpo.data.dataset import RowReader, SkippedRows, as_torch_dataset, batches_from, collate
+from diffusers_tpo.data.dataset import as_torch_dataset, batches_from
+from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.families import family_of, side_multiple

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 import datasets
@@ -16,9 +16,10 @@ from ..decoding import read_bytes, upright_size
 from ..errors import BadRow, UserError
 from ..noising import Draw
 from ..show import harmless
+from .batch import Batch
 from .buckets import BucketBatches, Size, image_sizes
 from .crops import Crop, Crops, EncodedCrop
-from .reader import Problems, Row, RowReader, none_usable
+from .reader import Example, Problems, RowReader, none_usable
 from .rows import EMPTY, allowed_mismatched, split_columns
 from .streaming import StreamedTextPreferences
 
@@ -39,7 +40,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
     """Map-style rows in an order that depends on the seed and the epoch alone.
 
     Where bad rows are skipped, those whose fault shows before training are left out. In the place of one whose image turns
-    out to be unreadable comes the next usable row of the order, so that batches stay as they are; see [`Row`].
+    out to be unreadable comes the next usable row of the order, so that batches stay as they are; see [`Example`].
     """
 
     def __init__(self, rows: datasets.Dataset, reader: RowReader):
@@ -167,21 +168,21 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.usable)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Example:
         own, skipped = int(self.order[index]), {}
         for step in range(len(self)):
             row_id = int(self.order[(index + step) % len(self)])
             if self.shapes is None or self.shapes[row_id] == self.shapes[own]:
                 with self.reader.skipping(row_id, skipped):
-                    return replace(self.row(row_id), skipped=skipped)
+                    return replace(self.example(row_id), skipped=skipped)
         raise none_usable(skipped)
 
     def prompts_of(self, row_id: int) -> list[str]:
         """The prompts of a row in this epoch."""
         return self.reader.prompts(self.text(row_id), Draw(self.reader.seed, row_id, self.epoch))[0]
 
-    def row(self, row_id: int) -> Row:
-        """A row as this epoch uses it."""
+    def example(self, row_id: int) -> Example:
+        """What this epoch makes of a row."""
         if self.encoded is None:
             return self.reader.read(self.rows[row_id], row_id, self.epoch)
         mirror = self.reader.is_mirrored(self.reader.draw(row_id, self.epoch))
@@ -196,63 +197,6 @@ def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
         return StreamedTextPreferences(rows if max_samples is None else rows.take(max_samples), reader)
     chosen = rows if max_samples is None else rows.select(range(min(max_samples, len(rows))))
     return TextPreferenceDataset(chosen, reader)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`B` images as pixels or as mean and standard deviation of their latents, their [`~diffusers_tpo.data.crops.Crop`]s' sizes `(B, 6)`, and the prompts of all rows, in blocks: prompt 1 of every
-    image, then prompt 2 of every image, ..."""
-
-    pixels: Tensor | None
-    encoded: tuple[Tensor, Tensor] | None
-    sizes: Tensor
-    draws: list[Draw]
-    prompts: list[str]
-    is_matched: Tensor
-    skipped: Problems = field(default_factory=dict)
-
-    @property
-    def prompts_per_image(self) -> int:
-        return len(self.prompts) // len(self.draws)
-
-    def pin_memory(self) -> "Batch":
-        """The same in memory from which a GPU copies while the host goes on; a `DataLoader` asks for it."""
-        pixels = None if self.pixels is None else self.pixels.pin_memory()
-        encoded = None if self.encoded is None else tuple(part.pin_memory() for part in self.encoded)
-        return replace(self, pixels=pixels, encoded=encoded, sizes=self.sizes.pin_memory())
-
-
-class SkippedRows:
-    """Warns of every row that is skipped while training, once."""
-
-    def __init__(self):
-        self.seen = set()
-
-    def metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """`data/skipped`, the number of rows in whose place others stand in this batch."""
-        for problem in set(batch.skipped.values()) - self.seen:
-            self.seen.add(problem)
-            logger.warning(harmless(f"{problem}; another row takes its place, {len(self.seen)} skipped so far"))
-        return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
-
-
-def collate(rows: list[Row | None]) -> Batch | None:
-    """Joins rows with the same number of prompts into a [`Batch`]; `None` for rows that a resumed run leaves out."""
-    if rows[0] is None:
-        return None
-    crops, is_encoded = [row.crop for row in rows], isinstance(rows[0].crop, EncodedCrop)
-    latents = tuple(torch.stack([getattr(c, name) for c in crops]) for name in ("mean", "std")) if is_encoded else None
-    return Batch(
-        pixels=None if is_encoded else torch.stack([crop.pixels for crop in crops]),
-        encoded=latents,
-        sizes=torch.tensor([crop.sizes for crop in crops], dtype=torch.float32),
-        draws=[row.draw for row in rows],
-        prompts=[prompt for block in zip(*(row.prompts for row in rows), strict=True) for prompt in block],
-        is_matched=torch.tensor(
-            [flag for block in zip(*(row.is_matched for row in rows), strict=True) for flag in block]
-        ),
-        skipped={row_id: problem for row in rows for row_id, problem in row.skipped.items()},
-    )
 
 
 def batches_from(place: dict[str, int], dataset, loader, accelerator) -> Iterator[tuple[dict[str, int], Batch]]:

@@ -1,4 +1,4 @@
-"""Reads one row of a text-preference data set: its crop and its prompts. Knows nothing of other rows or of batches."""
+"""Makes an example of one row of a text-preference data set: a crop and its prompts. Knows nothing of other rows or batches."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Problems = dict[int, str]  # what is wrong with rows that cannot be used, by row
 
 
 @dataclass(frozen=True)
-class Row:
+class Example:
     """One use of one image: its crop and its prompts, matched and mismatched, and the rows that it stands in for."""
 
     draw: Draw
@@ -43,7 +43,7 @@ def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, princ
 
 @dataclass
 class RowReader:
-    """Turns a raw data set row into a [`Row`]: the same for a map-style and a streamed data set.
+    """Turns a raw data set row into a [`Example`]: the same for a map-style and a streamed data set.
 
     `buckets` are heights and widths, of which each image gets the nearest; `None` means a square of `resolution`.
     `on_bad_row` is "error" or "skip". With `draws`, crop, noise and timestep of a row come back after so many uses.
@@ -114,7 +114,7 @@ class RowReader:
         mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
         return [prompt, *mismatched], [True] + [False] * len(mismatched)
 
-    def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Row:
+    def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Example:
         """One use of a row; `encoded` takes the place of its image.
 
         Raises:
@@ -123,4 +123,4 @@ class RowReader:
         self.check(row, row_id)
         draw = self.draw(row_id, number)
         crop = self.crop(row, draw, self.is_mirrored(draw)) if encoded is None else encoded
-        return Row(draw, crop, *self.prompts(row, Draw(self.seed, row_id, number)))
+        return Example(draw, crop, *self.prompts(row, Draw(self.seed, row_id, number)))

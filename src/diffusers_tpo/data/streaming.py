@@ -8,7 +8,7 @@ import datasets
 import torch
 
 from ..errors import UserError
-from .reader import Row, RowReader, none_usable
+from .reader import Example, RowReader, none_usable
 from .rows import EMPTY, read_on, split_columns
 
 
@@ -45,7 +45,7 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         turns = (self.used + workers - 1 - number) // workers
         return 0 if self.reader.on_bad_row == "skip" else turns * self.rows_of_batch
 
-    def __iter__(self) -> Iterator[Row | None]:
+    def __iter__(self) -> Iterator[Example | None]:
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         used = self._rows_used(number, workers)

@@ -12,8 +12,9 @@ from diffusers import DiffusionPipeline
 from diffusers.training_utils import offload_models
 from torch import Tensor, nn
 
+from ..data.batch import Batch
 from ..data.crops import Crop
-from ..data.dataset import Batch, TextPreferenceDataset
+from ..data.dataset import TextPreferenceDataset
 from ..families import Conditioning, Family
 from ..models.text_encoders import TrainedTextEncoders
 from ..noising import Scheduler, sample_latents

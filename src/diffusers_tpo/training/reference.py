@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.dataset import Batch, TextPreferenceDataset, collate
+from ..data.batch import Batch, collate
+from ..data.dataset import TextPreferenceDataset
 from ..errors import UserError
 from .cache import Cache, Entry
 
@@ -72,15 +73,15 @@ class KnownReference:
             self.cache.fill(keys, encode, batch_size, f"reference errors of epoch {epoch}", read)
 
     def _read(self, uses: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[Batch]]:
-        """The uses themselves, and batches of rows with as many prompts and crops of one size, without unreadable images."""
+        """The uses themselves, and batches of examples with as many prompts and crops of one size, without unreadable images."""
         prompts, groups = {}, {}
         for row_id, prompt in uses:
             prompts.setdefault(row_id, []).append(prompt)
         for row_id, texts in prompts.items():
             with self.dataset.reader.skipping(row_id, {}):
-                row = replace(self.dataset.row(row_id), prompts=texts, is_matched=[True] * len(texts))
-                groups.setdefault((len(texts), row.crop.sizes[4:]), []).append(row)
-        return uses, [collate(rows) for rows in groups.values()]
+                example = replace(self.dataset.example(row_id), prompts=texts, is_matched=[True] * len(texts))
+                groups.setdefault((len(texts), example.crop.sizes[4:]), []).append(example)
+        return uses, [collate(examples) for examples in groups.values()]
 
     @torch.no_grad()
     def _errors_of(self, uses: list[tuple[int, str]], batches: list[Batch], error_of) -> list[Entry]:

@@ -1,0 +1,84 @@
+"""Joins examples into the batch of a step. Knows nothing of data sets or models."""
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..noising import Draw
+from ..show import harmless
+from .crops import EncodedCrop
+from .reader import Example, Problems
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`B` images with `P` prompts each, in blocks: prompt 1 of every image, then prompt 2 of every image, ...
+
+    Attributes:
+        pixels: `(B, 3, H, W)` in [-1, 1]; `None` if the images are encoded.
+        encoded: mean and standard deviation of their latents, `(B, C, ...)` each; `None` if they are pixels.
+        sizes: of their [`~diffusers_tpo.data.crops.Crop`]s, `(B, 6)`.
+        draws: of their crops, noise and timesteps, one for each image.
+        prompts: `P * B` texts.
+        is_matched: which of them match their image, `(P * B,)`.
+        skipped: rows of the data set in whose place others stand, and what is wrong with them.
+    """
+
+    pixels: Tensor | None
+    encoded: tuple[Tensor, Tensor] | None
+    sizes: Tensor
+    draws: list[Draw]
+    prompts: list[str]
+    is_matched: Tensor
+    skipped: Problems = field(default_factory=dict)
+
+    @property
+    def prompts_per_image(self) -> int:
+        return len(self.prompts) // len(self.draws)
+
+    def pin_memory(self) -> "Batch":
+        """The same in memory from which a GPU copies while the host goes on; a `DataLoader` asks for it."""
+        pixels = None if self.pixels is None else self.pixels.pin_memory()
+        encoded = None if self.encoded is None else tuple(part.pin_memory() for part in self.encoded)
+        return replace(self, pixels=pixels, encoded=encoded, sizes=self.sizes.pin_memory())
+
+
+class SkippedRows:
+    """Warns of every row that is skipped while training, once."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """`data/skipped`, the number of rows in whose place others stand in this batch."""
+        for problem in set(batch.skipped.values()) - self.seen:
+            self.seen.add(problem)
+            logger.warning(harmless(f"{problem}; another row takes its place, {len(self.seen)} skipped so far"))
+        return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
+
+
+def collate(examples: list[Example | None]) -> Batch | None:
+    """Joins examples with the same number of prompts into a [`Batch`]; `None` for those that a resumed run leaves out."""
+    if examples[0] is None:
+        return None
+    crops, is_encoded = [example.crop for example in examples], isinstance(examples[0].crop, EncodedCrop)
+    latents = tuple(torch.stack([getattr(c, name) for c in crops]) for name in ("mean", "std")) if is_encoded else None
+    return Batch(
+        pixels=None if is_encoded else torch.stack([crop.pixels for crop in crops]),
+        encoded=latents,
+        sizes=torch.tensor([crop.sizes for crop in crops], dtype=torch.float32),
+        draws=[example.draw for example in examples],
+        prompts=in_blocks([example.prompts for example in examples]),
+        is_matched=torch.tensor(in_blocks([example.is_matched for example in examples])),
+        skipped={row_id: problem for example in examples for row_id, problem in example.skipped.items()},
+    )
+
+
+def in_blocks(of_images: list[list]) -> list:
+    """The first value of every image, then the second of every image, ..."""
+    return [value for block in zip(*of_images, strict=True) for value in block]
