@@ -24,7 +24,7 @@ MAY_KNOW = {
     "evaluation": GROUND | {"data", "families", "losses", "models", "noising", "shapes"},
     "training": GROUND
     | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
-    "commands": GROUND,
+    "commands": GROUND | {"__init__"},
     "__init__": {"noising", "trainer"},
 } | dict.fromkeys(GROUND, GROUND)
 HEAVY = {
