@@ -38,7 +38,9 @@ class Bench:
         self.denoiser = pipe.unet.to(self.accelerator.device)
         self.reference = None if use_lora else copy.deepcopy(self.denoiser).requires_grad_(False)
         if use_lora:
-            add_lora(self.denoiser, self.family.lora_targets)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # a loss away from the reference depends on the LoRA's first weights
+                add_lora(self.denoiser, self.family.lora_targets)
         else:
             self.denoiser.requires_grad_(True)
         self.denoiser.train()

@@ -12,6 +12,9 @@ import logging  # noqa: E402
 import runpy  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+import zlib  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager, nullcontext  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import datasets  # noqa: E402
@@ -19,6 +22,8 @@ import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 from accelerate.state import AcceleratorState, GradientState, PartialState  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_text_to_image_tpo.py"
@@ -41,10 +46,65 @@ def pytest_configure(config):
         logging.getLogger(library).addHandler(LoggedDeprecation())
 
 
+def pytest_runtest_setup(item):
+    """What a test draws from torch's global generator depends on its name and the order's seed, not on the tests before it."""
+    seed = item.config.getoption("randomly_seed", 0)
+    torch.manual_seed(zlib.crc32(f"{seed} {item.nodeid}".encode()))
+
+
 def reset_accelerate() -> None:
     """Lets the next `Accelerator` of this process start afresh."""
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
+
+
+@contextmanager
+def process_left_as_it_was() -> Iterator[None]:
+    """Nothing of what runs inside is left in this process: accelerate's state, variables, where it looks, the root logger."""
+    reset_accelerate()
+    environ, folder, path, root = dict(os.environ), os.getcwd(), list(sys.path), logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers, root.level = handlers, level
+        os.chdir(folder)
+        sys.path[:] = path
+        for name in os.environ.keys() - environ.keys():
+            del os.environ[name]
+        os.environ |= environ
+        reset_accelerate()
+
+
+@pytest.fixture(autouse=True)
+def own_process():
+    """As if each test had a process of its own."""
+    with process_left_as_it_was():
+        yield
+
+
+@contextmanager
+def white_pictures() -> Iterator[None]:
+    """Pictures of matplotlib stay white: drawing them takes longer than all the rest of a tiny run."""
+
+    def save(figure, file, **options) -> None:
+        Image.new("RGB", (8, 8), "white").save(file, "png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
+
+
+def run_program(script: Path, flags: dict, white: bool = True) -> None:
+    """Runs a script in this process, as `python script <flags>` would, and leaves the process as it was.
+
+    Args:
+        white: leaves the pictures white.
+    """
+    with process_left_as_it_was(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *as_flags(flags)])
+        with white_pictures() if white else nullcontext():
+            runpy.run_path(str(script), run_name="__main__")
 
 
 def as_flags(flags: dict) -> list[str]:
@@ -88,19 +148,11 @@ def small_flags(pipe_dir, data_dir) -> dict:
 
 
 @pytest.fixture
-def run_script(monkeypatch, small_flags):
+def run_script(small_flags):
     """Runs the training script in this process, as `python train_text_to_image_tpo.py <flags>` would."""
 
-    def run(**flags):
-        reset_accelerate()
-        root = logging.getLogger()
-        handlers, level = list(root.handlers), root.level
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *as_flags(small_flags | flags)])
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        finally:
-            root.handlers, root.level = handlers, level
-            reset_accelerate()
+    def run(**flags) -> None:
+        run_program(SCRIPT, small_flags | flags)
 
     return run
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import reset_accelerate
 
 from diffusers_tpo.training.alarms import FaultAlarm, finite_step, offending_rows
 from diffusers_tpo.training.interrupts import StopRequest
@@ -23,13 +22,11 @@ def test_rows_are_named_by_pass_or_all_where_only_the_gradient_is_at_fault():
 
 
 @pytest.fixture
-def half_precision(monkeypatch):
+def half_precision():
     """An accelerator with the loss scale of fp16, which accelerate itself has on GPUs only."""
-    reset_accelerate()
     accelerator = Accelerator(cpu=True)
     accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=2.0**16), True
-    yield accelerator
-    reset_accelerate()
+    return accelerator
 
 
 def test_the_loss_scale_of_half_precision_shrinks_with_every_skipped_gradient(half_precision):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from conftest import reset_accelerate
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -22,9 +21,7 @@ from timing import in_turn, is_met, ratio  # noqa: E402
 
 @pytest.fixture(params=[True, False], ids=["lora", "full"])
 def workbench(request, tmp_path):
-    reset_accelerate()
-    yield Bench(tiny.make_pipe(), request.param, images=2, side=tiny.RESOLUTION, folder=tmp_path)
-    reset_accelerate()
+    return Bench(tiny.make_pipe(), request.param, images=2, side=tiny.RESOLUTION, folder=tmp_path)
 
 
 def test_a_ratio_is_one_of_medians_with_an_interval_over_whole_rounds():

@@ -448,6 +448,7 @@ def edits_of(asked) -> list[dict]:
     return json.loads(json.loads(good(asked).body)["choices"][0]["message"]["content"])["edits"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_many_times_ends_as_an_uninterrupted_one(tmp_path):
     rows, concurrency, negatives = 150, 8, 2
     rng = random.Random(11)
@@ -500,6 +501,7 @@ def test_a_run_killed_many_times_ends_as_an_uninterrupted_one(tmp_path):
     assert repeats > 0  # the kills did hit requests in flight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True])
 def test_an_editor_killed_many_times_is_never_asked_again_what_was_journalled(tmp_path, images):
     rng = random.Random(5)
@@ -526,6 +528,7 @@ def test_an_editor_killed_many_times_is_never_asked_again_what_was_journalled(tm
     assert sorted(os.listdir(folder / "data")) == sorted(os.listdir(tmp_path / "whole" / "data"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True])
 def test_a_run_killed_at_any_rename_goes_on(tmp_path, images):
     rows = 50
@@ -585,6 +588,7 @@ def test_two_runs_never_work_in_one_folder(tmp_path):
     assert len(state(tmp_path / "out")[0]) + len(state(tmp_path / "out")[1]) == 120
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     few, many = 4_000, 17_000

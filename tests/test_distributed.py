@@ -68,6 +68,7 @@ def test_one_process_two_processes_and_accumulation_are_the_same_tdpo_run(launch
     assert_same_run(whole, launch(1, **flags, train_batch_size=2, gradient_accumulation_steps=2), but=relative)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["batch_mean", "class_mean"])
 def test_the_baseline_of_tkto_is_that_of_all_processes(launch, tmp_path_factory, baseline):
     """Unpaired rows, so that the processes hold different shares of the classes."""
@@ -82,6 +83,7 @@ def test_the_baseline_of_tkto_is_that_of_all_processes(launch, tmp_path_factory,
     assert_same_run(whole, two, but=by_class)  # a process may lack a class
 
 
+@pytest.mark.slow
 def test_trained_text_encoders_see_the_gradients_of_all_processes(launch):
     flags = {"train_text_encoder": True, "loss_type": "sft"}
     whole, two = (launch(processes, **flags, train_batch_size=4 // processes) for processes in (1, 2))
@@ -89,6 +91,7 @@ def test_trained_text_encoders_see_the_gradients_of_all_processes(launch):
     assert len(two[1]) == len(whole[1]) and any("text_" in name for name in two[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
 def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora, tmp_path):
     """Validation images are rendered by all processes together; a table of reference errors is filled by one."""
@@ -104,6 +107,7 @@ def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora, tmp_pa
         assert_identical(split, launch(2, FSDP, **flags, train_batch_size=2))
 
 
+@pytest.mark.slow
 def test_two_processes_train_judge_render_and_resume_a_full_model(launch, tmp_path):
     flags = {"use_lora": False, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4, "checkpointing_steps": 2}
     flags["encodings_dir"] = tmp_path
@@ -119,6 +123,7 @@ def test_two_processes_train_judge_render_and_resume_a_full_model(launch, tmp_pa
     assert_identical(two, launch(2, **flags, **judged, train_batch_size=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_that_do_not_fill_the_last_batch_of_all_processes_hang_nobody(launch, tmp_path, streaming):
     """Seven rows for two processes with two each, four times over."""
@@ -141,6 +146,7 @@ def test_an_error_in_one_process_ends_all(tmp_path, small_flags):
     assert "error: row 0" in said(tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_of_encoding_and_read_the_same(launch, tmp_path):
     flags = {"loss_type": "tdpo", "center_crop": True, "random_flip": True}
     kept = {"cache_latents": True, "cache_prompt_embeddings": True, "encodings_dir": tmp_path}

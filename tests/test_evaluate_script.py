@@ -2,16 +2,14 @@
 
 import json
 import os
-import runpy
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from chat_server import ChatServer, vision
-from conftest import SCRIPT, as_flags, reset_accelerate
+from conftest import SCRIPT, as_flags, run_program
 from processes import finish, said, start
 from safetensors.torch import load_file, save_file
 
@@ -46,12 +44,8 @@ def runs(tmp_path_factory, pipe_dir, data_dir):
     shared |= {"report_to": "none", "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
     shared |= {"learning_rate": 1e-2, "eval_steps": 1, "eval_split": "train", "max_eval_samples": 5}
     kinds = {"lora": {"use_lora": True, "rank": 4, "use_ema": True, "ema_decay": 0.5}, "full": {"loss_type": "sft"}}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, flags in kinds.items():
-            reset_accelerate()
-            patch.setattr(sys, "argv", [str(SCRIPT), *as_flags(shared | flags | {"output_dir": root / name})])
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            reset_accelerate()
+    for name, flags in kinds.items():
+        run_program(SCRIPT, shared | flags | {"output_dir": root / name})
     return root
 
 
@@ -61,16 +55,12 @@ def evaluate(monkeypatch, tmp_path, pipe_dir, data_dir):
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
 
-    def run(output="out", **flags):
-        reset_accelerate()
+    def run(output="out", white=True, **flags):
         given = {"pretrained_model_name_or_path": pipe_dir, "pairs": data_dir, "output_dir": tmp_path / output}
-        monkeypatch.setattr(sys, "argv", [str(EVALUATE), *as_flags(given | SMALL | flags)])
         try:
-            runpy.run_path(str(EVALUATE), run_name="__main__")
+            run_program(EVALUATE, given | SMALL | flags, white)
         except SystemExit as stopped:
             return stopped.code
-        finally:
-            reset_accelerate()
         return json.loads((tmp_path / output / "results.json").read_text())
 
     return run
@@ -279,6 +269,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(evaluate, capsys, flags, me
     assert message in shown and "Traceback" not in shown and shown.strip().splitlines()[-1].startswith("error: ")
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe_dir, data_dir, runs):
     flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 5, "retrieval_size": 3}

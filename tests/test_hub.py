@@ -9,6 +9,7 @@ from pathlib import Path
 CHECKS = Path(__file__).with_name("hub_checks.py")
 
 
+@pytest.mark.slow
 def test_real_clients_build_push_load_train_and_survive_faults(tmp_path):
     unwanted = ("HF_", "HUGGING_FACE", "PYTEST_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}

@@ -11,6 +11,7 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples" / "text_preference"
 
 
+@pytest.mark.slow
 def test_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     """In this process, but for the training, which it launches through accelerate."""
     short = ["--output_dir", str(tmp_path), "--max_train_steps", "3", "--num_prompts", "4"]

@@ -49,6 +49,7 @@ def files_of(output: Path) -> dict:
     return read_state(output / f"checkpoint-{STEPS}")["files"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processes", "kills", "flags"),
     [

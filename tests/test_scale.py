@@ -107,6 +107,7 @@ def assert_fails(capsys, run, **changes) -> str:
     return sentence[0]
 
 
+@pytest.mark.slow
 def test_two_workers_and_more_tasks_than_files(run, captions, capsys):
     folder = run(workers=2, tasks=4)
     assert_complete(folder, captions)
@@ -131,6 +132,7 @@ def test_what_is_drawn_depends_on_keys_and_not_on_tasks_or_formats(kind, inputs,
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_repeats_no_answered_request(flags, chat_flags, run, captions):
     with ChatServer(lambda asked: good(asked).after(0.1)) as server:
         chat_flags |= {"base_url": server.url}
@@ -205,6 +207,7 @@ def slurm(tmp_path, monkeypatch):
     return tmp_path / "submitted"
 
 
+@pytest.mark.slow
 def test_slurm_gets_a_job_whose_task_works(slurm, chat_flags, flags, run, captions):
     limits = {"partition": "cpu", "time": "1:00:00", "mem_per_cpu_gb": 3, "cpus_per_task": 2, "workers": 40}
     options = {"slurm_options": json.dumps({"qos": "low", "sbatch_args": {"account": "mine"}})}

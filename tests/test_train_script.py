@@ -314,6 +314,7 @@ def test_no_rows_are_changed_on_disk(run_script, tmp_path):
     assert load_from_disk(data).to_dict() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "use_lora"),
     [
@@ -379,6 +380,7 @@ def test_images_of_any_shape_train_in_buckets_of_one_shape(name, run_script, tmp
     assert shapes == {(6, 12), (12, 6)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
 def test_channels_last_and_compiled_blocks_change_the_last_digits_only(run_script, tmp_path, use_lora):
     """The backend that traces as any other does and compiles nothing."""
