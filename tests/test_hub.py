@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 CHECKS = Path(__file__).with_name("hub_checks.py")
 
