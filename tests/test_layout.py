@@ -17,6 +17,7 @@ MAY_KNOW = {
     "families": GROUND,
     "models": GROUND | {"families"},
     "trainer": GROUND | {"families", "losses", "metrics", "models", "noising"},
+    "guidance": GROUND | {"families", "models"},
     "data": GROUND | {"noising"},
     "shapes": GROUND,
     "negatives": GROUND | {"shapes"},

@@ -46,6 +46,7 @@ class Family(Protocol):
     denoiser: str  # the pipeline's component that is trained: "unet" or "transformer"
     lora_targets: tuple[str, ...]
     text_encoders: tuple[str, ...]  # the components that `train_text_encoder` trains; empty if none can be
+    unconditional: str  # where a guided pipeline asks about the empty prompt: "first half" or "second half" of a batch, "own call"
 
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> Conditioning:
         """Conditioning of `len(prompts)` rows."""

@@ -19,6 +19,7 @@ class Flux(StableDiffusion3):
 
     lora_targets = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
     text_encoders = ("text_encoder",)
+    unconditional = "own call"
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, pooled, _ = pipe.encode_prompt(

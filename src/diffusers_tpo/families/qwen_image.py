@@ -26,6 +26,7 @@ class QwenImage:
         "to_add_out",
     )
     text_encoders = ()
+    unconditional = "own call"
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, mask = pipe.encode_prompt(

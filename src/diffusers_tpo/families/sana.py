@@ -20,6 +20,7 @@ class Sana:
     denoiser = "transformer"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     text_encoders = ()
+    unconditional = "first half"
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         call = inspect.signature(type(pipe).__call__).parameters

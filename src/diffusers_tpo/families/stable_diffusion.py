@@ -10,6 +10,7 @@ class StableDiffusion:
     denoiser = "unet"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     text_encoders = ("text_encoder",)
+    unconditional = "first half"
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _ = pipe.encode_prompt(

@@ -23,6 +23,7 @@ class StableDiffusion3:
         "to_add_out",
     )
     text_encoders = ("text_encoder", "text_encoder_2")
+    unconditional = "first half"
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _, pooled, _ = pipe.encode_prompt(

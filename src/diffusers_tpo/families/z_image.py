@@ -17,6 +17,7 @@ class ZImage(StableDiffusion3):
 
     lora_targets = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
     text_encoders = ()
+    unconditional = "second half"
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         device = pipe.text_encoder.device
