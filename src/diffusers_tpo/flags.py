@@ -1,9 +1,11 @@
-"""Fields of dataclasses that are flags of a command: their help, and the range that a value must lie in."""
+"""Fields of dataclasses that are flags of a command: their help, their kind, and the range that a value must lie in."""
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field
-from typing import Annotated, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UserError
 
@@ -45,8 +47,92 @@ Share = Annotated[float, Range(at_least=0, at_most=1)]
 PositiveNumber = Annotated[float, Range(above=0)]
 NotNegativeNumber = Annotated[float, Range(at_least=0)]
 
+YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 
-def flag(default=MISSING, help: str = ""):
+
+def _read_bool(text: str) -> bool:
+    if text.lower() not in YES + NO:
+        raise ValueError(text)
+    return text.lower() in YES
+
+
+READERS: dict[type, Callable[[str], Any]] = {str: str, int: int, float: float, bool: _read_bool}
+WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a flag takes.
+
+    Attributes:
+        type: `str`, `int`, `float` or `bool`, of each value.
+        choices: the values that there are; empty for any.
+        range: the numbers that it takes.
+        is_list: whether it takes several values.
+        may_be_none: whether it may be left unset.
+    """
+
+    type: type
+    choices: tuple[Any, ...] = ()
+    range: Range = Range()
+    is_list: bool = False
+    may_be_none: bool = False
+
+    @classmethod
+    def of(cls, annotation: Any) -> "Kind":
+        """Of a field's type, such as `int`, `float | None`, `list[str]`, `Literal["a", "b"]`, or one of these with a [`Range`].
+
+        Raises:
+            TypeError: for a type that no flag can have.
+        """
+        origin, parts = get_origin(annotation), get_args(annotation)
+        if origin is Annotated:
+            found = [extra for extra in annotation.__metadata__ if isinstance(extra, Range)]
+            kind = cls.of(parts[0])
+            return dataclasses.replace(kind, range=found[0]) if found else kind
+        if origin is Literal:
+            return cls(type(parts[0]), choices=parts)
+        if origin is list:
+            return dataclasses.replace(cls.of(parts[0]), is_list=True)
+        if NoneType in parts and len(parts) == 2:
+            inner = next(part for part in parts if part is not NoneType)
+            return dataclasses.replace(cls.of(inner), may_be_none=True)
+        if annotation not in READERS:
+            raise TypeError(f"{annotation} is no type of a flag")
+        return cls(annotation)
+
+    def read(self, text: str) -> Any:
+        """One value from its text.
+
+        Raises:
+            ValueError: saying what it must be.
+        """
+        try:
+            value = READERS[self.type](text)
+        except ValueError:
+            raise ValueError(f"must be {WANTED[self.type]}, got {text!r}") from None
+        if self.choices and value not in self.choices:
+            raise ValueError(f"must be one of {', '.join(map(str, self.choices))}, got {text!r}")
+        return value
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "{" + ",".join(map(str, self.choices)) + "}"
+        return {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "{true,false}"}[self.type]
+
+
+def kinds_of(group: Any) -> dict[str, Kind]:
+    """The kind of every flag of a dataclass, or of an object of it, by name."""
+    annotations = get_type_hints(group if isinstance(group, type) else type(group), include_extras=True)
+    return {one.name: Kind.of(annotations[one.name]) for one in dataclasses.fields(group) if one.init}
+
+
+def default_of(one: dataclasses.Field) -> Any:
+    """The default of a field; `MISSING` where it must be given."""
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def flag(default: Any = MISSING, help: str = "") -> Any:
     """A dataclass field that is a flag, with what `--help` says of it. Its type may carry a [`Range`].
 
     Args:
@@ -57,26 +143,17 @@ def flag(default=MISSING, help: str = ""):
     return field(default=default, metadata={"help": help})
 
 
-def range_of(annotation) -> Range:
-    """The range that a type carries, alone, in a list, or beside `None`; every finite number without one."""
-    if get_origin(annotation) is Annotated:
-        return next((extra for extra in annotation.__metadata__ if isinstance(extra, Range)), Range())
-    ranges = [range_of(part) for part in get_args(annotation)]
-    return next((found for found in ranges if found != Range()), Range())
-
-
-def check_ranges(*groups) -> None:
+def check_ranges(*groups: Any) -> None:
     """Checks every number of dataclass objects, in lists too, against the range of its flag; `None` is no number.
 
     Raises:
         UserError: naming the flag, its range and what it got.
     """
     for group in groups:
-        annotations = get_type_hints(type(group), include_extras=True)
-        for one in dataclasses.fields(group):
-            value, allowed = getattr(group, one.name), range_of(annotations[one.name])
+        for name, kind in kinds_of(group).items():
+            value = getattr(group, name)
             for number in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(number, bool) or not isinstance(number, int | float):
                     continue
-                if number not in allowed:
-                    raise UserError(f"--{one.name} must be {allowed}, got {number}")
+                if number not in kind.range:
+                    raise UserError(f"--{name} must be {kind.range}, got {number}")
