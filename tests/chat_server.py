@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
@@ -79,13 +79,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends back after `delay` seconds; `cut` closes the connection "before" the reply or "half" way."""
+    """What the server sends back after `delay` seconds; `cut` closes the connection "before" the reply or "half" way.
+
+    `pieces` takes the place of all else: what goes over the wire piece by piece, head and body, `pause` seconds apart.
+    """
 
     status: int = 200
     body: str | bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     cut: str | None = None
+    pieces: Iterable[bytes] | None = None
+    pause: float = 0.0
 
     def after(self, seconds: float) -> "Reply":
         return replace(self, delay=seconds)
@@ -196,6 +201,7 @@ class ChatServer:
         self.behaviour, self.port = behaviour, port
         self.asked: list[Asked] = []
         self.in_flight = self.most_in_flight = self.connections = 0
+        self.sent = 0  # bytes of pieces
         self.broken: Exception | None = None  # an error in the behaviour itself
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -272,6 +278,13 @@ class ChatServer:
     async def _send(self, writer: asyncio.StreamWriter, reply: Reply) -> bool:
         body = reply.body.encode() if isinstance(reply.body, str) else reply.body
         if reply.cut == "before":
+            return False
+        if reply.pieces is not None:
+            for piece in reply.pieces:
+                writer.write(piece)
+                await writer.drain()
+                self.sent += len(piece)
+                await asyncio.sleep(reply.pause)
             return False
         headers = {"content-type": "application/json", "content-length": str(len(body))} | reply.headers
         lines = [f"HTTP/1.1 {reply.status} {'OK' if reply.status < 400 else 'Error'}"]

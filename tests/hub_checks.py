@@ -173,6 +173,17 @@ def test_a_refusal_is_not_repeated(folder, waits, status):
     assert not waits and HUB.count(COMMIT) == 1
 
 
+def test_a_hub_that_repeats_the_token_gives_nothing_away(folder, waits, caplog):
+    echo = {"X-Error-Message": f"no: {WRITE}"}
+    HUB.faults += [Fault(COMMIT, status=503, headers=echo), Fault(COMMIT, status=403, headers=echo)]
+    with pytest.raises(UserError, match=r"no: \*\*\*") as refused:
+        push(folder)
+    HUB.faults.append(Fault("whoami", status=403, headers=echo))
+    with pytest.raises(UserError, match=r"no: \*\*\*") as unknown:
+        hub.own_name("model", WRITE)
+    assert WRITE not in f"{caplog.text} {refused.value} {unknown.value}"
+
+
 def test_a_branch_is_made_where_it_is_missing(folder):
     push(folder, revision="trial")
     push(folder, revision="trial")

@@ -252,7 +252,8 @@ def test_a_slow_answer_does_not_hold_up_others():
 
 
 @pytest.mark.parametrize(
-    "status, check", [(401, "api_key_env"), (402, "the credit"), (403, "api_key_env"), (404, "model")]
+    "status, check",
+    [(401, "--api_key_env"), (402, "the credit"), (403, "--api_key_env"), (404, "--model and --base_url")],
 )
 def test_hopeless_errors_end_the_run_after_the_answers_in_flight(status, check):
     texts = captions(40)

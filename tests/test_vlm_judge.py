@@ -554,7 +554,9 @@ def test_an_endpoint_that_is_gone_ends_the_run(tmp_path):
             judge([picture("red")], ["a red square"])
 
 
-@pytest.mark.parametrize("status, check", [(401, "api_key_env"), (402, "the credit"), (404, "model and base_url")])
+@pytest.mark.parametrize(
+    "status, check", [(401, "--api_key_env"), (402, "the credit"), (404, "--judge_model and --judge_base_url")]
+)
 @pytest.mark.parametrize("about", ["questions", "images"])
 def test_hopeless_errors_are_a_sentence_without_the_key(status, check, about, tmp_path, caplog):
     caplog.set_level("DEBUG")
@@ -608,8 +610,8 @@ def test_wrong_arguments_are_sentences(tmp_path):
     path = tmp_path / "q.jsonl"
     for options, message in (
         ({"num_facts": 0}, "num_facts must be 1 or more, got 0"),
-        ({"concurrency": 0}, "concurrency must be 1 or more, got 0"),
-        ({"base_urls": ("localhost",)}, "base_url must look like .*, got 'localhost'"),
+        ({"concurrency": 0}, "--concurrency must be at least 1, got 0"),
+        ({"base_urls": ("localhost",)}, "--judge_base_url must look like .*, got 'localhost'"),
     ):
         with pytest.raises(UserError, match=message):
             VLMJudge(MODEL, path, **options)
@@ -651,7 +653,7 @@ def test_a_request_without_a_schema_does_not_change_how_others_are_asked():
 
 def test_the_client_says_when_it_is_refused():
     with ChatServer(lambda asked: refused(401)) as server:
-        with pytest.raises(Refused, match="check api_key_env, then run the same command again$"):
+        with pytest.raises(Refused, match="check --api_key_env, then run the same command again$"):
             list(ChatClient(MODEL, (server.url,)).complete([(0, [{"role": "user", "content": "a"}], None)]))
 
 

@@ -1,23 +1,40 @@
 """Asks models behind any OpenAI-compatible endpoint, many requests at a time. Knows nothing of what is asked or why."""
 
 import asyncio
+import contextlib
+import importlib
 import json
 import re
+import time
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from .errors import UserError, require
+from .privacy import without_secrets
 
 
 Key = TypeVar("Key")
 
 HUGGING_FACE_ROUTER = "https://router.huggingface.co/v1"
 NOT_UNDERSTOOD = (400, 415, 422, 501)  # what servers answer to a response format that they do not know
-CHECK = {401: "api_key_env", 402: "the credit there", 403: "api_key_env", 404: "model and base_url"}  # hopeless errors
+HOPELESS = {
+    401: "--api_key_env",
+    402: "the credit there",
+    403: "--api_key_env",
+    404: "{model} and {url}",
+}  # what to check
+REDIRECTS = (301, 302, 303, 307, 308)
 LONGEST_READ = 100_000  # characters of a text; a server gone mad must not stop the run
+LARGEST_BODY = 2**24  # bytes of a response, unpacked
+TOO_LARGE = f"the response has more than {LARGEST_BODY} bytes"
+MOST_TOKENS = 10**9  # that a server may count for one answer
+LONGEST_WAIT = 600  # seconds that an endpoint may ask for before the same request is sent again
+LIBRARY_WAITS = 60  # of these, the `openai` client waits so many itself in every release
 # some chat templates write the opening tag themselves, and some answers end before the closing one
 THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
 BRACKET = re.compile(r"[{\[]")
@@ -62,27 +79,103 @@ def response_formats(schema: dict | None) -> tuple[dict | None, ...]:
     )
 
 
-def check_url(url: str) -> None:
-    """Raises [`UserError`] for what no request can be sent to."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of `port`
-        usable = False
-    if not usable:
-        raise UserError(f"base_url must look like http://localhost:8000/v1, got {url!r}")
+@dataclass(frozen=True)
+class Endpoint:
+    """Where requests go, and the name and password in its URL, which are sent there and shown nowhere.
+
+    Args:
+        url: without name and password.
+        login: both, if the URL holds them.
+    """
+
+    url: str
+    login: tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, url: str, flag: str = "--base_url") -> "Endpoint":
+        """Raises [`UserError`], naming `flag`, for what no request can be sent to."""
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of `port`
+            usable = False
+        if not usable:
+            shown = repr(url.rpartition("@")[2])
+            raise UserError(f"{flag} must look like http://localhost:8000/v1, got {shown}")
+        if parts.username is None:
+            return cls(url)
+        address = parts.netloc.rpartition("@")[2]
+        login = (unquote(parts.username), unquote(parts.password or ""))
+        return cls(SplitResult(parts.scheme, address, parts.path, parts.query, "").geturl(), login)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The password, as it is and as it is sent."""
+        if self.login is None:
+            return ()
+        return self.login[1], b64encode(":".join(self.login).encode()).decode()
 
 
-def describe(error: Exception, secret: str | None = None) -> str:
-    """The kind of an error and the start of its message, in one printable line; some servers repeat the secret in it."""
+def describe(error: Exception, secrets: tuple[str | None, ...] = ()) -> str:
+    """The kind of an error and the start of its message, in one printable line; some servers repeat the secrets in it."""
     text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
-    return f"{type(error).__name__}: {(text.replace(secret, '***') if secret else text)[:200]}"
+    return f"{type(error).__name__}: {without_secrets(text, *secrets)[:200]}"
+
+
+def seconds_asked(headers) -> float:
+    """How long the headers of a response ask to wait: by a number, or by a date; 0 if they do not."""
+    value = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return float(value)
+    with contextlib.suppress(ValueError, TypeError, OverflowError):  # of dates that are none
+        return parsedate_to_datetime(value).timestamp() - time.time()
+    return 0.0
+
+
+def bounded_client(openai, timeout: float, login: tuple[str, str] | None):
+    """The HTTP client of the `openai` package with one deadline and one size for a whole response, and no way elsewhere.
+
+    A response is read whole, up to a little more than [`LARGEST_BODY`] bytes. JSON is UTF-8, whatever its headers say.
+
+    Args:
+        timeout: seconds from the first byte sent to the last one received.
+        login: name and password, sent with every request.
+    """
+    base = openai.DefaultAsyncHttpxClient
+    http = importlib.import_module(base.__mro__[1].__module__.partition(".")[0])  # httpx, or httpx2 in later releases
+
+    class BoundedClient(base):
+        async def send(self, request, *, stream: bool = False, **options):
+            try:
+                async with asyncio.timeout(timeout):
+                    response = await super().send(request, stream=True, **options)
+                    try:
+                        return await self._read(request, response)
+                    finally:
+                        await response.aclose()
+            except TimeoutError as error:
+                raise http.ReadTimeout(f"no whole response after {timeout:g} seconds", request=request) from error
+
+        async def _read(self, request, response):
+            if "," in response.headers.get("content-encoding", ""):
+                raise http.DecodingError("the response is packed more than once", request=request)
+            body = bytearray()
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > LARGEST_BODY:
+                    break
+            changed = ("content-type", "content-encoding", "content-length", "transfer-encoding")
+            headers = [(name, value) for name, value in response.headers.multi_items() if name not in changed]
+            headers.append(("content-type", "application/json; charset=utf-8"))
+            return http.Response(response.status_code, headers=headers, content=bytes(body), request=request)
+
+    return BoundedClient(timeout=timeout, auth=login, follow_redirects=False)
 
 
 def as_count(usage, name: str) -> int:
-    """A number of tokens, 0 if the server does not say it."""
+    """A number of tokens, 0 if the server does not say it or says what no answer has."""
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else 0
+    return count if type(count) is int and 0 <= count <= MOST_TOKENS else 0
 
 
 def as_answer(body: str) -> Answer:
@@ -119,17 +212,19 @@ class ChatClient:
 
     Answers are asked for in the most structured way that the server accepts: a JSON schema, a JSON object, plain text.
     The client repeats a request that failed for a passing reason (429, 5xx, timeouts, broken connections), after the time
-    in `Retry-After` if the server gives one of up to two minutes.
+    in `Retry-After` if the server gives one of up to ten minutes. Redirects are not followed: what is sent goes to the
+    addresses that are given here.
 
     Args:
         model: name of the model at the endpoint.
         base_urls: one or more equal endpoints; each request goes to the least busy one, and to another one if that fails.
         api_key: sent to the endpoints, and nowhere else.
-        timeout: seconds that the endpoint may stay silent.
+        timeout: seconds that one whole answer may take.
         max_retries: of each request at each endpoint.
         options: further parameters of the request, such as `temperature`.
         extra_body: parameters that only some servers know, such as `{"chat_template_kwargs": {"enable_thinking": false}}`.
         extra: of this package, which installs what is needed.
+        prefix: of the flags `model` and `base_url` in messages.
 
     Raises:
         UserError: if a URL cannot be one, nothing may be asked at once, or the package `openai` is missing.
@@ -146,19 +241,24 @@ class ChatClient:
         options: dict | None = None,
         extra_body: dict | None = None,
         extra: str = "negatives",
+        prefix: str = "",
     ):
         self.openai = require("openai", extra=extra)
-        for url in base_urls:
-            check_url(url)
+        self.flags = {"model": f"--{prefix}model", "url": f"--{prefix}base_url"}
+        self.endpoints = [Endpoint.of(url, self.flags["url"]) for url in base_urls]
         if concurrency < 1:
-            raise UserError(f"concurrency must be 1 or more, got {concurrency}")
-        self.model, self.base_urls, self.concurrency = model, base_urls, concurrency
-        self.api_key = api_key
-        self.client_options = {"api_key": api_key or "none", "timeout": timeout, "max_retries": max_retries}
+            raise UserError(f"--concurrency must be at least 1, got {concurrency}")
+        self.model, self.concurrency = model, concurrency
+        self.api_key, self.timeout, self.max_retries = api_key, timeout, max_retries
         self.options, self.extra_body = options or {}, extra_body
         self.format = 0  # index of the most structured response format that the endpoint accepts
         self.clients = []
         self.running = [0] * len(base_urls)
+
+    def _client(self, endpoint: Endpoint):
+        http_client = bounded_client(self.openai, self.timeout, endpoint.login)
+        options = {"timeout": self.timeout, "max_retries": self.max_retries, "http_client": http_client}
+        return self.openai.AsyncOpenAI(base_url=endpoint.url, api_key=self.api_key or "none", **options)
 
     def complete(self, requests: Iterable[tuple[Key, list[dict], dict | None]]) -> Iterator[tuple[Key, Answer]]:
         """Yields answers as they come in. Connections are open as long as this runs.
@@ -171,7 +271,7 @@ class ChatClient:
             Refused: if the endpoint will never answer: wrong key, no such model, no credit.
         """
         requests, tasks, hopeless, loop = iter(requests), set(), None, asyncio.new_event_loop()
-        self.clients = [self.openai.AsyncOpenAI(base_url=url, **self.client_options) for url in self.base_urls]
+        self.clients = [self._client(endpoint) for endpoint in self.endpoints]
         try:
             while True:
                 if hopeless is None:
@@ -201,17 +301,31 @@ class ChatClient:
             untried.remove(index)
             self.running[index] += 1
             try:
-                answer = await self._ask(self.clients[index], messages, schema)
-            except self.openai.APIStatusError as error:
-                if error.status_code in CHECK:
-                    raise Refused(self._explain(error, index)) from None  # the error may repeat the key
-                answer = Answer(failure=describe(error, self.api_key))
-            except self.openai.OpenAIError as error:  # no connection, or a timeout
-                answer = Answer(failure=describe(error, self.api_key))
+                answer = await self._persist(index, messages, schema)
             finally:
                 self.running[index] -= 1
             if answer.failure is None or not untried:
                 return key, answer
+
+    async def _persist(self, index: int, messages: list[dict], schema: dict | None) -> Answer:
+        """The answer of one endpoint, which may ask for more patience than the library has."""
+        secrets = (self.api_key, *self.endpoints[index].secrets)
+        waits = self.max_retries
+        while True:
+            try:
+                return await self._ask(self.clients[index], messages, schema)
+            except self.openai.APIStatusError as error:
+                if error.status_code in HOPELESS or error.status_code in REDIRECTS:
+                    raise Refused(self._explain(error, index)) from None  # the error may repeat the key
+                failure, seconds = describe(error, secrets), seconds_asked(error.response.headers)
+            except self.openai.OpenAIError as error:  # no connection, or a timeout
+                return Answer(failure=describe(error, secrets))
+            if seconds > LONGEST_WAIT:
+                failure += f" (it asks to wait {seconds:.6g} seconds, and at most {LONGEST_WAIT} seconds are waited)"
+            if not waits or not LIBRARY_WAITS < seconds <= LONGEST_WAIT:
+                return Answer(failure=failure)
+            waits -= 1
+            await asyncio.sleep(seconds)
 
     async def _ask(self, client, messages: list[dict], schema: dict | None) -> Answer:
         """One request, repeated with a plainer response format while the server does not understand it."""
@@ -229,13 +343,23 @@ class ChatClient:
                 continue
             if schema is not None:
                 self.format = max(self.format, number)
-            return as_answer(response.http_response.text)
+            body = response.http_response
+            return as_answer(body.text) if len(body.content) <= LARGEST_BODY else Answer(failure=TOO_LARGE)
         raise first_error  # not the response format's fault
 
     def _explain(self, error, index: int) -> str:
+        endpoint = self.endpoints[index]
+        secrets = (self.api_key, *endpoint.secrets)
+        if error.status_code in REDIRECTS:
+            target = error.response.headers.get("location", "").rpartition("@")[2]
+            return (
+                f"the endpoint {endpoint.url} leads to {without_secrets(target, *secrets)[:200]!r}, and nothing is sent to an "
+                f"address that was not named; give that one as {self.flags['url']} if you trust it"
+            )
+        check = HOPELESS[error.status_code].format(**self.flags)
         return (
-            f"the endpoint {self.base_urls[index]} refused the request for model {self.model!r} "
-            f"({describe(error, self.api_key)}); check {CHECK[error.status_code]}, then run the same command again"
+            f"the endpoint {endpoint.url} refused the request for model {self.model!r} ({describe(error, secrets)}); "
+            f"check {check}, then run the same command again"
         )
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 
+from .privacy import without_secrets
 from .show import harmless, shorten
 
 
@@ -44,7 +45,7 @@ def exit_on_user_error():
 
 
 def _exit(sentence: str) -> None:
-    sentence = shorten(harmless(sentence), LONGEST)
+    sentence = shorten(without_secrets(harmless(sentence)), LONGEST)
     print(f"\nerror: {sentence}", file=sys.stderr)  # a progress bar may have left its line open
     sys.exit(2)
 

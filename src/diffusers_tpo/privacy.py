@@ -1,9 +1,11 @@
 """What a stranger may read of names, paths, secrets and settings. Knows nothing of who shows them."""
 
+import re
 import shlex
 from pathlib import Path
 
 
+HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 SOURCES = {
     "pretrained_model_name_or_path": "model",
     "pretrained_vae_model_name_or_path": "model",
@@ -25,12 +27,18 @@ def short_name(name: str) -> str:
     return name if public_name(name, "") == name else Path(name).name
 
 
+def without_secrets(text: str, *secrets: str | None) -> str:
+    """The text with `***` for each secret, and for what looks like a token of the Hub."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return HUB_TOKEN.sub("hf_***", text)
+
+
 def public_command(argv: list[str], secrets: tuple[str | None, ...] = ()) -> str:
     """A command line without `secrets`, and with only the last part of every absolute, home or upward path."""
     words = [Path(argv[0]).name]
     for word in argv[1:]:
-        for secret in filter(None, secrets):
-            word = word.replace(secret, "***")
+        word = without_secrets(word, *secrets)
         *names, value = word.split("=")
         is_private = value.startswith(("/", "~")) or ".." in Path(value).parts
         words.append("=".join([*names, Path(value).name if is_private else value]))

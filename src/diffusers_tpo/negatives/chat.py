@@ -20,7 +20,7 @@ class ChatEditor:
         model: name of the model at the endpoint; it stands in the data set's column `editor`.
         base_urls: one or more equal endpoints; each request goes to the least busy one, and to another one if that fails.
         api_key: sent to the endpoints, and nowhere else.
-        timeout: seconds that the endpoint may stay silent.
+        timeout: seconds that one whole answer may take.
         max_retries: of each request at each endpoint.
         options: further parameters of the request, such as `temperature`.
         extra_body: parameters that only some servers know, such as `{"chat_template_kwargs": {"enable_thinking": false}}`.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from ..errors import UserError
+from ..privacy import without_secrets
 
 
 logger = logging.getLogger(__name__)
@@ -40,12 +41,12 @@ def cause_of(error: Exception) -> Exception:
     return error
 
 
-def reason_of(error: Exception) -> str:
-    """An error in one line: what happened, and what the client adds to a bare number."""
+def reason_of(error: Exception, token: str | None) -> str:
+    """An error in one line: what happened, and what the client adds to a bare number, without the token that was sent."""
     cause = cause_of(error)
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     told = [line for line in lines[:2] if not line.startswith("For more information")]
-    return " ".join(told) or type(cause).__name__
+    return without_secrets(" ".join(told), token, get_token()) or type(cause).__name__
 
 
 def may_pass(error: Exception) -> bool:
@@ -65,8 +66,12 @@ def seconds_asked(error: Exception) -> int:
     return min(int(found[1]), LONGEST_WAIT) if found else 0
 
 
-def persist(action: Callable[[], T], attempts: int) -> T:
-    """Calls `action`, and again after 4, 8, 16, ... seconds, or what the Hub asks for, while its failure may pass."""
+def persist(action: Callable[[], T], attempts: int, token: str | None) -> T:
+    """Calls `action`, and again after 4, 8, 16, ... seconds, or what the Hub asks for, while its failure may pass.
+
+    Args:
+        token: that `action` sends, to be left out of what is logged.
+    """
     for attempt in range(1, attempts + 1):
         try:
             return action()
@@ -74,7 +79,9 @@ def persist(action: Callable[[], T], attempts: int) -> T:
             if attempt == attempts or not may_pass(error):
                 raise
             seconds = max(FIRST_WAIT * 2 ** (attempt - 1), seconds_asked(error))
-            logger.warning(f"the Hub failed ({reason_of(error)}); attempt {attempt + 1} of {attempts} in {seconds} s")
+            logger.warning(
+                f"the Hub failed ({reason_of(error, token)}); attempt {attempt + 1} of {attempts} in {seconds} s"
+            )
             time.sleep(seconds)
     raise ValueError(f"attempts must be at least 1, got {attempts}")
 
@@ -87,17 +94,19 @@ def own_name(repo: str, token: str | None) -> str:
             of a run than at its end.
     """
     try:
-        user = persist(HfApi(token=token).whoami, ATTEMPTS)
+        user = persist(HfApi(token=token).whoami, ATTEMPTS, token)
         name = repo if "/" in repo else f"{user['name']}/{repo}"
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"push_to_hub cannot name a repository {repo!r} ({reason_of(error)})") from error
+        raise UserError(f"push_to_hub cannot name a repository {repo!r} ({reason_of(error, token)})") from error
     except FAILURES as error:
         if may_pass(error) or isinstance(error, OfflineModeIsEnabled):
             raise UserError(
-                f"push_to_hub does not reach the Hub ({reason_of(error)}); try later, or leave push_to_hub out"
+                f"push_to_hub does not reach the Hub ({reason_of(error, token)}); try later, or leave push_to_hub out"
             ) from error
-        raise UserError(f"push_to_hub needs a valid token ({reason_of(error)}); run `hf auth login` first") from error
+        raise UserError(
+            f"push_to_hub needs a valid token ({reason_of(error, token)}); run `hf auth login` first"
+        ) from error
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise UserError(
             "push_to_hub needs a token that may write, and this one only reads; `hf auth login` with another"
@@ -168,9 +177,9 @@ def push_folder(
     ignored = tuple(dict.fromkeys([*(DATASET_IGNORED if repo_type == "dataset" else MODEL_IGNORED), *ignored]))
     folder, target = Path(folder), (repo, repo_type, private, revision, ignored)
     try:
-        return persist(lambda: commit_folder(HfApi(token=token), folder, *target), attempts)
+        return persist(lambda: commit_folder(HfApi(token=token), folder, *target), attempts, token)
     except FAILURES as error:
         raise UserError(
-            f"push_to_hub failed ({reason_of(error)}), and nothing is lost: push what lies on disk with "
+            f"push_to_hub failed ({reason_of(error, token)}), and nothing is lost: push what lies on disk with "
             f"{push_command(folder, *target)}"
         ) from error

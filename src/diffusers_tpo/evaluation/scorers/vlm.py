@@ -60,7 +60,7 @@ class VLMJudge:
         question_model: the model there that writes the questions, by default `model`.
         num_facts: largest number of facts per prompt, each with two questions.
         concurrency: requests at once.
-        timeout: seconds that the endpoint may stay silent.
+        timeout: seconds that one whole answer may take.
         max_retries: of a request that fails for a passing reason.
         options: further parameters of the requests; temperature 0 by default.
         extra_body: parameters that only some servers know.
@@ -91,7 +91,7 @@ class VLMJudge:
         if num_facts < 1:
             raise UserError(f"num_facts must be 1 or more, got {num_facts}")
         options = {"temperature": 0.0} if options is None else options
-        settings = (base_urls, api_key, concurrency, timeout, max_retries, options, extra_body, "evaluate")
+        settings = (base_urls, api_key, concurrency, timeout, max_retries, options, extra_body, "evaluate", "judge_")
         self.judge = ChatClient(model, *settings)
         self.writer = ChatClient(question_model, *settings) if question_model else self.judge
         self.questions, self.num_facts = QuestionFile(questions), num_facts
@@ -171,8 +171,8 @@ class VLMJudge:
         self.failed_in_a_row = self.failed_in_a_row + 1 if answer.failure is not None else 0
         if self.failed_in_a_row >= FAILURES_IN_A_ROW:
             raise UserError(
-                f"the judge failed {self.failed_in_a_row} times in a row, at last with {answer.failure!r}; check model and "
-                "base_url, then run the same command again"
+                f"the judge failed {self.failed_in_a_row} times in a row, at last with {answer.failure!r}; check --judge_model and "
+                "--judge_base_url, then run the same command again"
             )
 
 
