@@ -14,6 +14,7 @@ MIN_TESTS += --deselect tests/test_train_script.py::test_a_collapse_stops_with_a
 .PHONY: quickstart test test-slow test-min lint bench
 quickstart: .venv/.quickstart
 	$(BIN)/python examples/text_preference/quickstart.py
+	@echo 'To go on in this environment: source .venv/bin/activate; then diffusers-tpo --help'
 
 test: .venv/.test
 	$(BIN)/python $(PYTEST) -m "not slow"

@@ -41,8 +41,8 @@ from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.loading import fingerprint, kind_of, load_model
 from diffusers_tpo.noising import training_scheduler
 from diffusers_tpo.privacy import public_command, short_name
-from diffusers_tpo.publish.cards import versions
 from diffusers_tpo.shapes.world import make_rows, make_scenes
+from diffusers_tpo.versions import versions
 
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -1,8 +1,6 @@
 """What every card needs, and the cards of data sets. Knows nothing of models or losses."""
 
-import importlib.metadata
 import json
-import platform
 from pathlib import Path
 
 from datasets import DatasetInfo, Features
@@ -12,15 +10,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..show import harmless
-
-
-PACKAGES = ("diffusers_tpo", "diffusers", "transformers", "accelerate", "datasets", "peft", "torch")
-
-
-def versions() -> str:
-    """Python and the packages that this project stands on."""
-    packages = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
-    return ", ".join([f"Python {platform.python_version()}", *packages])
+from ..versions import versions
 
 
 def size_category(rows: int) -> str:

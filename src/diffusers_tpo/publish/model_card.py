@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..privacy import public_name
 from ..show import as_text, markdown_table
-from .cards import versions
+from ..versions import versions
 from .origins import Origin
 
 
