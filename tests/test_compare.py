@@ -87,7 +87,7 @@ def test_the_rule_leaves_out_what_pays_for_alignment_elsewhere():
 
 def test_the_rule_may_find_nothing():
     choice = choose_best({"a": table(0.4), "b": table(0.3)}, "rule", BASE, alignment="score")
-    assert choice.best is None and "No checkpoint is better than the base" in choice.sentence()
+    assert choice.best is None and "No checkpoint is admitted (a: score is not above" in choice.sentence()
 
 
 def test_a_difference_within_chance_is_no_harm():
@@ -104,6 +104,23 @@ def test_an_unknown_metric_names_those_that_there_are():
         choose_best({"a": table(0.5)}, "nonsense")
     with pytest.raises(UserError, match="base was not measured"):
         choose_best({"a": table(0.5)}, "rule", None, alignment="score")
+
+
+def test_what_is_not_a_number_is_never_the_best():
+    """In every metric, also where lower is better, and by the rule in each of its three conditions."""
+    nothing = np.full(50, np.nan)
+    values = {"a": table(0.6), "broken": table(0.9) | {"score": nothing}, "b": table(0.7)}
+    choice = choose_best(values, "score")
+    assert choice.best == "b" and choice.refused == {"broken": "score is not a number"}
+    assert "Left out: broken: score is not a number" in choice.sentence()
+    low = {"broken": table(0.5) | {"error/matched": nothing}, "endless": table(0.5) | {"error/matched": nothing + np.inf}}
+    low["endless"]["error/matched"][:] = np.inf
+    assert choose_best(low, "error/matched").best is None
+    for name in ("score", "error/matched", "clean"):
+        found = choose_best({"a": table(0.6) | {name: nothing}}, "rule", BASE, alignment="score", quality=("clean",))
+        assert found.best is None and "not a number" in found.refused["a"], name
+    only = choose_best({"a": table(0.6), "b": table(0.8)}, "score", broken={"b": "3 of 4 images are not numbers"})
+    assert only.best == "a" and only.refused == {"b": "3 of 4 images are not numbers"}
 
 
 def test_equal_candidates_give_the_earliest():

@@ -5,16 +5,19 @@ import pytest
 import tiny
 import torch
 from diffusers import DDPMScheduler
+from scipy import stats
 from torch.testing import assert_close
 
 from diffusers_tpo.evaluation.implicit import (
     ErrorMatrix,
+    corrected_accuracy,
     error_matrix,
     preference_values,
     prompt_divergence,
     retrieval_accuracy,
 )
 from diffusers_tpo.families import StableDiffusion
+from diffusers_tpo.intervals import mean_interval
 from diffusers_tpo.models.adapters import adapters_off
 
 
@@ -73,12 +76,16 @@ def test_preference_values_by_hand():
         "implicit/score_relative/content": [0.5, np.nan],
         "implicit/score_relative/spatial": [-0.5, 0.0],
         "implicit/accuracy": [0.5, 0.5],
+        "implicit/accuracy_corrected": [0.5, 0.5],  # as the draws agree, there is no noise to take out
+        "implicit/accuracy_corrected/content": [np.nan, np.nan],  # of one image nothing can be told
+        "implicit/accuracy_corrected/spatial": [0.0, 0.5],
         "implicit/accuracy/content": [1.0, np.nan],
         "implicit/accuracy/spatial": [0.0, 0.5],  # a tie is half a preference
         "reward/matched": [0.5, -1.0],
         "reward/matched_relative": [0.5 / 1.5, -1.0],
         "reward/margin": [0.5 - (0.0 + 1.0) / 2, -1.0 - 1.0],
         "reward/accuracy": [0.5, 0.0],
+        "reward/accuracy_corrected": [0.5, 0.0],
     }
     assert set(values) == set(expected)
     for name, wanted in expected.items():
@@ -88,9 +95,12 @@ def test_preference_values_by_hand():
 def test_without_principles_or_reference_there_are_fewer_values():
     values = preference_values(constant([[1.0, 2.0]]), [[""]])
     names = {"error/matched", "implicit/score", "implicit/score_error", "implicit/score_relative", "implicit/accuracy"}
+    names.add("implicit/accuracy_corrected")
     assert set(values) == names
     once = preference_values(ErrorMatrix(torch.tensor([[1.0, 2.0]]).expand(2, 1, -1, -1)), [[""]])
     assert set(once) == names - {"implicit/score_error"}
+    single = preference_values(ErrorMatrix(torch.tensor([[1.0, 2.0]]).expand(1, 1, -1, -1)), [[""]])
+    assert set(single) == names - {"implicit/score_error", "implicit/accuracy_corrected"}
 
 
 def test_the_error_of_the_score_by_hand():
@@ -124,6 +134,22 @@ def test_the_divergence_is_of_the_average_over_images():
     found = prompt_divergence(policy, reference)
     assert found["kl"].mean == pytest.approx(0, abs=1e-9) and found["js"].mean == pytest.approx(0, abs=1e-9)
     assert found["kl"].low == 0 and found["kl"].high > 0
+
+
+def test_the_interval_of_the_divergence_is_the_jackknifes():
+    """Half the width is t(0.975, n - 1) times the standard error of the pseudo-values, as scipy computes it."""
+    rng, n = np.random.default_rng(1), 7
+    reference = rng.normal(size=(n, 3))
+    policy = reference + rng.normal(size=(n, 3)) + np.array([2.0, 0, -2.0])
+
+    def kl(rows):
+        found = prompt_divergence(constant(policy[rows].tolist()), constant(reference[rows].tolist()), temperature=1.0)
+        return found["kl"]
+
+    whole, every = kl(np.arange(n)), np.arange(n)
+    pseudo = [n * whole.mean - (n - 1) * kl(every[every != left_out]).mean for left_out in every]
+    half = stats.t.ppf(0.975, n - 1) * stats.sem(pseudo)
+    assert whole.high - whole.mean == pytest.approx(half, rel=1e-5)
 
 
 def test_the_interval_of_the_divergence_says_how_far_other_images_move_it():
@@ -193,3 +219,63 @@ def test_a_new_policy_has_exactly_the_errors_of_its_reference():
         reference = error_matrix(family, pipe, bare, DDPMScheduler(), latents, sizes, prompts, strata=2)
     values = preference_values(errors, [["content"]] * 2, reference)
     assert values["reward/margin"].tolist() == [0, 0] and values["reward/accuracy"].tolist() == [0.5, 0.5]
+
+
+STRATA = np.linspace(0.3, 1.7, 8)[:, None, None, None]  # noise grows along the schedule
+
+
+def noisy(margins: np.ndarray, rng, strata: int = 8, repeats: int = 1) -> ErrorMatrix:
+    """Draws of margins `(N, M)`; the mean of eight of them is 2.5 times as much noise as margin, in variance."""
+    spread = STRATA[:strata] / np.sqrt((STRATA[:strata] ** 2).mean())
+    noise = np.sqrt(20) * margins.std() * spread * rng.normal(size=(strata, repeats, *margins.shape))
+    return ErrorMatrix(torch.from_numpy(margins + noise))
+
+
+WORLDS = {  # margins whose share of positive ones is 0.70; how far the estimate may be off
+    "normal": (lambda rng: rng.normal(0.5244, 1, (200, 4)), 0.015),
+    "of images": (lambda rng: rng.normal(0.5244, 0.7071, (200, 1)) + rng.normal(0, 0.7071, (200, 4)), 0.015),
+    "skewed": (lambda rng: rng.exponential(1, (200, 4)) - 0.3567, 0.04),
+    "two heaps": (lambda rng: np.where(rng.random((200, 4)) < 0.7, 1, -1) * rng.uniform(0.5, 1.5, (200, 4)), 0.04),
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_accuracy_of_few_draws_is_corrected_to_the_known_truth(world):
+    draw, tolerance = WORLDS[world]
+    rng, raw, found = np.random.default_rng(0), [], []
+    for _ in range(60):
+        matrix = noisy(draw(rng), rng)
+        raw.append(float((matrix.mean() > 0).double().mean()))
+        found.append(mean_interval(corrected_accuracy(matrix)))
+    assert np.mean(raw) < 0.64  # the bias of the measured share
+    told = [i for i in found if np.isfinite(i.mean)]
+    assert len(told) >= 57  # by chance some draws look like nothing but noise
+    assert np.mean([i.mean for i in told]) == pytest.approx(0.70, abs=tolerance)
+    if tolerance < 0.02:
+        assert np.mean([i.low <= 0.70 <= i.high for i in told]) >= 0.9
+
+
+def test_repeats_tell_the_noise_where_margins_differ_between_strata():
+    """A margin that grows along the schedule is no noise, and the repeats of a stratum do not take it for some."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(30):
+        margins = rng.normal(0.5244, 1, (200, 4))
+        slope = 1 + np.linspace(-1, 1, 4)[:, None, None, None]
+        draws = margins * slope + 3 * rng.normal(size=(4, 2, 200, 4))
+        found.append(mean_interval(corrected_accuracy(ErrorMatrix(torch.from_numpy(draws)))).mean)
+    assert np.mean(found) == pytest.approx(0.70, abs=0.015)
+
+
+def test_draws_that_are_nothing_but_noise_give_no_corrected_accuracy():
+    rng = np.random.default_rng(0)
+    assert np.isnan(corrected_accuracy(ErrorMatrix(torch.from_numpy(rng.normal(size=(8, 1, 50, 2)))))).all()
+    assert np.isnan(corrected_accuracy(constant([[1.0, 2.0]]))).all()  # one image
+    assert np.isnan(corrected_accuracy(ErrorMatrix(torch.from_numpy(rng.normal(size=(1, 1, 50, 2)))))).all()
+
+
+def test_an_image_without_a_pair_has_no_corrected_accuracy():
+    draws = noisy(np.random.default_rng(1).normal(0.5, 1, (60, 2)), np.random.default_rng(2)).draws
+    draws[:, :, 3] = torch.nan
+    found = corrected_accuracy(ErrorMatrix(draws))
+    assert np.isnan(found[3]) and np.isfinite(np.delete(found, 3)).all()
+    assert np.delete(found, 3) == pytest.approx(corrected_accuracy(ErrorMatrix(draws[:, :, [*range(3), *range(4, 60)]])))

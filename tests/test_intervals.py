@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from diffusers_tpo.intervals import Interval, bootstrap_interval, mean_interval, paired_difference, share_interval
+from diffusers_tpo.intervals import (
+    Interval,
+    bootstrap_interval,
+    in_one_column,
+    mean_interval,
+    paired_difference,
+    share_interval,
+)
 
 
 def test_the_interval_by_hand():
@@ -99,3 +106,16 @@ def test_the_share_interval_holds_the_truth():
 )
 def test_an_interval_is_written_with_two_digits_of_its_width(interval, text):
     assert str(interval) == text
+
+
+def test_intervals_of_one_column_have_as_many_decimals():
+    column = [Interval(1.0, 0.5, 1.5), Interval(0.25, 0.24, 0.26), Interval(2.0, -np.inf, np.inf), Interval(1, 1, 1)]
+    assert in_one_column(column) == ["1.000 [0.500, 1.500]", "0.250 [0.240, 0.260]", "2.000", "1.000 [1.000, 1.000]"]
+    assert in_one_column([Interval(np.nan, -np.inf, np.inf), Interval(2.0, -np.inf, np.inf)]) == ["-", "2"]
+    assert in_one_column([]) == []
+
+
+def test_an_interval_is_cut_at_its_bounds():
+    assert Interval(0.98, 0.9, 1.06).inside(0, 1) == Interval(0.98, 0.9, 1)
+    assert Interval(1.02, 0.95, 1.1).inside(0, 1) == Interval(1, 0.95, 1)
+    assert np.isnan(Interval(np.nan, -np.inf, np.inf).inside(0, 1).mean)

@@ -7,6 +7,9 @@ import numpy as np
 from scipy import stats
 
 
+MOST_DIGITS = 5  # decimals of a figure
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean with its 95 % interval."""
@@ -18,20 +21,40 @@ class Interval:
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
+    def inside(self, lowest: float, highest: float) -> "Interval":
+        """The same within bounds that the true mean cannot leave."""
+        return Interval(*(min(max(bound, lowest), highest) for bound in (self.mean, self.low, self.high)))
+
     def percent(self) -> str:
         return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
-    def __str__(self) -> str:
-        """With two significant digits of the interval's half width."""
+    def digits(self) -> int | None:
+        """Decimals that show two significant digits of the half width; `None` where there is no width to go by."""
         half = (self.high - self.low) / 2
+        if not np.isfinite(self.mean) or not np.isfinite(half) or half <= 0:
+            return None
+        return max(0, 1 - int(np.floor(np.log10(half))))
+
+    def text(self, digits: int | None) -> str:
+        """With so many decimals, at most five: smaller figures are written as powers of ten."""
         if not np.isfinite(self.mean):
             return "-"
-        if not np.isfinite(half):
-            return f"{self.mean:.4g}"
-        digits = max(0, 1 - int(np.floor(np.log10(half)))) if half > 0 else 3
-        if digits > 5:
-            return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        if not np.isfinite(self.high - self.low):
+            return f"{self.mean:.4g}" if digits is None or digits > MOST_DIGITS else f"{self.mean:.{digits}f}"
+        if digits is None:
+            digits = 3
+        form = f".{digits}f" if digits <= MOST_DIGITS else ".4g"
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
+    def __str__(self) -> str:
+        """With two significant digits of the interval's half width."""
+        return self.text(self.digits())
+
+
+def in_one_column(intervals: list[Interval]) -> list[str]:
+    """The intervals as texts with the same number of decimals: as many as the narrowest of them shows."""
+    known = [digits for interval in intervals if (digits := interval.digits()) is not None]
+    return [interval.text(max(known, default=None)) for interval in intervals]
 
 
 def mean_interval(values) -> Interval:
