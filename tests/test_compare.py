@@ -113,7 +113,10 @@ def test_what_is_not_a_number_is_never_the_best():
     choice = choose_best(values, "score")
     assert choice.best == "b" and choice.refused == {"broken": "score is not a number"}
     assert "Left out: broken: score is not a number" in choice.sentence()
-    low = {"broken": table(0.5) | {"error/matched": nothing}, "endless": table(0.5) | {"error/matched": nothing + np.inf}}
+    low = {
+        "broken": table(0.5) | {"error/matched": nothing},
+        "endless": table(0.5) | {"error/matched": nothing + np.inf},
+    }
     low["endless"]["error/matched"][:] = np.inf
     assert choose_best(low, "error/matched").best is None
     for name in ("score", "error/matched", "clean"):

@@ -278,4 +278,6 @@ def test_an_image_without_a_pair_has_no_corrected_accuracy():
     draws[:, :, 3] = torch.nan
     found = corrected_accuracy(ErrorMatrix(draws))
     assert np.isnan(found[3]) and np.isfinite(np.delete(found, 3)).all()
-    assert np.delete(found, 3) == pytest.approx(corrected_accuracy(ErrorMatrix(draws[:, :, [*range(3), *range(4, 60)]])))
+    assert np.delete(found, 3) == pytest.approx(
+        corrected_accuracy(ErrorMatrix(draws[:, :, [*range(3), *range(4, 60)]]))
+    )
