@@ -1,7 +1,7 @@
 """Joins losses, noising, families and adapters into the training objective. Knows nothing of data, files or loops."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from accelerate.utils import reduce
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .families import Conditioning, Family, StableDiffusion
+from .flags import NotNegativeNumber, PositiveNumber, Range, Share, check_ranges, flag
 from .losses import (
     clip_mismatched,
     denoising_error,
@@ -23,6 +24,9 @@ from .models.adapters import adapters_off
 from .noising import Noised
 
 
+PositiveOrInfinite = Annotated[float, Range(above=0, may_be_infinite=True)]
+
+
 @dataclass
 class TPOConfig:
     """The objective of Text Preference Optimization.
@@ -31,66 +35,77 @@ class TPOConfig:
     *batch_mean* - the mean reward, at least 0; *class_mean* - the middle between the mean rewards of the matched and of
     the mismatched rows; *shuffled* - the mean reward of every image with its neighbour's prompt, at least 0 (one more
     forward pass; 0 where a process holds a single image).
+
+    Raises:
+        UserError: naming the flag, for a value out of range or a method that does not exist.
     """
 
-    loss_type: Literal["sft", "tdpo", "tkto"] = field(default="tdpo", metadata={"help": "Supervised, TDPO or TKTO."})
-    beta: float = field(default=5000.0, metadata={"help": "Pull to the reference; smaller models want less."})
-    mismatched_clip: float | None = field(
-        default=0.1,
-        metadata={"help": "Stop pushing a mismatched prompt at this relative rise of its error; inf: never."},
+    _argument_group_name: ClassVar[str] = "Objective"
+
+    loss_type: Literal["sft", "tdpo", "tkto"] = flag("tdpo", "Supervised, TDPO or TKTO.")
+    beta: PositiveNumber = flag(5000.0, "Pull to the reference; smaller models want less than the paper's 5000.")
+    mismatched_clip: PositiveOrInfinite | None = flag(
+        0.1, "Stop pushing a mismatched prompt at this relative rise of its error; inf: never."
     )
-    anchor_weight: float = field(
-        default=0.05, metadata={"help": "Adds the matched error times this share of beta / 2 to the loss."}
+    anchor_weight: NotNegativeNumber = flag(0.05, "Adds the matched error times this share of beta / 2 to the loss.")
+    winner_preserving_mu: Share | None = flag(
+        None, "Scale the mismatched gradient so that this share of the matched descent stays; tdpo only."
     )
-    winner_preserving_mu: float | None = field(
-        default=None,
-        metadata={"help": "Scale the mismatched gradient so that this share of the matched descent stays."},
-    )
-    tkto_baseline: Literal["batch_mean", "class_mean", "shuffled"] = field(
-        default="batch_mean", metadata={"help": "TKTO's reference point."}
-    )
-    matched_weight: float = field(default=1.0, metadata={"help": "TKTO's weight of matched rows."})
-    mismatched_weight: float = field(default=1.0, metadata={"help": "TKTO's weight of mismatched rows."})
+    tkto_baseline: Literal["batch_mean", "class_mean", "shuffled"] = flag("batch_mean", "TKTO's reference point.")
+    matched_weight: NotNegativeNumber = flag(1.0, "TKTO's weight of matched rows.")
+    mismatched_weight: NotNegativeNumber = flag(1.0, "TKTO's weight of mismatched rows.")
 
     def __post_init__(self):
         if self.loss_type not in ("sft", "tdpo", "tkto"):
-            raise UserError(f"loss_type must be sft, tdpo or tkto, got {self.loss_type!r}")
+            raise UserError(f"--loss_type must be sft, tdpo or tkto, got {self.loss_type!r}")
         if self.tkto_baseline not in ("batch_mean", "class_mean", "shuffled"):
-            raise UserError(f"tkto_baseline must be batch_mean, class_mean or shuffled, got {self.tkto_baseline!r}")
-        if not self.beta > 0:
-            raise UserError(
-                f"beta must be greater than 0, got {self.beta}: the paper uses 5000 for Stable Diffusion 1.5"
-            )
-        if self.mismatched_clip is not None and not self.mismatched_clip > 0:
-            raise UserError(
-                f"mismatched_clip must be greater than 0 (inf switches it off), got {self.mismatched_clip}"
-            )
-        if self.winner_preserving_mu is not None and not 0 <= self.winner_preserving_mu <= 1:
-            raise UserError(f"winner_preserving_mu must lie between 0 and 1, got {self.winner_preserving_mu}")
+            raise UserError(f"--tkto_baseline must be batch_mean, class_mean or shuffled, got {self.tkto_baseline!r}")
+        check_ranges(self)
         if self.winner_preserving_mu is not None and self.loss_type != "tdpo":
-            raise UserError(
-                f"winner_preserving_mu needs pairs and works with loss_type tdpo only, got {self.loss_type!r}"
-            )
-        for name in ("anchor_weight", "matched_weight", "mismatched_weight"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}")
+            raise UserError(f"--winner_preserving_mu needs pairs, so --loss_type tdpo, got {self.loss_type!r}")
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What policy and reference make of one batch of rows.
+
+    Attributes:
+        error: of the policy, `(N,)`, float32, with its gradient; `ref_error` is the reference's.
+        reward: [`~diffusers_tpo.losses.implicit_reward`] of both.
+        residual: the policy's prediction minus its target, `(N, C, ...)`, without gradient.
+    """
+
+    error: Tensor
+    ref_error: Tensor
+    reward: Tensor
+    residual: Tensor
 
 
 class TPOTrainer:
     """Text Preference Optimization (https://huggingface.co/papers/2509.25771) for any diffusers training loop.
 
-    A mixin without `__init__`: set the three attributes on the class or the object, then call [`~TPOTrainer.tpo_loss`]
-    where the loop computes its mean squared error.
+    Make one and call [`~TPOTrainer.tpo_loss`] where the loop computes its mean squared error; or let a trainer of your own
+    inherit from it, as its base or as a mixin before another base, whose arguments are passed on.
 
-    Attributes:
-        tpo: the objective.
-        family: how to call the denoiser.
+    Args:
+        tpo: the objective, by default `TPOConfig()`.
+        family: how to call the denoiser; by default a Stable Diffusion UNet, 1.x to XL.
         reference: a frozen copy of the denoiser for full training; `None` takes the policy with its adapters off.
+        args, kwargs: of the next class, where this is a mixin.
     """
 
-    tpo: TPOConfig = TPOConfig()
-    family: Family = StableDiffusion()
-    reference: nn.Module | None = None
+    def __init__(
+        self,
+        tpo: TPOConfig | None = None,
+        family: Family | None = None,
+        reference: nn.Module | None = None,
+        *args,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        self.tpo = TPOConfig() if tpo is None else tpo
+        self.family = StableDiffusion() if family is None else family
+        self.reference = reference
 
     def denoising_error(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
         """Mean squared error of each row, `(N,)`, float32."""
@@ -146,73 +161,81 @@ class TPOTrainer:
             ValueError: if the rows are not in blocks as TDPO needs them.
         """
         if self.tpo.loss_type == "sft":
-            error = self.denoising_error(denoiser, noised, cond)
-            loss = (error if noised.weights is None else error * noised.weights).mean()
-            return loss, {"loss": loss.detach(), "error/matched": error.detach().mean()}
-
+            return self.sft_loss(denoiser, noised, cond)
         rows = Layout.of(is_matched, noised.latents.device)
-        images = self._count_images(rows)
-        ref_cond = cond if ref_cond is None else ref_cond
+        if self.tpo.loss_type == "tdpo" and not rows.in_blocks:
+            raise ValueError(
+                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got "
+                f"{len(rows.is_matched)} rows of which {len(rows.matched)} are matched"
+            )
         # The reference comes first: switching adapters off breaks the policy's graph.
+        ref_cond = cond if ref_cond is None else ref_cond
         if ref_error is None:
             ref_error = self.reference_error(denoiser, noised, ref_cond)
-        shuffled = self._needs_shuffled()
-        baseline = self._shuffled_reward(denoiser, noised, cond, rows, ref_cond) if shuffled else None
-        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
-        error = denoising_error(prediction, noised.target)
-        reward = implicit_reward(error, ref_error)
+        baseline = None
+        if self.tpo.loss_type == "tkto" and self.tpo.tkto_baseline == "shuffled":
+            baseline = self._shuffled_reward(denoiser, noised, cond, rows, ref_cond)
+        rewards = self.rewards(denoiser, noised, cond, ref_error)
         share_image = self.tpo.loss_type == "tdpo" or noised.prompts_per_image > 1
-        metrics = reward_metrics(reward.detach(), error.detach(), rows, ref_error, share_image)
+        metrics = reward_metrics(rewards.reward.detach(), rewards.error.detach(), rows, ref_error, share_image)
 
-        residual = (prediction - noised.target).detach()
-        stable, stabilisers = self._stabilise(reward, ref_error, residual, rows)
+        stable, stabilisers = self._stabilise(rewards, rows)
         metrics |= stabilisers
         if self.tpo.loss_type == "tdpo":
-            blocks = stable.unflatten(0, (-1, images))
-            loss = tdpo_loss(blocks[0], blocks[1:], self.tpo.beta).mean()
+            loss = self.tdpo_loss(stable, rows)
         else:
-            baseline = self._baseline(reward.detach(), rows) if baseline is None else baseline
-            weights = self.tpo.matched_weight, self.tpo.mismatched_weight
-            loss = tkto_loss(stable, rows.is_matched, baseline, self.tpo.beta, *weights).mean()
+            if baseline is None:
+                baseline = self._baseline(rewards.reward.detach(), rows)
+            loss = self.tkto_loss(stable, rows, baseline)
             metrics["baseline"] = baseline
         metrics["preference_loss"] = loss.detach()
-        if self.tpo.anchor_weight and images:
-            anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * error[rows.matched].mean()
+        if self.tpo.anchor_weight and len(rows.matched):
+            anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * rewards.error[rows.matched].mean()
             metrics["anchor"] = anchor.detach()
             loss = loss + anchor
         return loss, {"loss": loss.detach(), **metrics}
 
-    def _count_images(self, rows: Layout) -> int:
-        """The number of matched rows; raises `ValueError` if TDPO's rows are not in blocks."""
-        images = len(rows.matched)
-        if self.tpo.loss_type == "tdpo" and not rows.in_blocks:
-            raise ValueError(
-                f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got "
-                f"{len(rows.is_matched)} rows of which {images} are matched"
-            )
-        return images
+    def sft_loss(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> tuple[Tensor, dict[str, Tensor]]:
+        """Supervised fine-tuning: the mean error of `N` matched rows, weighted where `noised` has weights; as `tpo_loss`."""
+        error = self.denoising_error(denoiser, noised, cond)
+        loss = (error if noised.weights is None else error * noised.weights).mean()
+        return loss, {"loss": loss.detach(), "error/matched": error.detach().mean()}
 
-    def _stabilise(
-        self, reward: Tensor, ref_error: Tensor, residual: Tensor, rows: Layout
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def tdpo_loss(self, reward: Tensor, rows: Layout) -> Tensor:
+        """TDPO, a scalar, of rewards `(N,)` in blocks: see [`~diffusers_tpo.losses.tdpo_loss`]."""
+        blocks = reward.unflatten(0, (-1, len(rows.matched)))
+        return tdpo_loss(blocks[0], blocks[1:], self.tpo.beta).mean()
+
+    def tkto_loss(self, reward: Tensor, rows: Layout, baseline: Tensor) -> Tensor:
+        """TKTO, a scalar, of rewards `(N,)` in any order: see [`~diffusers_tpo.losses.tkto_loss`]."""
+        of_rows = tkto_loss(
+            reward, rows.is_matched, baseline, self.tpo.beta, self.tpo.matched_weight, self.tpo.mismatched_weight
+        )
+        return of_rows.mean()
+
+    def rewards(self, denoiser: nn.Module, noised: Noised, cond: Conditioning, ref_error: Tensor) -> Rewards:
+        """The policy's errors and rewards of `N` rows beside the reference's errors `(N,)`, in one forward pass."""
+        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
+        error = denoising_error(prediction, noised.target)
+        residual = (prediction - noised.target).detach()
+        return Rewards(error, ref_error, implicit_reward(error, ref_error), residual)
+
+    def _stabilise(self, rewards: Rewards, rows: Layout) -> tuple[Tensor, dict[str, Tensor]]:
         """The rewards `(N,)` with a tamed gradient of the mismatched rows, and what that did."""
-        metrics, stable, images = {}, reward, len(rows.matched)
+        metrics, stable, images = {}, rewards.reward, len(rows.matched)
         if self.tpo.winner_preserving_mu is not None:
-            winner, *losers = residual.unflatten(0, (-1, images))
+            winner, *losers = rewards.residual.unflatten(0, (-1, images))
             scale = torch.stack(
                 [winner_preserving_scale(winner, loser, self.tpo.winner_preserving_mu) for loser in losers]
             )
             stable = torch.cat([stable[:images], scale_gradient(stable[images:], scale.flatten())])
             metrics["winner_preserving_scale"] = scale.mean()
         if self.tpo.mismatched_clip is not None:
-            clipped = clip_mismatched(stable, ref_error, self.tpo.mismatched_clip)
+            clipped = clip_mismatched(stable, rewards.ref_error, self.tpo.mismatched_clip)
             stable = torch.where(rows.is_matched, stable, clipped)
-            is_clipped = reward.detach() < -self.tpo.mismatched_clip * ref_error
+            is_clipped = rewards.reward.detach() < -self.tpo.mismatched_clip * rewards.ref_error
             metrics["clipped_fraction"] = share(is_clipped & ~rows.is_matched, ~rows.is_matched)
         return stable, metrics
-
-    def _needs_shuffled(self) -> bool:
-        return self.tpo.loss_type == "tkto" and self.tpo.tkto_baseline == "shuffled"
 
     def _baseline(self, reward: Tensor, rows: Layout) -> Tensor:
         """Reference point of TKTO from the rewards `(N,)` of all processes; a class that nobody has is left out."""

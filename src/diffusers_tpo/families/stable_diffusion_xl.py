@@ -19,8 +19,3 @@ class StableDiffusionXL(StableDiffusion):
 
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {"time_ids": sizes}
-
-    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        added = {name: cond[name].to(latents.device) for name in ("text_embeds", "time_ids")}
-        text = cond["encoder_hidden_states"]
-        return denoiser(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample

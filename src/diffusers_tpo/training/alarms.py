@@ -1,14 +1,13 @@
-"""Keeps numbers that are not finite from the weights, and counts in a row what should worry: those, and worse matched prompts."""
+"""Counts in a row what should worry: matched prompts that get worse, and steps that are skipped. Ends nothing by itself."""
 
-import math
+import logging
 from dataclasses import dataclass
 
-from accelerate.utils import gather_object
-from torch import Tensor
+from .session import Ending
+from .step import StepResult
 
-from ..metrics import mean_over_processes, read
-from ..models.adapters import whole
-from .interrupts import StopRequest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -17,12 +16,12 @@ class CollapseAlarm:
 
     bound: float
     patience: int
-    steps_below: int = 0
+    in_a_row: int = 0
 
     def update(self, relative_reward: float) -> bool:
         """Counts one step; True at the step on which the alarm goes off. A patience of 0 switches it off."""
-        self.steps_below = self.steps_below + 1 if relative_reward < -self.bound else 0
-        return 0 < self.patience == self.steps_below
+        self.in_a_row = self.in_a_row + 1 if relative_reward < -self.bound else 0
+        return 0 < self.patience == self.in_a_row
 
     def __str__(self) -> str:
         return (
@@ -33,21 +32,14 @@ class CollapseAlarm:
 
 @dataclass
 class FaultAlarm:
-    """Goes off when the loss or the gradient is not finite for `patience` steps in a row.
-
-    Attributes:
-        in_a_row: such steps up to now.
-        total: such steps in the whole run.
-    """
+    """Goes off when the loss or the gradient is not finite for `patience` steps in a row."""
 
     patience: int
     in_a_row: int = 0
-    total: int = 0
 
     def update(self, is_fault: bool) -> bool:
         """Counts one step; True at the step on which the alarm goes off. A patience of 0 switches it off."""
         self.in_a_row = self.in_a_row + 1 if is_fault else 0
-        self.total += is_fault
         return 0 < self.patience == self.in_a_row
 
     def __str__(self) -> str:
@@ -57,41 +49,36 @@ class FaultAlarm:
         )
 
 
-def offending_rows(passes: list[tuple[dict[str, Tensor], list[int]]]) -> list[int]:
-    """Ids of the rows, on all processes, whose forward pass gave no finite loss; of all rows if only the gradient is at fault.
+@dataclass
+class Alarms:
+    """Both alarms of a run.
 
-    Args:
-        passes: the metrics of each forward pass of this process, with `loss`, and the ids of its rows.
+    Attributes:
+        stops_at_collapse: whether a collapse ends the run; else it is only said.
     """
-    gathered = gather_object([(bool(metrics["loss"].isfinite()), ids) for metrics, ids in passes])
-    guilty = [ids for is_finite, ids in gathered if not is_finite] or [ids for _, ids in gathered]
-    return sorted({row for ids in guilty for row in ids})
 
+    collapse: CollapseAlarm
+    faults: FaultAlarm
+    stops_at_collapse: bool = False
 
-def finite_step(
-    accelerator,
-    optimizer,
-    trainable: list[Tensor],
-    max_norm: float,
-    waiting: list[tuple[dict, list[int]]],
-    request: StopRequest,
-) -> tuple[dict, bool, bool]:
-    """Clips the gradients and steps, unless loss or gradient are not finite on some process.
+    def hear(self, step: int, result: StepResult) -> Ending | None:
+        """Counts the optimizer step of number `step`; says it if it was skipped.
 
-    Args:
-        waiting: metrics, with `loss`, and row ids of each forward pass since the last step.
+        Returns:
+            Why the run should end, `None` if it may go on.
+        """
+        if result.fault:
+            logger.warning(f"Step {step} is skipped: {result.fault}")
+        ending = Ending(str(self.faults)) if self.faults.update(result.fault is not None) else None
+        if self.collapse.update(result.metrics.get("reward/matched_relative", 0.0)):
+            logger.warning(self.collapse)
+            ending = Ending(str(self.collapse)) if self.stops_at_collapse else ending
+        return ending
 
-    Returns:
-        The means of the metrics over passes and processes, with the norm before clipping; whether it stepped; and whether
-        some process is asked to stop.
-    """
-    (norm,) = whole([accelerator.clip_grad_norm_(trainable, max_norm)])
-    rows = read([metrics | {"grad_norm": norm} for metrics, _ in waiting])
-    row = mean_over_processes([metrics | {"signals": float(request.number is not None)} for metrics in rows])
-    must_stop = row.pop("signals") > 0
-    is_finite = math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])
-    if is_finite:
-        optimizer.step()
-    elif accelerator.scaler:
-        accelerator.scaler.update()  # to a smaller scale
-    return row, is_finite, must_stop
+    def state(self) -> dict:
+        """What a checkpoint needs; JSON."""
+        return {"collapse": self.collapse.in_a_row, "faults": self.faults.in_a_row}
+
+    def load(self, state: dict) -> None:
+        """Goes on from a [`~Alarms.state`]."""
+        self.collapse.in_a_row, self.faults.in_a_row = state["collapse"], state["faults"]

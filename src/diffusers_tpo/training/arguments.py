@@ -1,12 +1,13 @@
-"""The flags of the training script: names, defaults, help, and what does not go together. Knows nothing of what they do."""
+"""The flags of the training script: names, defaults, ranges, help, and what does not go together. Knows nothing of what they do."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from accelerate.utils import LoggerType
 
 from ..errors import UserError, require
+from ..flags import AtLeastOne, NotNegative, NotNegativeNumber, PositiveNumber, Range, Share, flag
 from ..principles import PRINCIPLES
 from ..trainer import TPOConfig
 from .watch import EvaluationConfig
@@ -14,29 +15,29 @@ from .watch import EvaluationConfig
 
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 WEIGHTINGS = ("none", "logit_normal", "mode", "sigma_sqrt", "cosmap")
-
-
-def flag(default, help: str):
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+BelowOne = Annotated[float, Range(at_least=0, below=1)]
+Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 
 
 @dataclass
 class ModelArguments:
     """The model."""
 
-    pretrained_model_name_or_path: str = field(metadata={"help": "Hub id or folder of a diffusers pipeline."})
+    _argument_group_name: ClassVar[str] = "Model"
+
+    pretrained_model_name_or_path: str = flag(help="Hub id or folder of a diffusers pipeline.")
     revision: str | None = flag(None, "Revision of the pipeline on the Hub.")
     variant: str | None = flag(None, "Variant of its weight files, such as fp16.")
     pretrained_vae_model_name_or_path: str | None = flag(None, "Another VAE.")
     prediction_type: Literal["epsilon", "v_prediction"] | None = flag(None, "If the scheduler's config is wrong.")
-    max_sequence_length: int | None = flag(None, "Tokens of a prompt; the family's own number by default.")
-    guidance_scale: float | None = flag(None, "What a guidance-distilled model is told while it trains; 1 by default.")
+    max_sequence_length: AtLeastOne | None = flag(None, "Tokens of a prompt; the family's own number by default.")
+    guidance_scale: NotNegativeNumber | None = flag(
+        None, "What a guidance-distilled model is told while it trains; 1 by default."
+    )
     use_lora: bool = flag(False, "Train LoRA weights instead of the whole denoiser.")
-    rank: int = flag(16, "Rank of the LoRA.")
-    lora_alpha: float | None = flag(None, "Scale of the LoRA times its rank; the rank itself by default.")
-    lora_dropout: float = flag(0.0, "Dropout before the LoRA; the reference never sees it.")
+    rank: AtLeastOne = flag(16, "Rank of the LoRA.")
+    lora_alpha: PositiveNumber | None = flag(None, "Scale of the LoRA times its rank; the rank itself by default.")
+    lora_dropout: BelowOne = flag(0.0, "Dropout before the LoRA; the reference never sees it.")
     lora_layers: str | None = flag(None, "Comma-separated ends of layer names; attention layers by default.")
     use_dora: bool = flag(False, "Weight-decomposed LoRA.")
     train_text_encoder: bool = flag(False, "Train the text encoders too, as LoRA or in full like the denoiser.")
@@ -50,13 +51,22 @@ class ModelArguments:
         """What [`~diffusers_tpo.models.adapters.add_lora`] is given but for the layers; `None` in full training."""
         if not self.use_lora:
             return None
-        sizes = {"rank": self.rank, "alpha": self.lora_alpha, "dropout": self.lora_dropout}
-        return sizes | {"use_dora": self.use_dora}
+        return {"rank": self.rank, "alpha": self.lora_alpha, "dropout": self.lora_dropout, "use_dora": self.use_dora}
+
+    def layers(self) -> list[str] | None:
+        """The ends of layer names in `lora_layers`; `None` for the family's own."""
+        return self.lora_layers.replace(" ", "").split(",") if self.lora_layers else None
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.load_in_4bit or self.load_in_8bit or self.bnb_quantization_config_path is not None
 
 
 @dataclass
 class DataArguments:
     """What it is trained on."""
+
+    _argument_group_name: ClassVar[str] = "Data"
 
     dataset_name: str | None = flag(None, "Hub id, or a local folder: imagefolder, parquet or save_to_disk.")
     train_data_dir: str | None = flag(None, "The same for a local folder only.")
@@ -70,66 +80,75 @@ class DataArguments:
     principles_column: str = flag("principles", "Column of the lists of their principles.")
     label_column: str = flag("label", "Column that says whether an unpaired prompt matches, for TKTO.")
     principles: list[str] = flag(list(PRINCIPLES), "Train on mismatched prompts of these principles only.")
-    num_mismatched: int = flag(1, "Mismatched prompts per image and step.")
-    max_train_samples: int | None = flag(None, "Use only the first rows.")
-    resolution: int = flag(512, "Side of the square images in pixels.")
+    num_mismatched: AtLeastOne = flag(1, "Mismatched prompts per image and step.")
+    max_train_samples: AtLeastOne | None = flag(None, "Use only the first rows.")
+    resolution: AtLeastOne = flag(512, "Side of the square images in pixels.")
     use_aspect_ratio_buckets: bool = flag(False, "Batches of images of about the same shape instead of squares.")
     aspect_ratio_buckets: str | None = flag(None, "Their sizes as height,width;height,width; made from resolution.")
     center_crop: bool = flag(False, "Crop at the centre instead of at random.")
     random_flip: bool = flag(False, "Mirror half of the images; wrong for captions that say left or right.")
     on_bad_row: Literal["error", "skip"] = flag("error", "For rows that cannot be used; skipped ones are counted.")
-    proportion_empty_prompts: float = flag(0.0, "Share of prompts left empty; supervised fine-tuning only.")
+    proportion_empty_prompts: Share = flag(0.0, "Share of prompts left empty; supervised fine-tuning only.")
 
 
 @dataclass
 class TrainingArguments:
     """How each step is computed; a resumed run must keep these."""
 
-    seed: int = flag(0, "Seed of every random number.")
-    train_batch_size: int = flag(4, "Images per process and forward pass.")
-    gradient_accumulation_steps: int = flag(1, "Forward passes per optimizer step.")
+    _argument_group_name: ClassVar[str] = "Training"
+
+    seed: Seed = flag(0, "Seed of every random number.")
+    train_batch_size: AtLeastOne = flag(4, "Images per process and forward pass.")
+    gradient_accumulation_steps: AtLeastOne = flag(1, "Forward passes per optimizer step.")
     mixed_precision: Literal["no", "fp16", "bf16"] = flag("no", "Of the forward passes; trained weights stay float32.")
-    learning_rate: float = flag(1e-5, "Peak learning rate.")
-    text_encoder_lr: float | None = flag(None, "Of the text encoders; the same by default.")
+    learning_rate: PositiveNumber = flag(1e-5, "Peak learning rate.")
+    text_encoder_lr: PositiveNumber | None = flag(None, "Of the text encoders; the same by default.")
     scale_lr: bool = flag(False, "Multiply it by batch size, accumulation and processes.")
     lr_scheduler: Literal[SCHEDULES] = flag("constant_with_warmup", "Schedule of the learning rate.")
-    lr_warmup_steps: int = flag(0, "Optimizer steps of warm-up.")
-    lr_num_cycles: int = flag(1, "Of cosine_with_restarts.")
-    lr_power: float = flag(1.0, "Of polynomial.")
+    lr_warmup_steps: NotNegative = flag(0, "Optimizer steps of warm-up.")
+    lr_num_cycles: AtLeastOne = flag(1, "Of cosine_with_restarts.")
+    lr_power: PositiveNumber = flag(1.0, "Of polynomial.")
     use_8bit_adam: bool = flag(False, "AdamW of bitsandbytes; needs a GPU.")
-    adam_beta1: float = flag(0.9, "Of AdamW.")
-    adam_beta2: float = flag(0.999, "Of AdamW.")
-    adam_weight_decay: float = flag(1e-2, "Of AdamW.")
-    adam_epsilon: float = flag(1e-8, "Of AdamW.")
-    max_grad_norm: float = flag(1.0, "Gradients are clipped to this norm.")
+    adam_beta1: BelowOne = flag(0.9, "Of AdamW.")
+    adam_beta2: BelowOne = flag(0.999, "Of AdamW.")
+    adam_weight_decay: NotNegativeNumber = flag(1e-2, "Of AdamW.")
+    adam_epsilon: PositiveNumber = flag(1e-8, "Of AdamW.")
+    max_grad_norm: NotNegativeNumber = flag(1.0, "Gradients are clipped to this norm; 0: never.")
     use_ema: bool = flag(False, "Average the weights; validation and the final model use the average.")
-    ema_decay: float = flag(0.9999, "Upper bound of the average's decay.")
-    noise_offset: float = flag(0.0, "Offset noise; 0.05 to 0.1 where wanted.")
-    snr_gamma: float | None = flag(None, "Min-SNR weighting of supervised fine-tuning; 5 is usual.")
+    ema_decay: BelowOne = flag(0.9999, "Upper bound of the average's decay.")
+    noise_offset: NotNegativeNumber = flag(0.0, "Offset noise; 0.05 to 0.1 where wanted.")
+    snr_gamma: PositiveNumber | None = flag(None, "Min-SNR weighting of supervised fine-tuning; 5 is usual.")
     weighting_scheme: Literal[WEIGHTINGS] = flag("none", "How flow models draw or weigh their timesteps.")
     logit_mean: float = flag(0.0, "Of logit_normal.")
-    logit_std: float = flag(1.0, "Of logit_normal.")
-    mode_scale: float = flag(1.29, "Of mode.")
+    logit_std: PositiveNumber = flag(1.0, "Of logit_normal.")
+    mode_scale: Annotated[float, Range(at_least=-1, at_most=1.75)] = flag(1.29, "Of mode.")
     precompute_reference: bool = flag(False, "Compute the reference's errors once and keep them beside the encodings.")
-    reference_draws: int = flag(8, "Draws of noise and timestep of each image with precompute_reference.")
-    min_timestep: float = flag(0.0, "Lowest timestep, as a share of all.")
-    max_timestep: float = flag(1.0, "Highest timestep, as a share of all.")
+    reference_draws: AtLeastOne = flag(8, "Draws of noise and timestep of each image with precompute_reference.")
+    min_timestep: Share = flag(0.0, "Lowest timestep, as a share of all.")
+    max_timestep: Share = flag(1.0, "Highest timestep, as a share of all.")
 
     def noising(self, loss_type: str) -> dict:
         """What [`~diffusers_tpo.add_noise`] is given."""
-        same = ("noise_offset", "weighting_scheme", "logit_mean", "logit_std", "mode_scale")
-        options = {"timestep_range": (self.min_timestep, self.max_timestep)}
-        options["snr_gamma"] = self.snr_gamma if loss_type == "sft" else None
-        return options | {name: getattr(self, name) for name in same}
+        return {
+            "timestep_range": (self.min_timestep, self.max_timestep),
+            "noise_offset": self.noise_offset,
+            "snr_gamma": self.snr_gamma if loss_type == "sft" else None,
+            "weighting_scheme": self.weighting_scheme,
+            "logit_mean": self.logit_mean,
+            "logit_std": self.logit_std,
+            "mode_scale": self.mode_scale,
+        }
 
 
 @dataclass
 class RunArguments:
     """How long it runs and what it leaves behind; a resumed run may change these."""
 
+    _argument_group_name: ClassVar[str] = "Run"
+
     output_dir: str = flag("tpo-model", "Where everything is written.")
-    num_train_epochs: int = flag(1, "Passes over the data set, unless max_train_steps is given.")
-    max_train_steps: int | None = flag(None, "Optimizer steps.")
+    num_train_epochs: AtLeastOne = flag(1, "Passes over the data set, unless max_train_steps is given.")
+    max_train_steps: AtLeastOne | None = flag(None, "Optimizer steps.")
     gradient_checkpointing: bool = flag(False, "Less memory, more time.")
     offload: bool = flag(False, "Keep VAE and text encoders on the CPU while they are not needed.")
     cache_latents: bool = flag(False, "Encode every image once and keep that on disk.")
@@ -138,20 +157,26 @@ class RunArguments:
     allow_tf32: bool = flag(False, "Faster float32 matrix products on Ampere and newer.")
     channels_last: bool = flag(False, "Lay images out as convolutions of a UNet like them.")
     torch_compile_backend: str | None = flag(None, "Compile the denoiser's repeated blocks, with inductor or another.")
-    dataloader_num_workers: int = flag(0, "Processes that read images.")
+    dataloader_num_workers: NotNegative = flag(0, "Processes that read images.")
     cache_dir: str | None = flag(None, "Where downloads are kept.")
-    collapse_bound: float = flag(0.2, "Alarm when the matched error lies this share above the reference's ...")
-    collapse_patience: int = flag(50, "... for this many steps in a row; 0 switches the alarm off.")
+    collapse_bound: NotNegativeNumber = flag(
+        0.2, "Alarm when the matched error lies this share above the reference's ..."
+    )
+    collapse_patience: NotNegative = flag(50, "... for this many steps in a row; 0 switches the alarm off.")
     collapse_action: Literal["warn", "stop"] = flag("warn", "What then; stop leaves a checkpoint.")
-    nonfinite_patience: int = flag(10, "Stop after so many steps in a row without finite loss and gradient; 0 never.")
-    checkpointing_steps: int = flag(500, "Optimizer steps between checkpoints.")
-    checkpoints_total_limit: int | None = flag(None, "Keep only so many.")
+    nonfinite_patience: NotNegative = flag(
+        10, "Stop after so many steps in a row without finite loss and gradient; 0 never."
+    )
+    checkpointing_steps: AtLeastOne = flag(500, "Optimizer steps between checkpoints.")
+    checkpoints_total_limit: AtLeastOne | None = flag(None, "Keep only so many.")
     resume_from_checkpoint: str | None = flag(None, "A checkpoint's name, or latest.")
     validation_prompt: list[str] = flag([], "Prompts that are rendered on a schedule.")
-    num_validation_images: int = flag(4, "Images per prompt.")
-    validation_steps: int = flag(100, "Optimizer steps between renders.")
-    validation_guidance_scale: float = flag(7.5, "Guidance of these renders.")
-    validation_inference_steps: int | None = flag(None, "Their sampling steps; the pipeline's own number by default.")
+    num_validation_images: AtLeastOne = flag(4, "Images per prompt.")
+    validation_steps: AtLeastOne = flag(100, "Optimizer steps between renders.")
+    validation_guidance_scale: NotNegativeNumber = flag(7.5, "Guidance of these renders.")
+    validation_inference_steps: AtLeastOne | None = flag(
+        None, "Their sampling steps; the pipeline's own number by default."
+    )
     report_to: str = flag("tensorboard", "tensorboard, wandb, trackio, any tracker of accelerate, all or none.")
     logging_dir: str = flag("logs", "Folder of the trackers inside output_dir.")
     tracker_project_name: str = flag("text-preference-optimization", "Project name for the trackers.")
@@ -163,89 +188,104 @@ class RunArguments:
     hub_token: str | None = flag(None, "Unsafe on a shared machine; `hf auth login` is better. Never stored.")
 
 
+GROUPS = (ModelArguments, DataArguments, TPOConfig, TrainingArguments, EvaluationConfig, RunArguments)
+
+
 def check_arguments(
     model: ModelArguments,
     data: DataArguments,
     tpo: TPOConfig,
-    args: TrainingArguments,
+    training: TrainingArguments,
     evals: EvaluationConfig,
     run: RunArguments,
 ) -> None:
-    """Checks what can be said without loading anything.
+    """Checks what goes together and can be said without loading anything.
 
     Raises:
-        UserError: naming the flags that do not go together, or a value out of range.
+        UserError: naming the flags that do not go together.
     """
-    if (data.dataset_name is None) == (data.train_data_dir is None):
-        raise UserError("give exactly one of dataset_name and train_data_dir")
-    if data.streaming and (run.max_train_steps is None or run.dataloader_num_workers):
-        raise UserError("streaming needs max_train_steps, as a stream has no length, and dataloader_num_workers 0")
-    trackers = [str(tracker) for tracker in LoggerType] + ["none"]
-    if run.report_to not in trackers:
-        raise UserError(f"report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")
-    if not 0 <= args.min_timestep < args.max_timestep <= 1:
-        bounds = f"min_timestep {args.min_timestep} must be below max_timestep {args.max_timestep}"
-        raise UserError(f"{bounds}, both in 0 to 1")
-    positive = [(data, "resolution"), (data, "num_mismatched"), (args, "train_batch_size")]
-    positive += [(args, "reference_draws"), (args, "gradient_accumulation_steps")]
-    positive += [(run, "checkpointing_steps"), (run, "validation_steps")]
-    for group, name in positive:
-        if getattr(group, name) < 1:
-            raise UserError(f"{name} must be at least 1, got {getattr(group, name)}")
-    if evals.load_best_model_at_end and evals.eval_steps % run.checkpointing_steps:
-        needed = f"a multiple of checkpointing_steps {run.checkpointing_steps}"
-        raise UserError(f"load_best_model_at_end needs eval_steps to be {needed}, got {evals.eval_steps}")
-    if run.cache_latents and (data.streaming or not data.center_crop):
-        raise UserError("cache_latents needs center_crop, as other crops differ every time, and no streaming")
-    if run.cache_prompt_embeddings and (data.streaming or model.train_text_encoder):
-        raise UserError(
-            "cache_prompt_embeddings goes neither with streaming nor with train_text_encoder; leave it out"
-        )
-    if args.precompute_reference:
+    check_model(model, training)
+    check_data(data, run)
+    check_objective(tpo, training)
+    check_kept(model, data, run)
+    if training.precompute_reference:
         check_precompute(model, data, tpo)
-    hub = {"hub_strategy": run.hub_strategy != "end", "hub_private_repo": run.hub_private_repo}
-    hub |= {"hub_revision": run.hub_revision is not None}
-    if not run.push_to_hub and any(hub.values()):
-        raise UserError(f"{next(name for name in hub if hub[name])} needs push_to_hub")
-    if data.streaming and data.use_aspect_ratio_buckets:
-        raise UserError("streaming cannot group images for use_aspect_ratio_buckets; leave one of the two out")
-    if data.aspect_ratio_buckets and not data.use_aspect_ratio_buckets:
-        raise UserError("aspect_ratio_buckets needs use_aspect_ratio_buckets")
-    if wrong := [name for name in data.principles if name not in PRINCIPLES]:
-        raise UserError(f"principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
-    if (model.load_in_4bit or model.load_in_8bit or model.bnb_quantization_config_path) and not model.use_lora:
-        raise UserError("a quantised base cannot be trained itself: add use_lora, or leave the quantisation out")
-    if not -1 <= args.mode_scale <= 1.75:
-        raise UserError(f"mode_scale must lie between -1 and 1.75, got {args.mode_scale}")
-    if not args.logit_std > 0:
-        raise UserError(f"logit_std must be greater than 0, got {args.logit_std}")
-    for name in ("learning_rate", "text_encoder_lr"):
-        if (rate := getattr(args, name)) is not None and not 0 <= rate < float("inf"):
-            raise UserError(f"{name} must not be negative, got {rate}")
-    if args.weighting_scheme in ("sigma_sqrt", "cosmap") and tpo.loss_type != "sft":
-        raise UserError(
-            f"weighting_scheme {args.weighting_scheme} weighs the error of loss_type sft; use logit_normal or mode"
-        )
-    if model.max_sequence_length is not None and model.max_sequence_length < 1:
-        raise UserError(f"max_sequence_length must be at least 1, got {model.max_sequence_length}")
-    if args.text_encoder_lr is not None and not model.train_text_encoder:
-        raise UserError("text_encoder_lr needs train_text_encoder")
-    if args.use_8bit_adam:
+    check_outputs(evals, run)
+
+
+def check_model(model: ModelArguments, training: TrainingArguments) -> None:
+    """Raises [`UserError`] for what this model, or this machine, cannot be trained with."""
+    if model.is_quantized and not model.use_lora:
+        raise UserError("a quantised base cannot be trained itself: add --use_lora, or leave the quantisation out")
+    if training.text_encoder_lr is not None and not model.train_text_encoder:
+        raise UserError("--text_encoder_lr needs --train_text_encoder")
+    if training.use_8bit_adam:
         require("bitsandbytes", extra="bnb")
         if not torch.cuda.is_available():
-            raise UserError("use_8bit_adam needs a CUDA GPU, and none is visible; leave it out")
+            raise UserError("--use_8bit_adam needs a CUDA GPU, and none is visible; leave it out")
+
+
+def check_data(data: DataArguments, run: RunArguments) -> None:
+    """Raises [`UserError`] for flags of the data set that do not go together."""
+    if (data.dataset_name is None) == (data.train_data_dir is None):
+        raise UserError("give exactly one of --dataset_name and --train_data_dir")
+    if data.streaming and run.max_train_steps is None:
+        raise UserError("--streaming needs --max_train_steps, as a stream has no length")
+    if data.streaming and run.dataloader_num_workers:
+        raise UserError(f"--streaming needs --dataloader_num_workers 0, got {run.dataloader_num_workers}")
+    if data.streaming and data.use_aspect_ratio_buckets:
+        raise UserError("--streaming cannot group images for --use_aspect_ratio_buckets; leave one of the two out")
+    if data.aspect_ratio_buckets and not data.use_aspect_ratio_buckets:
+        raise UserError("--aspect_ratio_buckets needs --use_aspect_ratio_buckets")
+    if wrong := [name for name in data.principles if name not in PRINCIPLES]:
+        raise UserError(f"--principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
+
+
+def check_objective(tpo: TPOConfig, training: TrainingArguments) -> None:
+    """Raises [`UserError`] for timesteps and weights that do not suit the objective."""
+    if training.min_timestep >= training.max_timestep:
+        raise UserError(f"--min_timestep {training.min_timestep} must be below --max_timestep {training.max_timestep}")
+    if training.weighting_scheme in ("sigma_sqrt", "cosmap") and tpo.loss_type != "sft":
+        raise UserError(
+            f"--weighting_scheme {training.weighting_scheme} weighs the error of --loss_type sft; use logit_normal or mode"
+        )
+
+
+def check_kept(model: ModelArguments, data: DataArguments, run: RunArguments) -> None:
+    """Raises [`UserError`] for encodings that cannot be kept."""
+    if run.cache_latents and (data.streaming or not data.center_crop):
+        raise UserError("--cache_latents needs --center_crop, as other crops differ every time, and no --streaming")
+    if run.cache_prompt_embeddings and (data.streaming or model.train_text_encoder):
+        raise UserError(
+            "--cache_prompt_embeddings goes neither with --streaming nor with --train_text_encoder; leave it out"
+        )
 
 
 def check_precompute(model: ModelArguments, data: DataArguments, tpo: TPOConfig) -> None:
-    """Raises [`UserError`] for what precompute_reference does not go with."""
+    """Raises [`UserError`] for what `precompute_reference` does not go with."""
     if tpo.loss_type == "sft":
-        raise UserError("precompute_reference needs a reference, and loss_type sft has none; leave it out")
+        raise UserError("--precompute_reference needs a reference, and --loss_type sft has none; leave it out")
     if data.streaming:
-        raise UserError("precompute_reference goes through the whole data set first and cannot with streaming")
+        raise UserError("--precompute_reference goes through the whole data set first and cannot with --streaming")
     if tpo.loss_type == "tkto" and tpo.tkto_baseline == "shuffled":
         asked = "asks the reference about other prompts at every step"
-        raise UserError(f"tkto_baseline shuffled {asked}, so precompute_reference cannot know; use batch_mean")
+        raise UserError(f"--tkto_baseline shuffled {asked}, so --precompute_reference cannot know; use batch_mean")
     if model.reference_dtype != "no" or model.reference_device is not None:
         raise UserError(
-            "reference_dtype and reference_device are of a copy that precompute_reference does without; leave them out"
+            "--reference_dtype and --reference_device are of a copy that --precompute_reference does without; leave them out"
         )
+
+
+def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:
+    """Raises [`UserError`] for checkpoints, trackers and repositories that do not go together."""
+    trackers = [str(tracker) for tracker in LoggerType] + ["none"]
+    if run.report_to not in trackers:
+        raise UserError(f"--report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")
+    if evals.load_best_model_at_end and evals.eval_steps % run.checkpointing_steps:
+        needed = f"a multiple of --checkpointing_steps {run.checkpointing_steps}"
+        raise UserError(f"--load_best_model_at_end needs --eval_steps to be {needed}, got {evals.eval_steps}")
+    if not run.push_to_hub:
+        for name in ("hub_strategy", "hub_private_repo", "hub_revision"):
+            default = next(one.default for one in fields(run) if one.name == name)
+            if getattr(run, name) != default:
+                raise UserError(f"--{name} needs --push_to_hub")

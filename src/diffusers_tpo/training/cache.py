@@ -224,14 +224,14 @@ def bytes_of(entry: Entry) -> int:
     return sum(x.numel() * x.element_size() for x in entry.values())
 
 
-def fingerprint(parts: dict[str, object], *facts) -> str:
+def fingerprint(parts: dict[str, object], *besides) -> str:
     """Changes with the weights, the configuration or the vocabulary of what encodes, wherever it was loaded from.
 
     Args:
         parts: modules, without any adapters that they carry, and tokenizers of a pipeline by name; `None` is left out.
-        facts: whatever else the encodings depend on.
+        besides: whatever else the encodings depend on.
     """
-    digest = hashlib.sha256(repr((FORMAT, facts)).encode())
+    digest = hashlib.sha256(repr((FORMAT, besides)).encode())
     for name, part in sorted(parts.items()):
         digest.update(f"{name} {type(part).__name__}".encode())
         if isinstance(part, torch.nn.Module):

@@ -3,14 +3,12 @@
 Knows nothing of losses or of what is trained, but that trained text encoders stay where they are.
 """
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.training_utils import offload_models
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.crops import Crop
@@ -19,6 +17,7 @@ from ..families import Conditioning, Family
 from ..models.text_encoders import TrainedTextEncoders
 from ..noising import Scheduler, sample_latents
 from .cache import Cache, Entry, fingerprint, settings
+from .trained import FrozenParts, TrainedModels
 
 
 @dataclass
@@ -26,31 +25,25 @@ class Encoder:
     """Encodes the images and prompts of batches.
 
     Attributes:
-        device: of the denoiser.
-        offload: keep the autoencoder and the text encoders on the CPU while they are not needed.
+        frozen: the parts of the pipeline that it needs.
         text: the text encoders that are trained; `None` if none is.
         prompts: kept conditioning by prompt, see [`~Encoder.keep_prompts`].
     """
 
     pipe: DiffusionPipeline
     family: Family
-    device: torch.device
-    offload: bool = False
+    frozen: FrozenParts
     text: TrainedTextEncoders | None = None
     prompts: Cache | None = None
 
-    def __post_init__(self):
-        trained = self.text.names if self.text else []
-        copies = list(self.text.copies.values()) if self.text else []
-        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, nn.Module)}
-        self.autoencoder = [parts.pop("vae")]
-        names = [name for name in parts if name.startswith("text_encoder") and name not in trained]
-        self.text_encoders = [parts.pop(name) for name in names]
-        parts.pop(self.family.denoiser)
-        for part in (*parts.values(), *copies):
-            part.to(self.device)
-        for part in (*self.autoencoder, *self.text_encoders):
-            part.to("cpu" if self.offload else self.device)
+    @classmethod
+    def of(cls, models: TrainedModels) -> "Encoder":
+        """Of the models of a run."""
+        return cls(models.pipe, models.family, models.frozen, models.text)
+
+    @property
+    def device(self) -> torch.device:
+        return self.frozen.device
 
     def keep_images(self, dataset: TextPreferenceDataset, folder: Path, batch_size: int) -> None:
         """Encodes every crop of a data set once, into `folder`, and lets the data set read that; call it on every process.
@@ -76,10 +69,10 @@ class Encoder:
                     entries[place] = {"mean": mean.clone(), "std": std.clone(), "sizes": sizes}
             return entries
 
-        with torch.no_grad(), self._working(self.autoencoder):
+        with torch.no_grad(), self.frozen.working(self.frozen.autoencoder):
             cache.fill(crops, encode, batch_size, "images", cut)
         dataset.use_encoded(cache, crops)
-        self._rest(self.autoencoder)
+        self.frozen.retire(self.frozen.autoencoder)
 
     def keep_prompts(self, prompts: list[str], folder: Path, batch_size: int) -> None:
         """Encodes every prompt once, into `folder`, and reads that from then on; call it on every process.
@@ -95,40 +88,26 @@ class Encoder:
             cond = self.family.encode_prompts(self.pipe, [prompts[index] for index in indices])
             return [{name: value[row].clone() for name, value in cond.items()} for row in range(len(indices))]
 
-        with torch.no_grad(), self._working(self.text_encoders):
+        with torch.no_grad(), self.frozen.working(self.frozen.text_encoders):
             self.prompts.fill(prompts, encode, batch_size, "prompts")
-        self._rest(self.text_encoders)
+        self.frozen.retire(self.frozen.text_encoders)
 
-    def _fingerprint(self, *kinds: str, facts: tuple = ()) -> str:
+    def _fingerprint(self, *kinds: str, besides: tuple = ()) -> str:
         parts = {name: part for name, part in self.pipe.components.items() if name.startswith(kinds)}
-        told = {name: value for name, value in vars(self.family).items() if facts or name != "guidance_scale"}
-        return fingerprint(parts, type(self.family).__name__, {} if kinds == ("vae",) else told, *facts)
+        told = {name: value for name, value in vars(self.family).items() if besides or name != "guidance_scale"}
+        return fingerprint(parts, type(self.family).__name__, {} if kinds == ("vae",) else told, *besides)
 
-    def reference_folder(self, folder: Path, scheduler: Scheduler, *facts) -> Path:
-        """Where the reference's errors belong, by all weights that they depend on, without adapters, and these facts."""
+    def reference_folder(self, folder: Path, scheduler: Scheduler, *besides) -> Path:
+        """Where the reference's errors belong, by all weights that they depend on, without adapters, and what else counts."""
         kinds = ("vae", "text_encoder", "tokenizer", self.family.denoiser)
-        return folder / f"reference-{self._fingerprint(*kinds, facts=(settings(scheduler), *facts))}"
-
-    def _rest(self, parts: list[nn.Module]) -> None:
-        for part in parts:
-            part.to("cpu")
-
-    def _working(self, parts: list[nn.Module]):
-        """The parts on the device, and afterwards where they rest."""
-        return offload_models(*parts, device=self.device, offload=bool(parts))
-
-    @contextlib.contextmanager
-    def whole_pipeline(self):
-        """The pipeline with every part on the device, to render or to judge it."""
-        with self._working(self.autoencoder), self._working(self.text_encoders):
-            yield self.pipe
+        return folder / f"reference-{self._fingerprint(*kinds, besides=(settings(scheduler), *besides))}"
 
     @torch.no_grad()
     def encode_images(self, batch: Batch) -> Tensor:
         """Sampled, scaled latents `(B, C, ...)` of the images, float32, on the device."""
         if batch.encoded is not None:
             return sample_latents(*(part.to(self.device, non_blocking=True) for part in batch.encoded), batch.draws)
-        with self._working(self.autoencoder):
+        with self.frozen.working(self.frozen.autoencoder):
             return sample_latents(*self.family.encode_images(self.pipe, batch.pixels), batch.draws)
 
     def encode_prompts(self, batch: Batch, needs_reference: bool) -> tuple[Conditioning, Conditioning | None]:
@@ -145,7 +124,7 @@ class Encoder:
             entries = [self.prompts[prompt] for prompt in batch.prompts]
             stacked = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
             return {name: part.to(self.device, non_blocking=True) for name, part in stacked.items()} | sizes, None
-        with self._working(self.text_encoders):
+        with self.frozen.working(self.frozen.text_encoders):
             if self.text is None:
                 # As in a pipeline, whatever the mixed precision of the denoiser.
                 with torch.no_grad(), torch.autocast(self.device.type, enabled=False):

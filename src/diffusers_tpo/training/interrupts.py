@@ -4,6 +4,11 @@ import signal
 import sys
 import time
 
+from .session import Ending
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopRequest:
     """While it is entered, the first signal is only noted; another Ctrl-C a second later stops at once.
@@ -18,12 +23,20 @@ class StopRequest:
         self.number: int | None = None
 
     def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *error) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    @property
+    def came(self) -> bool:
+        return self.number is not None
+
+    def ending(self) -> Ending:
+        """Of a run whose processes agree to stop; the signal may have reached some of them only."""
+        return Ending("a signal came", 128 + (self.number or signal.SIGTERM))
 
     def _note(self, number: int, frame) -> None:
         if self.number is None:
@@ -34,6 +47,7 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
-def ignore_ctrl_c(worker: int) -> None:
-    """A data worker's `worker_init_fn`: a terminal sends Ctrl-C to it too, but its parent still finishes a step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def ignore_signals(worker: int) -> None:
+    """A data worker's `worker_init_fn`: a terminal or a job queue signals it too, but its parent still finishes a step."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,51 +1,126 @@
-"""Writes what a run leaves: the LoRA or the pipeline, its curves and its card. Knows nothing of training."""
+"""What a run leaves in its folder, and on the Hub: the LoRA or the pipeline, its curves and its card. Trains nothing."""
 
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from accelerate import PartialState
-from diffusers import DiffusionPipeline
-from torch import nn
-
-from ..families import Family
+from ..errors import UserError
 from ..models.adapters import save_lora, whole_module
 from ..models.loading import save_pipeline
 from ..publish.curves import draw_training
-from ..publish.model_card import write_model_card
+from ..publish.hub import ATTEMPTS, own_name, push_folder
+from ..publish.model_card import Evaluation, write_model_card
+from ..publish.origins import Origin
+from .arguments import RunArguments
+from .session import Session
+from .trained import TrainedModels
 
 
+logger = logging.getLogger(__name__)
 HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
 
 
-def save_model(
-    output: Path,
-    repo: str,
-    pipe: DiffusionPipeline,
-    denoiser: nn.Module,
-    family: Family,
-    text_encoders: dict[str, nn.Module],
-    is_lora: bool,
-    metrics: list[dict],
-    **card,
-) -> None:
-    """Writes a model and its card; call it on every process.
+@dataclass(frozen=True)
+class Card:
+    """What the card of a run's model tells.
 
-    Args:
-        repo: on the Hub, which the card names.
-        denoiser: as it is trained, wrapped or not.
-        text_encoders: those that carry a LoRA too, by name.
-        metrics: the rows of the training log.
-        card: see [`write_model_card`].
+    Attributes:
+        training: hyper-parameters by name.
+        base, data: where the model and the rows come from.
+        told: of the run besides, by name.
+        evaluation: beside the base, if there was one.
+        pictures: prompts with the names of two files in `assets/`, rendered by the base and by the model, at
+            `guidance_scale`.
     """
-    live = getattr(pipe, family.denoiser)
-    if is_lora:
-        save_lora(type(pipe), denoiser, family.denoiser, output, text_encoders)
-    else:
-        setattr(pipe, family.denoiser, whole_module(denoiser))
-    if PartialState().is_main_process:
-        if not is_lora:
-            save_pipeline(pipe, output)
-        if metrics:
-            draw_training(metrics, output / "assets" / "curves.png")
-        dtype, name = HALF[family.denoiser], type(pipe).__name__
-        write_model_card(output, repo, pipeline_class=name, metrics=metrics, dtype=dtype, **card)
-    setattr(pipe, family.denoiser, live)
+
+    training: dict[str, object]
+    base: Origin
+    data: Origin
+    told: dict[str, object] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    pictures: list[tuple[str, str, str]] = field(default_factory=list)
+    guidance_scale: float | None = None
+
+    def with_told(self, told: dict[str, object]) -> "Card":
+        return replace(self, told=told | self.told)
+
+
+@dataclass(frozen=True)
+class Release:
+    """The folder of a run's model, and the repository that it is or would be pushed to.
+
+    Attributes:
+        branch: of the repository; `None` for the main one.
+        is_private: whether a repository that does not exist is made a private one.
+        ignored: patterns of files that are never pushed, besides those of every model.
+    """
+
+    folder: Path
+    repo: str
+    session: Session
+    branch: str | None = None
+    token: str | None = field(default=None, repr=False)
+    is_private: bool = False
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, run: RunArguments, session: Session) -> "Release":
+        """Raises [`UserError`] if the run pushes and the Hub does not know the token."""
+        folder = Path(run.output_dir)
+        repo = run.hub_model_id or folder.resolve().name
+        if run.push_to_hub and session.is_main:
+            repo = own_name(repo, run.hub_token)
+        ignored = (f"{run.logging_dir}/*",)
+        return cls(folder, repo, session, run.hub_revision, run.hub_token, run.hub_private_repo, ignored)
+
+    def save(self, models: TrainedModels, rows: list[dict], card: Card) -> None:
+        """Writes a model as it is, its curves and its card; call it on every process, with the models at rest.
+
+        Args:
+            rows: of the training log.
+        """
+        name = models.family.denoiser
+        live = getattr(models.pipe, name)
+        if models.is_lora:
+            save_lora(type(models.pipe), models.denoiser, name, self.folder, models.text_encoders)
+        else:
+            setattr(models.pipe, name, whole_module(models.denoiser))
+        if self.session.is_main:
+            if not models.is_lora:
+                save_pipeline(models.pipe, self.folder)
+            if rows:
+                draw_training(rows, self.folder / "assets" / "curves.png")
+            write_model_card(
+                self.folder,
+                self.repo,
+                base=card.base,
+                data=card.data,
+                pipeline_class=type(models.pipe).__name__,
+                training=card.training,
+                facts=card.told,
+                metrics=rows,
+                evaluation=card.evaluation,
+                pictures=card.pictures,
+                guidance_scale=card.guidance_scale,
+                dtype=HALF[name],
+                branch=self.branch,
+            )
+        setattr(models.pipe, name, live)
+
+    def push(self, attempts: int = ATTEMPTS) -> None:
+        """Pushes what lies in the folder, from the main process.
+
+        Raises:
+            UserError: if the Hub refuses or fails in the end.
+        """
+        if self.session.is_main:
+            options = {"private": self.is_private, "revision": self.branch, "ignored": self.ignored}
+            url = push_folder(self.folder, self.repo, self.token, attempts=attempts, **options)
+            logger.info(f"Pushed to {url}")
+
+    def push_so_far(self) -> None:
+        """Pushes what lies in the folder while the run goes on, which it also does if that fails."""
+        try:
+            self.push(attempts=1)
+        except UserError as error:
+            logger.warning(f"training goes on, and the next checkpoint is pushed again: {error}")

@@ -1,8 +1,7 @@
 """Keeps the reference's error of every (image, draw, prompt) that a run asks for. Knows nothing of losses or of training."""
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +45,7 @@ class KnownReference:
         """Computes the errors that are missing; call it on every process: each makes its share and all find the whole.
 
         Args:
-            epochs: of the run, each with its batches of positions in the data set's order; see [`epochs_of`].
+            epochs: of the run, each with its batches of positions in the data set's order; see [`PlacedLoader.epochs`].
             error_of: the reference's error of every row of a batch, `(N,)`.
             batch_size: rows in a batch.
 
@@ -98,19 +97,3 @@ class KnownReference:
         draws = batch.draws * batch.prompts_per_image
         keys = (self.key(draw.row, draw.number, prompt) for draw, prompt in zip(draws, batch.prompts, strict=True))
         return torch.stack([self.cache[key]["error"] for key in keys]).to(device, non_blocking=True)
-
-
-def epochs_of(
-    batch_sampler, first: int, steps: int, accumulation: int, processes: int
-) -> Iterator[tuple[int, Iterable[list[int]]]]:
-    """The epochs of a run, each with those of its batches that the run takes.
-
-    Args:
-        batch_sampler: of all processes together.
-        first: epoch.
-        steps: optimizer steps of the whole run.
-        accumulation: batches per optimizer step and process.
-    """
-    per_epoch = math.ceil(math.ceil(len(batch_sampler) / processes) / accumulation)
-    for epoch in range(first, math.ceil(steps / per_epoch)):
-        yield epoch, itertools.islice(batch_sampler, (steps - epoch * per_epoch) * accumulation * processes)

@@ -1,6 +1,5 @@
-"""Shows a model while it trains: its averaged weights and rendered prompts. Knows nothing of losses or data."""
+"""Shows a model while it trains: its prompts, rendered. Knows nothing of losses or data."""
 
-import contextlib
 import json
 import math
 import shutil
@@ -13,30 +12,14 @@ from PIL import Image
 
 from ..families import call_arguments
 from ..memory import FittingBatches
+from .session import Session
+from .trained import TrainedModels
 
 
 SETTINGS = "settings.json"
 GAP = 4  # pixels between the images of a grid
 SIDE = 512  # pixels of an image in a grid, at most ...
 SMALL = 128  # ... and at least, if it can be enlarged by a whole factor
-
-
-@contextlib.contextmanager
-def averaged_weights(ema, parameters: list[torch.nn.Parameter], *modules: torch.nn.Module):
-    """What is trained in evaluation mode with the averages of an `EMAModel` in place of `parameters`; restores both."""
-    was_training = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    if ema is not None:
-        ema.store(parameters)
-        ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        if ema is not None:
-            ema.restore(parameters)
-        for module, mode in zip(modules, was_training, strict=True):
-            module.train(mode)
 
 
 @dataclass(frozen=True)
@@ -115,6 +98,45 @@ class Validation:
                 grid(images).save(assets / name, quality=92, subsampling=0)
             rows.append((prompt, *names))
         return rows
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The validation images of a run: a folder `step-N` for each time, and first and last side by side for the card.
+
+    Attributes:
+        folder: of all of them.
+        batch_size: images at once.
+    """
+
+    validation: Validation
+    models: TrainedModels
+    session: Session
+    folder: Path
+    batch_size: int
+
+    def show(self, step: int) -> None:
+        """Renders and shows the model of this step; call it on every process."""
+        if not self.validation.prompts or not (self.session.is_main or self.session.is_sharded):
+            return
+        with self.models.at_rest() as pipe, self.session.autocast():
+            images = self.validation.render(pipe, self.batch_size, may_halve=not self.session.is_sharded)
+        if self.session.is_main:
+            self.validation.show(images, self._of(step), self.session.accelerator.trackers, step)
+
+    def show_base(self) -> None:
+        """The same before the first step, unless the run that goes on has done it."""
+        if not self.validation.is_in(self._of(0)):
+            self.show(0)
+
+    def side_by_side(self, step: int, assets: Path) -> list[tuple[str, str, str]]:
+        """Base and model of this step in `assets`, see [`Validation.side_by_side`]; nothing where nothing is shown."""
+        if not self.validation.prompts or not self.session.is_main:
+            return []
+        return self.validation.side_by_side(self._of(0), self._of(step), assets)
+
+    def _of(self, step: int) -> Path:
+        return self.folder / f"step-{step}"
 
 
 def grid(images: list[Image.Image]) -> Image.Image:

@@ -1,0 +1,150 @@
+"""How far a run is: where it begins or goes on, its log, its checkpoints. Knows nothing of what its parts do."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from tqdm.auto import tqdm
+
+from ..data.batch import Batch
+from ..models.checkpoints import (
+    TrainingLog,
+    check_config,
+    check_length,
+    find_checkpoint,
+    load_state,
+    read_state,
+    save_checkpoint,
+)
+from ..publish.model_card import training_facts
+from .identity import Identity
+from .loader import Place, PlacedLoader
+from .session import Session
+
+
+logger = logging.getLogger(__name__)
+SHOWN = ("loss", "reward/matched", "reward/margin", "reward/accuracy")
+
+
+class Part(Protocol):
+    """What of a run a checkpoint keeps as JSON, besides weights, optimizer and random numbers."""
+
+    def state(self) -> dict: ...
+
+    def load(self, state: dict) -> None: ...
+
+
+class Progress:
+    """The steps of a run, from the start or from a checkpoint on.
+
+    Attributes:
+        step: optimizer steps up to now; `last_step` is the one that ends the run.
+        place: in the data.
+        is_resumed: whether it goes on from a checkpoint.
+        log: `training_log.jsonl`, a row for each step.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        last_step: int,
+        identity: Identity,
+        session: Session,
+        resume_from: str | None = None,
+        checkpoints_limit: int | None = None,
+        lr_scheduler: str = "constant",
+    ):
+        """Finds out where to begin; nothing is loaded yet.
+
+        Args:
+            resume_from: name of a checkpoint in `output_dir`, or "latest".
+            checkpoints_limit: how many checkpoints are kept.
+            lr_scheduler: name of the schedule: one that decays must go on to the same last step.
+
+        Raises:
+            UserError: if there is no such checkpoint, or another run wrote it.
+        """
+        self.output_dir, self.last_step, self.identity, self.session = Path(output_dir), last_step, identity, session
+        self.limit, self.parts = checkpoints_limit, {}
+        self.step, self.place = 0, Place()
+        self.checkpoint = find_checkpoint(self.output_dir, resume_from) if resume_from else None
+        if self.checkpoint:
+            state = read_state(self.checkpoint)
+            check_config(self.checkpoint, identity.config)
+            check_length(state, lr_scheduler, last_step)
+            self.step, self.place = state["step"], Place(state["epoch"], state["batches"])
+        self.first_step = self.step
+
+    @property
+    def is_resumed(self) -> bool:
+        return self.checkpoint is not None
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.last_step
+
+    def begin(self, **parts: Part) -> None:
+        """Loads the checkpoint, if there is one, and opens the log; call it on every process, after the models are prepared.
+
+        Args:
+            parts: of the run, by the names that checkpoints give them.
+        """
+        self.parts = parts
+        if self.checkpoint:
+            load_state(self.checkpoint, self.session.accelerator)
+            state = read_state(self.checkpoint)
+            for name, part in parts.items():
+                part.load(state[name])
+            logger.info(f"Resuming from {self.checkpoint.name}")
+        self.log = TrainingLog(self.output_dir / "training_log.jsonl", self.step, self.session.is_main)
+        hidden = not self.session.is_main
+        self.bar = tqdm(initial=self.step, total=self.last_step, desc=self.identity.method, disable=hidden)
+        self.began = time.monotonic()
+
+    def batches(self, loader: PlacedLoader) -> Iterator[Batch]:
+        """The batches that are due, until the last step is made."""
+        coming = loader.after(self.place)
+        while not self.is_done:
+            batch, self.place = next(coming)
+            yield batch
+
+    def advance(self) -> None:
+        """Counts an optimizer step."""
+        self.step += 1
+        self.bar.update()
+
+    def write(self, row: dict[str, float]) -> None:
+        """Writes the metrics of this step to the log."""
+        self.log.append(self.step, row)
+        self.bar.set_postfix({name: f"{row[name]:.4g}" for name in SHOWN if name in row}, refresh=False)
+
+    def save(self, keep: str | None = None) -> None:
+        """Writes a checkpoint of this step; call it on every process.
+
+        Args:
+            keep: name of a checkpoint that stays beyond the limit.
+
+        Raises:
+            UserError: if it cannot be written; the earlier ones are as they were.
+        """
+        self.log.sync()
+        state = {
+            "step": self.step,
+            "epoch": self.place.epoch,
+            "batches": self.place.batches,
+            "config": self.identity.config,
+            "length": self.last_step,
+            **{name: part.state() for name, part in self.parts.items()},
+        }
+        save_checkpoint(self.output_dir, state, self.session.accelerator, limit=self.limit, keep=keep)
+
+    def return_to(self, name: str) -> int:
+        """Loads the weights of an earlier checkpoint of this run, and returns its step; call it on every process."""
+        load_state(self.output_dir / name, self.session.accelerator)
+        return int(name.removeprefix("checkpoint-"))
+
+    def told(self, weights_of: int) -> dict[str, object]:
+        """How long the run was, for a card; `weights_of` is the step whose weights it ends with."""
+        return training_facts(self.first_step, self.step, time.monotonic() - self.began, weights_of)

@@ -1,0 +1,218 @@
+"""The models of a run: what of a pipeline is trained, what it is compared with, and what stays frozen. Knows no data."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.training_utils import EMAModel, offload_models
+from torch import Tensor, nn
+
+from ..families import Conditioning, Family, family_of, side_multiple
+from ..models.adapters import add_lora, register_average, register_hooks
+from ..models.loading import bnb_config, load_pipeline, speed_up
+from ..models.text_encoders import TrainedTextEncoders, train_text_encoders
+from ..noising import Scheduler, training_scheduler
+from .arguments import ModelArguments, RunArguments
+from .session import DTYPES, Session
+
+
+class FrozenParts:
+    """The parts of a pipeline that only encode and decode, on the device all the time or only while they work.
+
+    Attributes:
+        autoencoder, text_encoders: lists of modules; trained text encoders are not among them.
+    """
+
+    def __init__(self, pipe: DiffusionPipeline, trained: set[str], device: torch.device, offload: bool = False):
+        """
+        Args:
+            trained: names of the parts that are trained and stay where they are.
+            offload: keep what is frozen on the CPU while it is not needed.
+        """
+        self.device = device
+        modules = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+        frozen = {name: module for name, module in modules.items() if name not in trained}
+        self.autoencoder = [frozen.pop("vae")]
+        self.text_encoders = [frozen.pop(name) for name in list(frozen) if name.startswith("text_encoder")]
+        for other in frozen.values():
+            other.to(device)
+        for part in (*self.autoencoder, *self.text_encoders):
+            part.to("cpu" if offload else device)
+
+    def working(self, parts: list[nn.Module]):
+        """The context in which parts are on the device; afterwards they are where they were."""
+        return offload_models(*parts, device=self.device, offload=bool(parts))
+
+    def retire(self, parts: list[nn.Module]) -> None:
+        """Takes parts off the device, whose work is done."""
+        for part in parts:
+            part.to("cpu")
+
+
+@dataclass
+class TrainedModels:
+    """A pipeline, its trainable denoiser and text encoders, and the reference that they are compared with.
+
+    Attributes:
+        scheduler: the forward process.
+        denoiser: as it is called while training; wrapped once [`~TrainedModels.prepare`] was called.
+        is_lora: whether adapters are trained, and not the weights themselves.
+        text: the text encoders that are trained; `None` if none is.
+        reference: the frozen copy of full training; `None` takes the policy with its adapters off.
+        trainable: every parameter that is trained, wrapped or split as the launcher asks.
+        average: of these, `None` without one.
+    """
+
+    pipe: DiffusionPipeline
+    family: Family
+    scheduler: Scheduler
+    denoiser: nn.Module
+    is_lora: bool
+    frozen: FrozenParts
+    text: TrainedTextEncoders | None = None
+    reference: nn.Module | None = None
+    trainable: list[nn.Parameter] = field(default_factory=list)
+    average: EMAModel | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: ModelArguments,
+        run: RunArguments,
+        session: Session,
+        needs_reference: bool = True,
+        reference_is_known: bool = False,
+    ) -> "TrainedModels":
+        """Loads a pipeline and makes what `model` says of it trainable, in float32.
+
+        Frozen weights may be in half precision, as it is a LoRA's base; most VAEs stay float32, because half precision
+        overflows. A full pipeline is saved as it was loaded, in float32.
+
+        Args:
+            needs_reference: supervised fine-tuning needs none; full training keeps frozen copies for it ...
+            reference_is_known: ... but of the denoiser, if all its errors are computed before.
+
+        Raises:
+            UserError: if it cannot be loaded, has no family, or flags of the model do not suit it.
+        """
+        pipe = load_pipeline(
+            model.pretrained_model_name_or_path,
+            model.revision,
+            model.variant,
+            model.pretrained_vae_model_name_or_path,
+            dtype={"vae": torch.float32, "default": session.half} if model.use_lora else torch.float32,
+            cache_dir=run.cache_dir,
+            token=run.hub_token,
+            quantization=bnb_config(
+                model.load_in_4bit, model.load_in_8bit, model.bnb_quantization_config_path, session.half
+            ),
+        )
+        family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
+        scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
+        if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half will do
+            pipe.vae.to(session.half)
+        denoiser, reference = getattr(pipe, family.denoiser), None
+        if model.use_lora:
+            add_lora(denoiser, model.layers() or family.lora_targets, **model.lora())
+        else:
+            if needs_reference and not reference_is_known:
+                device = model.reference_device or session.device
+                reference = copy.deepcopy(denoiser).to(device=device, dtype=DTYPES[model.reference_dtype])
+            denoiser.requires_grad_(True)
+        text = None
+        if model.train_text_encoder:
+            text = train_text_encoders(pipe, family, model.lora(), needs_reference)
+            for part in text.copies.values():
+                part.to(session.device)
+        trained = {family.denoiser, *(text.names if text else ())}
+        frozen = FrozenParts(pipe, trained, session.device, run.offload)
+        for name in trained - {family.denoiser}:
+            getattr(pipe, name).to(session.device)
+        denoiser.train()
+        if run.gradient_checkpointing:
+            denoiser.enable_gradient_checkpointing()
+        for module in filter(None, (denoiser, reference)):
+            speed_up(module, run.channels_last, run.torch_compile_backend)
+        return cls(pipe, family, scheduler, denoiser, model.use_lora, frozen, text, reference)
+
+    @property
+    def side_multiple(self) -> int:
+        """Of how many pixels the sides of an image must be multiples."""
+        return side_multiple(self.pipe, self.family)
+
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """Those that are trained, by name."""
+        return self.text.modules() if self.text else {}
+
+    def text_metrics(
+        self, cond: Conditioning, ref_cond: Conditioning | None, prompts_per_image: int
+    ) -> dict[str, Tensor]:
+        """How far apart matched and mismatched prompts are, see [`TrainedTextEncoders.metrics`]; nothing if none is trained."""
+        return self.text.metrics(cond, ref_cond, prompts_per_image) if self.text else {}
+
+    def parameter_groups(self, learning_rate: float, text_encoder_lr: float | None = None) -> list[dict]:
+        """What an optimizer is given: the trainable weights of the denoiser, and those of the text encoders."""
+        own = [parameter for parameter in self.denoiser.parameters() if parameter.requires_grad]
+        groups = [{"params": own, "lr": learning_rate}]
+        if self.text:
+            groups.append({"params": self.text.parameters(), "lr": text_encoder_lr or learning_rate})
+        return groups
+
+    def prepare(self, optimizer, session: Session, ema_decay: float | None = None):
+        """Wraps the denoiser for the launcher's processes, and lets checkpoints hold what is trained and nothing else.
+
+        Args:
+            ema_decay: upper bound of the decay of averaged weights; `None` keeps none.
+
+        Returns:
+            The prepared optimizer.
+        """
+        register_hooks(session.accelerator, self.is_lora, self.text_encoders)
+        self.denoiser, optimizer = session.accelerator.prepare(self.denoiser, optimizer)
+        self.trainable = [
+            parameter for module in self._trained() for parameter in module.parameters() if parameter.requires_grad
+        ]
+        if ema_decay is not None:
+            self.average = EMAModel(self.trainable, decay=ema_decay)
+            register_average(session.accelerator, self.average)
+        return optimizer
+
+    def _trained(self) -> list[nn.Module]:
+        return [self.denoiser, *self.text_encoders.values()]
+
+    def as_reference(self, session: Session) -> nn.Module | None:
+        """What stands for the reference before the first step, see [`TPOTrainer`]: the policy is still the same."""
+        return None if self.is_lora else session.accelerator.unwrap_model(self.denoiser)
+
+    @contextlib.contextmanager
+    def at_rest(self, whole: bool = True) -> Iterator[DiffusionPipeline]:
+        """The pipeline to judge, render or save: averaged weights, evaluation mode, everything on the device.
+
+        Args:
+            whole: `False` leaves frozen parts where they are, for what asks the denoiser alone.
+        """
+        parts = [*self.frozen.autoencoder, *self.frozen.text_encoders] if whole else []
+        with averaged_weights(self.average, self.trainable, *self._trained()), self.frozen.working(parts):
+            yield self.pipe
+
+
+@contextlib.contextmanager
+def averaged_weights(average: EMAModel | None, parameters: list[nn.Parameter], *modules: nn.Module):
+    """What is trained in evaluation mode with averages in place of `parameters`; restores both."""
+    was_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    if average is not None:
+        average.store(parameters)
+        average.copy_to(parameters)
+    try:
+        yield
+    finally:
+        if average is not None:
+            average.restore(parameters)
+        for module, mode in zip(modules, was_training, strict=True):
+            module.train(mode)
