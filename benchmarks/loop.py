@@ -26,10 +26,9 @@ from timing import synchronize
 from torch.profiler import ProfilerActivity, profile
 
 from diffusers_tpo import noising, trainer
-from diffusers_tpo.data import dataset as data
 from diffusers_tpo.families import StableDiffusion
 from diffusers_tpo.models.checkpoints import TrainingLog
-from diffusers_tpo.training import alarms, encoding, reference
+from diffusers_tpo.training import encoding, loader, reference, step
 
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +42,7 @@ PARTS = [  # owner, function, what it is called in the tables; the outermost cou
     (reference.KnownReference, "errors", "known reference errors"),
     (StableDiffusion, "predict", "policy forward"),
     (Accelerator, "backward", "backward"),
-    (alarms, "finite_step", "clip and optimizer"),
+    (step.Stepper, "step", "clip and optimizer"),
     (TrainingLog, "append", "log"),
 ]
 DENOISER = ("reference forward", "policy forward", "backward")
@@ -79,7 +78,7 @@ class Stopwatch:
         setattr(owner, function, timed)
 
     def batches(self, original):
-        """`batches_from` in which every batch begins a step."""
+        """`PlacedLoader.after` in which every batch begins a step."""
 
         @functools.wraps(original)
         def timed(*args):
@@ -105,7 +104,7 @@ def measure_time() -> list[dict[str, float]]:
     watch = Stopwatch()
     for part in PARTS:
         watch.wrap(*part)
-    data.batches_from = watch.batches(data.batches_from)
+    loader.PlacedLoader.after = watch.batches(loader.PlacedLoader.after)
     run()
     return [step for step in watch.steps[WARMUP:] if "all" in step]
 
@@ -127,7 +126,7 @@ def allocated_peak(record: profile) -> int:
 def measure_memory() -> int:
     """Peak of one step of the loop in bytes: what the allocator says on a GPU; on a CPU all tensors before the step, plus the
     peak of what the allocator gave out in it, by the profiler's record."""
-    peaks, original = [], data.batches_from
+    peaks, original = [], loader.PlacedLoader.after
 
     @functools.wraps(original)
     def batches(*args):
@@ -146,7 +145,7 @@ def measure_memory() -> int:
                     yield batch
                 peaks.append(before + allocated_peak(record))
 
-    data.batches_from = batches
+    loader.PlacedLoader.after = batches
     run()
     return peaks[0]
 

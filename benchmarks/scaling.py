@@ -28,16 +28,16 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from diffusers import AutoencoderKL
 from PIL import Image
 from pyarrow import parquet
-from torch.utils.data import DataLoader
 
-from diffusers_tpo.data.batch import collate
-from diffusers_tpo.data.dataset import TextPreferenceDataset, as_torch_dataset, batches_from
+from diffusers_tpo.data.dataset import TextPreferenceDataset, as_torch_dataset
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.evaluation.shapes import load_model
 from diffusers_tpo.families import family_of
 from diffusers_tpo.training.cache import Cache
 from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.loader import Place, PlacedLoader
+from diffusers_tpo.training.trained import FrozenParts
 
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -116,16 +116,12 @@ def cpu() -> Accelerator:
 
 def start(dataset, accelerator, epoch: int = 0, used: int = 0):
     """Batches from a place on, as the training script reads them."""
-    if isinstance(dataset, TextPreferenceDataset):
-        loader = DataLoader(dataset, batch_sampler=dataset.batches(BATCH), collate_fn=collate)
-    else:
-        loader = DataLoader(dataset, BATCH, drop_last=True, collate_fn=collate)
-    return batches_from({"epoch": epoch, "batches": used}, dataset, accelerator.prepare(loader), accelerator)
+    return PlacedLoader(dataset, BATCH, 1, accelerator).after(Place(epoch, used))
 
 
 def read(batches, prompts: Cache | None, number: int = WINDOW) -> None:
     for _ in range(number):
-        batch = next(batches)[1]
+        batch = next(batches)[0]
         if prompts is not None:
             torch.stack([prompts[prompt]["prompt_embeds"] for prompt in batch.prompts])
 
@@ -202,7 +198,7 @@ def encoding_figure(folder: Path, images: int = 32) -> dict:
     columns = {"image": cells, "prompt": ["a cat"] * images, "negative_prompts": [["a dog"]] * images}
     rows = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
     settings = {"resolution": 256, "center_crop": True}
-    encoder = Encoder(pipe, family_of(pipe), torch.device("cpu"))
+    encoder = Encoder(pipe, family_of(pipe), FrozenParts(pipe, {"unet"}, torch.device("cpu")))
     times = {"own": [], "the autoencoder alone": []}
     for index in range(3):
         dataset = as_torch_dataset(rows, RowReader(Columns(), "tdpo", False, 0, **settings))

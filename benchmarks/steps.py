@@ -13,9 +13,9 @@ from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_sched
 from diffusers_tpo.data.batch import Batch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.models.adapters import adapters_off, add_lora
-from diffusers_tpo.training.alarms import finite_step
 from diffusers_tpo.training.encoding import Encoder
-from diffusers_tpo.training.interrupts import StopRequest
+from diffusers_tpo.training.step import Stepper
+from diffusers_tpo.training.trained import FrozenParts
 
 
 LEARNING_RATE = 1e-6
@@ -73,13 +73,14 @@ class Step:
     """
 
     def __init__(self, bench: Bench, mismatched: int = 1, kept: bool = False, **objective):
-        self.bench, self.trainer = bench, TPOTrainer()
-        self.trainer.tpo, self.trainer.family = TPOConfig(**objective), bench.family
-        self.trainer.reference = bench.reference
+        self.bench = bench
+        self.trainer = TPOTrainer(TPOConfig(**objective), bench.family, bench.reference)
+        schedule = torch.optim.lr_scheduler.ConstantLR(bench.optimizer.optimizer, factor=1.0)
+        self.stepper = Stepper(bench.parameters, bench.optimizer, schedule, bench.accelerator, MAX_NORM)
         pixels, images = bench.pixels, len(bench.draws)
         prompts = bench.prompts(0 if self.trainer.tpo.loss_type == "sft" else mismatched)
         sizes = torch.tensor([[*pixels.shape[2:], 0, 0, *pixels.shape[2:]]] * images, dtype=torch.float32)
-        self.encoder = Encoder(bench.pipe, bench.family, bench.accelerator.device)
+        self.encoder = Encoder(bench.pipe, bench.family, FrozenParts(bench.pipe, {"unet"}, bench.accelerator.device))
         is_matched, self.ref_error = torch.arange(len(prompts)) < images, None
         self.batch = Batch(pixels, None, sizes, bench.draws, prompts, is_matched)
         if kept:
@@ -103,12 +104,9 @@ class Step:
             return self.trainer.tpo_loss(self.bench.denoiser, *self.rows(), **given)
 
     def __call__(self) -> None:
-        accelerator, optimizer = self.bench.accelerator, self.bench.optimizer
         loss, metrics = self.loss()
-        accelerator.backward(loss)
-        waiting = [(metrics, [draw.row for draw in self.batch.draws])]
-        finite_step(accelerator, optimizer, self.bench.parameters, MAX_NORM, waiting, StopRequest())
-        optimizer.zero_grad()
+        self.stepper.backward(loss, metrics, [draw.row for draw in self.batch.draws])
+        self.stepper.step()
 
 
 class PlainStep:

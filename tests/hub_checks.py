@@ -387,9 +387,9 @@ def test_a_private_set_without_a_token_is_one_sentence(refused, negatives, tmp_p
 
 
 def test_flags_of_the_hub_need_push_to_hub(refused):
-    assert "hub_strategy needs push_to_hub" in refused(hub_strategy="every_save")
-    assert "hub_private_repo needs push_to_hub" in refused(hub_private_repo=True)
-    assert "hub_revision needs push_to_hub" in refused(hub_revision="trial")
+    assert "--hub_strategy needs --push_to_hub" in refused(hub_strategy="every_save")
+    assert "--hub_private_repo needs --push_to_hub" in refused(hub_private_repo=True)
+    assert "--hub_revision needs --push_to_hub" in refused(hub_revision="trial")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,21 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffusers_tpo.training.alarms import FaultAlarm, finite_step, offending_rows
-from diffusers_tpo.training.interrupts import StopRequest
+from diffusers_tpo.training.alarms import FaultAlarm
+from diffusers_tpo.training.step import Pass, Stepper, offending_rows
 
 
 def test_the_alarm_counts_faults_in_a_row_and_in_all():
     alarm = FaultAlarm(patience=2)
     assert [alarm.update(fault) for fault in (True, False, True, True, True)] == [False, False, False, True, False]
-    assert (alarm.in_a_row, alarm.total) == (3, 4) and "the last 2 steps were skipped" in str(alarm)
+    assert alarm.in_a_row == 3 and "the last 2 steps were skipped" in str(alarm)
     assert not any(FaultAlarm(patience=0).update(True) for _ in range(5))
 
 
 def test_rows_are_named_by_pass_or_all_where_only_the_gradient_is_at_fault():
     good, bad = {"loss": torch.tensor(1.0)}, {"loss": torch.tensor(float("nan"))}
-    assert offending_rows([(good, [5, 3]), (bad, [9, 1]), (good, [2])]) == [1, 9]
-    assert offending_rows([(good, [5, 3]), (good, [2, 3])]) == [2, 3, 5]
+    assert offending_rows([Pass(good, [5, 3]), Pass(bad, [9, 1]), Pass(good, [2])]) == [1, 9]
+    assert offending_rows([Pass(good, [5, 3]), Pass(good, [2, 3])]) == [2, 3, 5]
 
 
 @pytest.fixture
@@ -34,6 +34,8 @@ def test_the_loss_scale_of_half_precision_shrinks_with_every_skipped_gradient(ha
     model = torch.nn.Linear(4, 1)
     model, optimizer = half_precision.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.1))
     half_precision.state._mixed_precision = "fp16"  # from here on, so that the model itself computes in float32
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer.optimizer, factor=1.0)
+    stepper = Stepper([*model.parameters()], optimizer, schedule, half_precision)
     seen = []
     for fault in (None, "loss", "gradient", None, "logged loss", None):
         loss = model(torch.ones(2, 4)).square().mean() * (float("inf") if fault == "loss" else 1)
@@ -41,11 +43,10 @@ def test_the_loss_scale_of_half_precision_shrinks_with_every_skipped_gradient(ha
         if fault == "gradient":
             loss.register_hook(lambda gradient: gradient * float("inf"))
         before = model.weight.detach().clone()
-        half_precision.backward(loss)
-        passes, request = [({"loss": logged}, [0])], StopRequest()
-        row, is_finite, stops = finite_step(half_precision, optimizer, [*model.parameters()], 1.0, passes, request)
-        optimizer.zero_grad()
-        assert is_finite == (fault is None) == (not torch.equal(before, model.weight))
-        assert row.keys() == {"loss", "grad_norm"} and not stops
+        stepper.backward(loss, {"loss": logged}, rows=[0])
+        result = stepper.step()
+        assert (result.fault is None) == (fault is None) == (not torch.equal(before, model.weight))
+        assert {"lr", "skipped_steps"} <= result.metrics.keys() <= {"lr", "skipped_steps", "loss", "grad_norm"}
+        assert not result.is_asked_to_stop
         seen.append(half_precision.scaler.get_scale() / 2**16)
-    assert seen == [1, 0.5, 0.25, 0.25, 0.25, 0.25]
+    assert seen == [1, 0.5, 0.25, 0.25, 0.25, 0.25] and stepper.skipped_steps == 3

@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader
 from diffusers_tpo import Draw
 from diffusers_tpo.data.batch import collate
 from diffusers_tpo.data.crops import is_mirrored, transform_image
-from diffusers_tpo.data.dataset import as_torch_dataset, batches_from
+from diffusers_tpo.data.dataset import as_torch_dataset
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
-from diffusers_tpo.data.streaming import StreamedTextPreferences
 from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.training.loader import Place, PlacedLoader
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
@@ -572,13 +572,10 @@ def first_batches(rows, used: int, number: int, workers: int = 0, **settings) ->
     reset_accelerate()
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=False))
     dataset = dataset_of(rows, random_flip=True, **settings)
-    loader = DataLoader(dataset, 2, drop_last=True, collate_fn=collate, num_workers=workers)
-    if not isinstance(dataset, StreamedTextPreferences):
-        loader = DataLoader(dataset, batch_sampler=dataset.batches(2), collate_fn=collate, num_workers=workers)
-    batches = batches_from({"epoch": 1, "batches": used}, dataset, accelerator.prepare(loader), accelerator)
-    taken = list(itertools.islice(batches, number))
+    loader = PlacedLoader(dataset, 2, 1, accelerator, workers)
+    taken = list(itertools.islice(loader.after(Place(1, used)), number))
     reset_accelerate()
-    return [(place, batch.draws, batch.prompts, batch.pixels.tolist()) for place, batch in taken]
+    return [(place, batch.draws, batch.prompts, batch.pixels.tolist()) for batch, place in taken]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from diffusers_tpo.metrics import Layout, read
 from diffusers_tpo.models.adapters import add_lora
 from diffusers_tpo.noising import Draw
 from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.trained import FrozenParts
 
 
 class WaitingCopies(TorchDispatchMode):
@@ -43,8 +44,8 @@ def make_step(loss_type: str, use_lora: bool, **objective):
         trainer.reference = tiny.make_unet().to("meta").requires_grad_(False)
     prompts = ["a red circle", "a blue square", "a blue circle", "a red square"]
     entry = {"encoder_hidden_states": torch.zeros(tiny.TOKENS, tiny.WIDTH)}
-    encoder = Encoder(pipe, trainer.family, torch.device("cpu"))
-    encoder.device, encoder.prompts = torch.device("meta"), dict.fromkeys(prompts, entry)
+    encoder = Encoder(pipe, trainer.family, FrozenParts(pipe, {"unet"}, torch.device("cpu")))
+    encoder.frozen.device, encoder.prompts = torch.device("meta"), dict.fromkeys(prompts, entry)
     latents = tuple(torch.zeros(2, *tiny.LATENT) for _ in range(2))
     is_matched = torch.tensor([True, True, False, False])
     batch = Batch(None, latents, torch.zeros(2, 6), [Draw(0, 0), Draw(0, 1)], prompts, is_matched)

@@ -28,6 +28,7 @@ from diffusers_tpo.models.loading import bnb_config, load_model, load_pipeline
 from diffusers_tpo.negatives.build import check_config
 from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows
 from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.trained import FrozenParts
 
 
 fuzzed = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -130,16 +131,17 @@ def test_rows_whose_latents_cannot_be_kept_are_left_out(tmp_path, caplog):
     images[2], images[4] = cell(images[2]["bytes"][:60]), {"bytes": None, "path": "../../nowhere.png"}
     rows = tiny.make_dataset(8, image=images, prompt=["cat", None, *["cat"] * 6])
     trainer, pipe = tiny.make_trainer(), tiny.make_pipe()
+    frozen = FrozenParts(pipe, {"unet"}, torch.device("cpu"))
     for _ in range(2):  # the second time from the disk
         dataset = dataset_of(rows, center_crop=True)
-        Encoder(pipe, trainer.family, torch.device("cpu")).keep_images(dataset, tmp_path, 3)
+        Encoder(pipe, trainer.family, frozen).keep_images(dataset, tmp_path, 3)
         assert sorted(dataset.skipped) == [1, 2, 4] and len(dataset) == 5
         assert sorted(row.draw.row for row in dataset) == [0, 3, 5, 6, 7]
     with pytest.raises(
         UserError, match="^row 4: .*no file '../../nowhere.png'.*--on_bad_row skip leaves such rows out$"
     ):
         strict = dataset_of(rows.select([0, 3, 5, 6, 4]), center_crop=True, on_bad_row="error")
-        Encoder(pipe, trainer.family, torch.device("cpu")).keep_images(strict, tmp_path, 3)
+        Encoder(pipe, trainer.family, frozen).keep_images(strict, tmp_path, 3)
 
 
 # The training script

@@ -17,6 +17,7 @@ from diffusers_tpo.data.batch import Batch
 from diffusers_tpo.families import family_of
 from diffusers_tpo.training.cache import KEYS
 from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.trained import FrozenParts, TrainedModels
 
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -62,7 +63,7 @@ def test_a_lora_on_a_quantised_base(kind, quantise_on_cpu, run_script, tmp_path)
 
 
 def test_quantised_bases_that_make_no_sense(refused, tmp_path):
-    assert "a quantised base cannot be trained itself: add use_lora" in refused(use_lora=False, load_in_4bit=True)
+    assert "a quantised base cannot be trained itself: add --use_lora" in refused(use_lora=False, load_in_4bit=True)
     if importlib.util.find_spec("bitsandbytes") is None:
         assert "pip install 'diffusers_tpo[bnb]'" in refused(load_in_4bit=True)
         return
@@ -151,8 +152,8 @@ def test_a_model_from_elsewhere_has_the_same_encodings_and_another_vae_others(
 
 
 def test_encodings_that_make_no_sense(refused, tmp_path):
-    assert "cache_latents needs center_crop" in refused(cache_latents=True)
-    assert "cache_prompt_embeddings goes neither" in refused(cache_prompt_embeddings=True, train_text_encoder=True)
+    assert "--cache_latents needs --center_crop" in refused(cache_latents=True)
+    assert "--cache_prompt_embeddings goes neither" in refused(cache_prompt_embeddings=True, train_text_encoder=True)
     (tmp_path / "file").write_text("")
     flags = {"cache_latents": True, "center_crop": True, "encodings_dir": tmp_path / "file"}
     assert "error: encodings_dir" in refused(**flags)
@@ -166,7 +167,9 @@ def test_frozen_parts_are_on_the_device_while_they_work_and_rest_on_the_cpu(offl
         move = getattr(pipe, name).to
         record = lambda place, name=name, move=move: (places.append((name, str(place))), move(place))[1]  # noqa: E731
         monkeypatch.setattr(getattr(pipe, name), "to", record)
-    encoder = Encoder(pipe, family_of(pipe), device, offload)
+    family = family_of(pipe)
+    frozen = FrozenParts(pipe, {family.denoiser}, device, offload)
+    encoder = Encoder(pipe, family, frozen)
     home = "cpu" if offload else "cpu:0"
     assert places == [("vae", home), ("text_encoder", home)]
     places.clear()
@@ -178,7 +181,7 @@ def test_frozen_parts_are_on_the_device_while_they_work_and_rest_on_the_cpu(offl
     encoder.encode_prompts(batch, needs_reference=False)
     assert places == [("text_encoder", "cpu:0"), ("text_encoder", "cpu")]
     places.clear()
-    with encoder.whole_pipeline():
+    with TrainedModels(pipe, family, pipe.scheduler, pipe.unet, False, frozen).at_rest():
         assert [place for _, place in places] == ["cpu:0", "cpu:0"]
     assert [place for _, place in places[2:]] == ["cpu", "cpu"]
 

@@ -14,7 +14,8 @@ from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.training import reference
-from diffusers_tpo.training.reference import KnownReference, epochs_of
+from diffusers_tpo.training.loader import epochs_of
+from diffusers_tpo.training.reference import KnownReference
 
 
 STEPS = 5  # the second epoch has two more steps of rows that the table lacks at first

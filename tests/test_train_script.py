@@ -202,8 +202,8 @@ def test_missing_data_set(refused, tmp_path):
 
 
 def test_both_or_no_data_set(refused):
-    assert "exactly one of dataset_name and train_data_dir" in refused(dataset_name="a/b")
-    assert "exactly one of dataset_name and train_data_dir" in refused(train_data_dir=None)
+    assert "exactly one of --dataset_name and --train_data_dir" in refused(dataset_name="a/b")
+    assert "exactly one of --dataset_name and --train_data_dir" in refused(train_data_dir=None)
 
 
 def test_fewer_rows_than_a_batch(refused):
@@ -228,23 +228,23 @@ def test_unreadable_image(refused, tmp_path, workers):
     + [("train_batch_size", 0), ("num_mismatched", 0), ("resolution", 0), ("checkpointing_steps", 0), ("rank", 0)],
 )
 def test_numbers_out_of_range(refused, flag, value):
-    assert f"error: {flag} must " in refused(**{flag: value})
+    assert f"error: --{flag} must " in refused(**{flag: value})
 
 
 def test_other_flags_that_make_no_sense(refused):
-    assert "min_timestep 0.5 must be below max_timestep 0.4" in refused(min_timestep=0.5, max_timestep=0.4)
-    assert "principles must be among content, " in refused(principles=["content", "style"])
-    assert "streaming needs max_train_steps" in refused(streaming=True, max_train_steps=None)
+    assert "--min_timestep 0.5 must be below --max_timestep 0.4" in refused(min_timestep=0.5, max_timestep=0.4)
+    assert "--principles must be among content, " in refused(principles=["content", "style"])
+    assert "--streaming needs --max_train_steps" in refused(streaming=True, max_train_steps=None)
     assert "resolution must be a multiple of 2 for this model, got 15; use 16" in refused(resolution=15)
-    assert "weighting_scheme cosmap weighs the error of loss_type sft" in refused(weighting_scheme="cosmap")
-    assert "text_encoder_lr must not be negative, got -1.0" in refused(train_text_encoder=True, text_encoder_lr=-1)
-    assert "text_encoder_lr needs train_text_encoder" in refused(text_encoder_lr=1e-5)
-    assert "max_sequence_length must be at least 1" in refused(max_sequence_length=0)
-    assert "logit_std must be greater than 0" in refused(logit_std=0)
+    assert "--weighting_scheme cosmap weighs the error of --loss_type sft" in refused(weighting_scheme="cosmap")
+    assert "--text_encoder_lr must be greater than 0, got -1.0" in refused(train_text_encoder=True, text_encoder_lr=-1)
+    assert "--text_encoder_lr needs --train_text_encoder" in refused(text_encoder_lr=1e-5)
+    assert "--max_sequence_length must be at least 1" in refused(max_sequence_length=0)
+    assert "--logit_std must be greater than 0" in refused(logit_std=0)
     buckets = {"use_aspect_ratio_buckets": True}
     assert "aspect_ratio_buckets must be a multiple of 2" in refused(aspect_ratio_buckets="16,15", **buckets)
-    assert "aspect_ratio_buckets needs use_aspect_ratio_buckets" in refused(aspect_ratio_buckets="16,16")
-    assert "streaming cannot group images" in refused(streaming=True, **buckets)
+    assert "--aspect_ratio_buckets needs --use_aspect_ratio_buckets" in refused(aspect_ratio_buckets="16,16")
+    assert "--streaming cannot group images" in refused(streaming=True, **buckets)
     assert "lora_layers nothing name no layer" in refused(lora_layers="nothing")
 
 
@@ -303,7 +303,7 @@ def test_8_bit_adam_without_the_package_or_a_gpu(refused):
 def test_a_real_process_ends_with_exit_code_2_and_one_sentence(small_flags, tmp_path):
     flags = small_flags | {"beta": 0, "output_dir": tmp_path / "model"}
     assert finish(start(1, as_flags(flags), tmp_path)) == [2]
-    assert said(tmp_path).splitlines()[-1].startswith("error: beta must be greater than 0, got 0.0")
+    assert said(tmp_path).splitlines()[-1].startswith("error: --beta must be greater than 0, got 0.0")
     assert "Traceback" not in said(tmp_path)
 
 

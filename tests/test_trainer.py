@@ -5,6 +5,7 @@ import math
 
 import pytest
 import tiny
+import tiny_families
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
@@ -12,8 +13,10 @@ from torch.testing import assert_close
 
 from diffusers_tpo import Draw, Noised, TPOConfig, TPOTrainer, add_noise
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.families import StableDiffusionXL
 from diffusers_tpo.losses import tdpo_loss
 from diffusers_tpo.metrics import Layout
+from diffusers_tpo.models.adapters import add_lora
 from diffusers_tpo.training.alarms import CollapseAlarm
 
 
@@ -268,7 +271,7 @@ def test_the_winner_preserving_scale_changes_the_gradient_and_not_the_loss():
 )
 def test_a_wrong_value_is_a_user_error_that_names_the_argument(name, values):
     for value in values:
-        with pytest.raises(UserError, match=rf"^{name} .*got.*{value}"):
+        with pytest.raises(UserError, match=rf"^--{name} .*got.*{value}"):
             TPOConfig(**{name: value})
 
 
@@ -331,3 +334,60 @@ def test_the_reference_is_told_what_it_is_given(loss_type):
             pipe.unet, images, policy
         )
         assert metrics["baseline"].item() == pytest.approx(max(0.0, reward.mean().item()), abs=1e-6)
+
+
+def test_trainers_share_nothing():
+    one, other = TPOTrainer(), TPOTrainer()
+    one.tpo.beta = 7.0
+    assert other.tpo.beta == TPOConfig().beta and TPOTrainer().tpo.beta == TPOConfig().beta
+    assert not {"tpo", "family", "reference"} & vars(TPOTrainer).keys()
+
+
+class Loop:
+    """Somebody else's trainer, with a constructor of its own."""
+
+    def __init__(self, denoiser, rate: float = 1.0):
+        self.denoiser, self.rate = denoiser, rate
+
+    def loss(self, *batch):
+        raise NotImplementedError
+
+
+class MixedIn(TPOTrainer, Loop):
+    def loss(self, *batch):
+        return self.tpo_loss(self.denoiser, *batch)
+
+
+class Derived(TPOTrainer):
+    def __init__(self, denoiser):
+        super().__init__(TPOConfig(beta=300.0))
+        self.denoiser = denoiser
+
+    def tdpo_loss(self, reward, rows):
+        return 2 * super().tdpo_loss(reward, rows)
+
+
+def test_it_is_a_mixin_and_a_base_class():
+    pipe = tiny.make_policy(b=0.1)
+    batch, objective = tiny.make_batch(pipe), TPOConfig(beta=300.0)
+    expected = TPOTrainer(objective).tpo_loss(pipe.unet, *batch)[1]
+    mixed = MixedIn(tpo=objective, denoiser=pipe.unet, rate=0.5)
+    assert mixed.rate == 0.5 and mixed.loss(*batch)[1]["loss"] == expected["loss"]
+    derived = Derived(pipe.unet)
+    metrics = derived.tpo_loss(pipe.unet, *batch)[1]
+    assert metrics["preference_loss"] == 2 * expected["preference_loss"]
+
+
+def test_without_a_family_it_calls_the_unet_of_stable_diffusion_xl_too():
+    pipe = tiny_families.make_pipe("sdxl")
+    add_lora(pipe.unet, ("to_q", "to_k"), rank=2)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noised = Noised(noise, torch.tensor([3, 500]), noise + 1).repeat(2)
+    with torch.no_grad():
+        cond = StableDiffusionXL().encode_prompts(pipe, ["cat", "red dog", "dog", "blue dog"])
+    cond |= StableDiffusionXL().encode_sizes(torch.full((4, 6), 16.0))
+    is_matched = torch.tensor([True, True, False, False])
+    loss, metrics = TPOTrainer(TPOConfig(beta=100.0, anchor_weight=0.0)).tpo_loss(pipe.unet, noised, cond, is_matched)
+    assert loss.item() == pytest.approx(math.log(2)) and metrics["reward/margin"] == 0
+    loss.backward()
+    assert all(p.grad is not None for p in pipe.unet.parameters() if p.requires_grad)

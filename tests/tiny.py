@@ -130,9 +130,7 @@ def make_batch(pipe, images: int = 2, mismatched: int = 1, number: int = 0):
 
 
 def make_trainer(**objective) -> TPOTrainer:
-    trainer = TPOTrainer()
-    trainer.tpo = TPOConfig(**objective)
-    return trainer
+    return TPOTrainer(TPOConfig(**objective))
 
 
 def train(trainer: TPOTrainer, denoiser, batches: list, lr: float = 1e-3) -> list[dict[str, float]]:

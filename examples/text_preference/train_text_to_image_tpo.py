@@ -21,13 +21,14 @@ from diffusers.optimization import get_scheduler
 from huggingface_hub.constants import HF_HOME
 
 from diffusers_tpo import TPOConfig, TPOTrainer, add_noise
-from diffusers_tpo.commands.parsing import parse_flags
+from diffusers_tpo.commands.parsing import parse_flags, write_config
 from diffusers_tpo.data.batch import SkippedRows
 from diffusers_tpo.data.buckets import check_sides, choose_buckets
 from diffusers_tpo.data.dataset import as_torch_dataset
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
+from diffusers_tpo.files import make_folder
 from diffusers_tpo.models.loading import fingerprint
 from diffusers_tpo.publish.model_card import hardware
 from diffusers_tpo.publish.origins import dataset_origin, model_origin
@@ -44,7 +45,7 @@ from diffusers_tpo.training.encoding import Encoder
 from diffusers_tpo.training.identity import Identity
 from diffusers_tpo.training.interrupts import StopRequest
 from diffusers_tpo.training.loader import PlacedLoader
-from diffusers_tpo.training.outputs import Card, Release
+from diffusers_tpo.training.outputs import CONFIG, Card, Release
 from diffusers_tpo.training.progress import Progress
 from diffusers_tpo.training.reference import KnownReference
 from diffusers_tpo.training.session import Session
@@ -57,7 +58,7 @@ from diffusers_tpo.training.watch import EvaluationConfig, make_watch
 logger = get_logger(__name__)
 
 
-def main(
+def main(  # noqa: C901 - the whole story of a run, from top to bottom
     model: ModelArguments,
     data: DataArguments,
     tpo: TPOConfig,
@@ -78,8 +79,14 @@ def main(
         run.logging_dir,
         run.allow_tf32,
     )
-    release = Release.of(run, session)
-    identity = Identity.of(model, data, tpo, training, session)
+    accelerator = session.accelerator
+    release = Release.of(run, accelerator)
+    if accelerator.is_main_process:
+        make_folder(output, "--output_dir")
+        write_config(
+            output / CONFIG, model, data, tpo, training, evals, run, left_out=("hub_token", "resume_from_checkpoint")
+        )
+    identity = Identity.of(model, data, tpo, training, accelerator.num_processes)
 
     # What it learns from and what every checkpoint is asked; what learns, and how the two meet.
     dataset = load_dataset(data, tpo.loss_type, training, run)
@@ -95,20 +102,26 @@ def main(
         dataset,
         training.train_batch_size,
         training.gradient_accumulation_steps,
-        session,
+        accelerator,
         run.dataloader_num_workers,
     )
 
     # How it learns.
     trainer = TPOTrainer(tpo, models.family, models.reference)
     optimizer = models.prepare(
-        make_optimizer(models, training, session.processes),
-        session,
+        make_optimizer(models, training, accelerator.num_processes),
+        accelerator,
         ema_decay=training.ema_decay if training.use_ema else None,
     )
     last_step = run.max_train_steps or run.num_train_epochs * loader.steps_per_epoch
     stepper = Stepper(
-        models, optimizer, make_schedule(optimizer, training, last_step), session, training.max_grad_norm
+        models.trainable,
+        optimizer,
+        make_schedule(optimizer, training, last_step),
+        accelerator,
+        training.max_grad_norm,
+        models.average,
+        models.text,
     )
     alarms = Alarms(
         CollapseAlarm(run.collapse_bound, run.collapse_patience),
@@ -128,7 +141,7 @@ def main(
         output,
         last_step,
         identity,
-        session,
+        accelerator,
         run.resume_from_checkpoint,
         run.checkpoints_total_limit,
         training.lr_scheduler,
@@ -137,11 +150,11 @@ def main(
     if training.precompute_reference:
         besides = (noising, training.seed, training.mixed_precision, data.center_crop, data.random_flip)
         known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset)
-        base = TPOTrainer(tpo, models.family, models.as_reference(session))
+        base = TPOTrainer(tpo, models.family, models.as_reference())
 
         def base_error(batch):
             noised = noise(batch)
-            with session.autocast():
+            with accelerator.autocast():
                 cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
                 return base.reference_error(models.denoiser, noised, cond if ref_cond is None else ref_cond)
 
@@ -153,7 +166,7 @@ def main(
                 may_compute=not session.is_sharded,
             )
     if watch:
-        with models.at_rest() as pipe, session.autocast():
+        with models.at_rest() as pipe, accelerator.autocast():
             watch.begin(pipe, models.scheduler, progress.step, fingerprint(model.pretrained_model_name_or_path))
     session.track(run.tracker_project_name, identity.public())
     validation = Validation(
@@ -174,16 +187,16 @@ def main(
         {
             "images per step": loader.rows_of_batch * training.gradient_accumulation_steps,
             "rows of the data set": "streamed" if data.streaming else len(dataset),
-            "hardware": hardware(session.device, session.processes),
+            "hardware": hardware(accelerator.device, accelerator.num_processes),
         },
     )
 
     with StopRequest() as request:
         for batch in progress.batches(loader):
-            with session.accumulate(models.denoiser):
+            with accelerator.accumulate(models.denoiser):
                 noised = noise(batch)
-                ref_error = known.errors(batch, session.device) if known else None
-                with session.autocast():  # for the reference too, so that it starts with the policy's errors
+                ref_error = known.errors(batch, accelerator.device) if known else None
+                with accelerator.autocast():  # for the reference too, so that it starts with the policy's errors
                     cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
                     loss, metrics = trainer.tpo_loss(
                         models.denoiser, noised, cond, batch.is_matched, ref_cond, ref_error
@@ -192,7 +205,7 @@ def main(
                 if data.on_bad_row == "skip":
                     metrics |= skipped.metrics(batch)
                 stepper.backward(loss, metrics, rows=[draw.row for draw in batch.draws])
-            if not session.sync_gradients:
+            if not accelerator.sync_gradients:
                 continue
 
             # One optimizer step: clipped, taken or skipped; the device is read once.
@@ -200,10 +213,10 @@ def main(
             progress.advance()
             row = result.metrics
             if watch and progress.step % evals.eval_steps == 0:
-                with models.at_rest() as pipe, session.autocast():
+                with models.at_rest() as pipe, accelerator.autocast():
                     row |= watch.judge(f"checkpoint-{progress.step}", pipe, models.scheduler)
             progress.write(row)
-            session.log(row, progress.step)
+            accelerator.log(row, step=progress.step)
 
             # All processes agree on an ending; nothing ends without a checkpoint.
             ending = alarms.hear(progress.step, result)
@@ -229,7 +242,7 @@ def main(
         if best:
             final = progress.return_to(best)
     gallery.show(final)
-    session.accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()
     card = dataclasses.replace(
         card,
         pictures=gallery.side_by_side(final, output / "assets"),
@@ -238,7 +251,7 @@ def main(
     with models.at_rest():
         release.save(models, progress.log.rows, card.with_told(progress.told(final)))
     logger.info(f"Saved to {output}")
-    session.finish()
+    accelerator.end_training()
     if run.push_to_hub:
         release.push()
     session.leave()
@@ -315,7 +328,7 @@ def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: Run
         data.resolution,
         seed,
         Path(run.output_dir) / "evaluation",
-        str(session.device),
+        str(session.accelerator.device),
         cache_dir=run.cache_dir,
         token=run.hub_token,
         dataset=name,

@@ -1,7 +1,7 @@
 """Joins losses, noising, families and adapters into the training objective. Knows nothing of data, files or loops."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from accelerate.utils import reduce
@@ -39,8 +39,6 @@ class TPOConfig:
     Raises:
         UserError: naming the flag, for a value out of range or a method that does not exist.
     """
-
-    _argument_group_name: ClassVar[str] = "Objective"
 
     loss_type: Literal["sft", "tdpo", "tkto"] = flag("tdpo", "Supervised, TDPO or TKTO.")
     beta: PositiveNumber = flag(5000.0, "Pull to the reference; smaller models want less than the paper's 5000.")

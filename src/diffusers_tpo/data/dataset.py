@@ -1,7 +1,6 @@
 """Turns the rows of a text-preference data set into batches. Knows nothing of models."""
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +15,6 @@ from ..decoding import read_bytes, upright_size
 from ..errors import BadRow, UserError
 from ..noising import Draw
 from ..show import harmless
-from .batch import Batch
 from .buckets import BucketBatches, Size, image_sizes
 from .crops import Crop, Crops, EncodedCrop
 from .reader import Example, Problems, RowReader, none_usable
@@ -197,23 +195,3 @@ def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
         return StreamedTextPreferences(rows if max_samples is None else rows.take(max_samples), reader)
     chosen = rows if max_samples is None else rows.select(range(min(max_samples, len(rows))))
     return TextPreferenceDataset(chosen, reader)
-
-
-def batches_from(place: dict[str, int], dataset, loader, accelerator) -> Iterator[tuple[dict[str, int], Batch]]:
-    """Batches without end from a place on, each with the place that follows it.
-
-    Args:
-        place: `epoch`, and how many `batches` of it are used up.
-        dataset: [`TextPreferenceDataset`], in a `loader` with its [`~TextPreferenceDataset.batches`], or
-            [`StreamedTextPreferences`], whose loader must skip them; `accelerator` has prepared it.
-    """
-    used, is_streamed = place["batches"], isinstance(dataset, StreamedTextPreferences)
-    rows_of_batch = loader.batch_sampler.batch_size * accelerator.num_processes
-    for epoch in itertools.count(place["epoch"]):
-        dataset.begin_epoch(epoch, used, rows_of_batch)
-        for batch in accelerator.skip_first_batches(loader, used) if used and is_streamed else loader:
-            used += 1
-            yield {"epoch": epoch, "batches": used}, batch
-        if used == 0:
-            raise UserError("dataset_name streams fewer rows than train_batch_size times processes; lower it")
-        used = 0

@@ -1,7 +1,7 @@
 """The flags of the training script: names, defaults, ranges, help, and what does not go together. Knows nothing of what they do."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from accelerate.utils import LoggerType
@@ -22,8 +22,6 @@ Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 @dataclass
 class ModelArguments:
     """The model."""
-
-    _argument_group_name: ClassVar[str] = "Model"
 
     pretrained_model_name_or_path: str = flag(help="Hub id or folder of a diffusers pipeline.")
     revision: str | None = flag(None, "Revision of the pipeline on the Hub.")
@@ -66,8 +64,6 @@ class ModelArguments:
 class DataArguments:
     """What it is trained on."""
 
-    _argument_group_name: ClassVar[str] = "Data"
-
     dataset_name: str | None = flag(None, "Hub id, or a local folder: imagefolder, parquet or save_to_disk.")
     train_data_dir: str | None = flag(None, "The same for a local folder only.")
     dataset_config_name: str | None = flag(None, "Configuration of the data set.")
@@ -94,8 +90,6 @@ class DataArguments:
 @dataclass
 class TrainingArguments:
     """How each step is computed; a resumed run must keep these."""
-
-    _argument_group_name: ClassVar[str] = "Training"
 
     seed: Seed = flag(0, "Seed of every random number.")
     train_batch_size: AtLeastOne = flag(4, "Images per process and forward pass.")
@@ -143,8 +137,6 @@ class TrainingArguments:
 @dataclass
 class RunArguments:
     """How long it runs and what it leaves behind; a resumed run may change these."""
-
-    _argument_group_name: ClassVar[str] = "Run"
 
     output_dir: str = flag("tpo-model", "Where everything is written.")
     num_train_epochs: AtLeastOne = flag(1, "Passes over the data set, unless max_train_steps is given.")

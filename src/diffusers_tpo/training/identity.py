@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from ..privacy import public_config
 from ..trainer import TPOConfig
 from .arguments import DataArguments, ModelArguments, TrainingArguments
-from .session import Session
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class Identity:
         data: DataArguments,
         tpo: TPOConfig,
         training: TrainingArguments,
-        session: Session,
+        processes: int,
     ) -> "Identity":
         groups = (asdict(group) for group in (model, data, tpo, training))
-        return cls(public_config(*groups, {"num_processes": session.processes}))
+        return cls(public_config(*groups, {"num_processes": processes}))
 
     @property
     def method(self) -> str:

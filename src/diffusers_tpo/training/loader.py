@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from ..data.batch import Batch, collate
@@ -14,7 +15,6 @@ from ..data.dataset import TextPreferenceDataset
 from ..data.streaming import StreamedTextPreferences
 from ..errors import UserError
 from .interrupts import ignore_signals
-from .session import Session
 
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class PlacedLoader:
         dataset: TextPreferenceDataset | StreamedTextPreferences,
         batch_size: int,
         accumulation_steps: int,
-        session: Session,
+        accelerator: Accelerator,
         workers: int = 0,
     ):
         """
@@ -52,7 +52,7 @@ class PlacedLoader:
         Raises:
             UserError: naming `train_batch_size`, if no process gets a batch.
         """
-        self.dataset, self.session, self.accumulation_steps = dataset, session, accumulation_steps
+        self.dataset, self.accelerator, self.accumulation_steps = dataset, accelerator, accumulation_steps
         self.is_streamed = isinstance(dataset, StreamedTextPreferences)
         # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
         options = {
@@ -60,20 +60,20 @@ class PlacedLoader:
             "num_workers": workers,
             "worker_init_fn": ignore_signals,
             "generator": torch.Generator(),
-            "pin_memory": session.device.type == "cuda",
+            "pin_memory": accelerator.device.type == "cuda",
         }
         if self.is_streamed:
             loader = DataLoader(dataset, batch_size, drop_last=True, **options)
         else:
-            with session.accelerator.main_process_first():  # which reads the sizes of all images
+            with accelerator.main_process_first():  # which reads the sizes of all images
                 self.batches = dataset.batches(batch_size)
             if self.batches.left_out:
                 logger.info(
                     f"{self.batches.left_out} rows lie in buckets with fewer rows than a batch and are left out"
                 )
             loader = DataLoader(dataset, batch_sampler=self.batches, **options)
-        self.loader = session.accelerator.prepare(loader)
-        self.rows_of_batch = batch_size * session.processes
+        self.loader = accelerator.prepare(loader)
+        self.rows_of_batch = batch_size * accelerator.num_processes
         self.steps_per_epoch = None
         if not self.is_streamed:
             if len(self.loader) == 0:
@@ -99,7 +99,7 @@ class PlacedLoader:
     def _rest_of_epoch(self, used: int) -> Iterable[Batch]:
         """A data set leaves out by itself what has been used of the epoch; of a stream it is skipped."""
         if used and self.is_streamed:
-            return self.session.accelerator.skip_first_batches(self.loader, used)
+            return self.accelerator.skip_first_batches(self.loader, used)
         return self.loader
 
     def epochs(self, first: int, steps: int) -> Iterator[tuple[int, Iterable[list[int]]]]:
@@ -107,7 +107,7 @@ class PlacedLoader:
 
         A batch is a list of positions in the data set's order, of all processes together.
         """
-        return epochs_of(self.batches, first, steps, self.accumulation_steps, self.session.processes)
+        return epochs_of(self.batches, first, steps, self.accumulation_steps, self.accelerator.num_processes)
 
 
 def epochs_of(

@@ -4,6 +4,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from ..errors import UserError
 from ..models.adapters import save_lora, whole_module
 from ..models.loading import save_pipeline
@@ -12,11 +14,11 @@ from ..publish.hub import ATTEMPTS, own_name, push_folder
 from ..publish.model_card import Evaluation, write_model_card
 from ..publish.origins import Origin
 from .arguments import RunArguments
-from .session import Session
 from .trained import TrainedModels
 
 
 logger = logging.getLogger(__name__)
+CONFIG = "config.yaml"  # the flags of the run, with paths: it stays here
 HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
 
 
@@ -57,21 +59,21 @@ class Release:
 
     folder: Path
     repo: str
-    session: Session
+    accelerator: Accelerator
     branch: str | None = None
     token: str | None = field(default=None, repr=False)
     is_private: bool = False
     ignored: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, run: RunArguments, session: Session) -> "Release":
+    def of(cls, run: RunArguments, accelerator: Accelerator) -> "Release":
         """Raises [`UserError`] if the run pushes and the Hub does not know the token."""
         folder = Path(run.output_dir)
         repo = run.hub_model_id or folder.resolve().name
-        if run.push_to_hub and session.is_main:
+        if run.push_to_hub and accelerator.is_main_process:
             repo = own_name(repo, run.hub_token)
-        ignored = (f"{run.logging_dir}/*",)
-        return cls(folder, repo, session, run.hub_revision, run.hub_token, run.hub_private_repo, ignored)
+        ignored = (f"{run.logging_dir}/*", CONFIG)
+        return cls(folder, repo, accelerator, run.hub_revision, run.hub_token, run.hub_private_repo, ignored)
 
     def save(self, models: TrainedModels, rows: list[dict], card: Card) -> None:
         """Writes a model as it is, its curves and its card; call it on every process, with the models at rest.
@@ -85,7 +87,7 @@ class Release:
             save_lora(type(models.pipe), models.denoiser, name, self.folder, models.text_encoders)
         else:
             setattr(models.pipe, name, whole_module(models.denoiser))
-        if self.session.is_main:
+        if self.accelerator.is_main_process:
             if not models.is_lora:
                 save_pipeline(models.pipe, self.folder)
             if rows:
@@ -113,7 +115,7 @@ class Release:
         Raises:
             UserError: if the Hub refuses or fails in the end.
         """
-        if self.session.is_main:
+        if self.accelerator.is_main_process:
             options = {"private": self.is_private, "revision": self.branch, "ignored": self.ignored}
             url = push_folder(self.folder, self.repo, self.token, attempts=attempts, **options)
             logger.info(f"Pushed to {url}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ..data.batch import Batch
@@ -21,7 +22,6 @@ from ..models.checkpoints import (
 from ..publish.model_card import training_facts
 from .identity import Identity
 from .loader import Place, PlacedLoader
-from .session import Session
 
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Progress:
         output_dir: Path,
         last_step: int,
         identity: Identity,
-        session: Session,
+        accelerator: Accelerator,
         resume_from: str | None = None,
         checkpoints_limit: int | None = None,
         lr_scheduler: str = "constant",
@@ -66,7 +66,8 @@ class Progress:
         Raises:
             UserError: if there is no such checkpoint, or another run wrote it.
         """
-        self.output_dir, self.last_step, self.identity, self.session = Path(output_dir), last_step, identity, session
+        self.output_dir, self.last_step = Path(output_dir), last_step
+        self.identity, self.accelerator = identity, accelerator
         self.limit, self.parts = checkpoints_limit, {}
         self.step, self.place = 0, Place()
         self.checkpoint = find_checkpoint(self.output_dir, resume_from) if resume_from else None
@@ -93,13 +94,13 @@ class Progress:
         """
         self.parts = parts
         if self.checkpoint:
-            load_state(self.checkpoint, self.session.accelerator)
+            load_state(self.checkpoint, self.accelerator)
             state = read_state(self.checkpoint)
             for name, part in parts.items():
                 part.load(state[name])
             logger.info(f"Resuming from {self.checkpoint.name}")
-        self.log = TrainingLog(self.output_dir / "training_log.jsonl", self.step, self.session.is_main)
-        hidden = not self.session.is_main
+        self.log = TrainingLog(self.output_dir / "training_log.jsonl", self.step, self.accelerator.is_main_process)
+        hidden = not self.accelerator.is_main_process
         self.bar = tqdm(initial=self.step, total=self.last_step, desc=self.identity.method, disable=hidden)
         self.began = time.monotonic()
 
@@ -138,11 +139,11 @@ class Progress:
             "length": self.last_step,
             **{name: part.state() for name, part in self.parts.items()},
         }
-        save_checkpoint(self.output_dir, state, self.session.accelerator, limit=self.limit, keep=keep)
+        save_checkpoint(self.output_dir, state, self.accelerator, limit=self.limit, keep=keep)
 
     def return_to(self, name: str) -> int:
         """Loads the weights of an earlier checkpoint of this run, and returns its step; call it on every process."""
-        load_state(self.output_dir / name, self.session.accelerator)
+        load_state(self.output_dir / name, self.accelerator)
         return int(name.removeprefix("checkpoint-"))
 
     def told(self, weights_of: int) -> dict[str, object]:

@@ -64,55 +64,22 @@ class Session:
         torch.backends.cuda.matmul.allow_tf32 = allow_tf32
 
     @property
-    def device(self) -> torch.device:
-        return self.accelerator.device
-
-    @property
-    def processes(self) -> int:
-        return self.accelerator.num_processes
-
-    @property
-    def is_main(self) -> bool:
-        return self.accelerator.is_main_process
-
-    @property
     def is_sharded(self) -> bool:
         """Whether FSDP splits the weights, so that every pass is one of all processes together."""
         return self.accelerator.distributed_type == DistributedType.FSDP
-
-    @property
-    def sync_gradients(self) -> bool:
-        """Whether this forward pass is the last one of its optimizer step."""
-        return self.accelerator.sync_gradients
-
-    def accumulate(self, model: torch.nn.Module):
-        """The context of one forward and backward pass."""
-        return self.accelerator.accumulate(model)
-
-    def autocast(self):
-        """The context in which forward passes have the precision of the run."""
-        return self.accelerator.autocast()
 
     def track(self, project: str, config: dict[str, object]) -> None:
         """Opens the trackers and tells them what runs."""
         self.accelerator.init_trackers(project, {name: str(value) for name, value in config.items()})
 
-    def log(self, row: dict[str, float], step: int) -> None:
-        """Sends metrics to the trackers."""
-        self.accelerator.log(row, step=step)
-
-    def finish(self) -> None:
-        """Closes the trackers."""
-        self.accelerator.end_training()
-
     def stop(self, step: int, ending: Ending) -> None:
         """Ends the program after a checkpoint has been written; call it on every process."""
-        self.finish()
+        self.accelerator.end_training()
         rest = f"checkpoint-{step} goes on with --resume_from_checkpoint latest"
         self.accelerator.print(f"\nstopped at step {step}: {ending.reason}; {rest}", file=sys.stderr)
         sys.exit(ending.exit_code)
 
     def leave(self) -> None:
         """The last call of a program: gloo's threads need Python's lock once more, or a run on CPUs can hang here."""
-        if self.processes > 1:
+        if self.accelerator.num_processes > 1:
             time.sleep(0.5)

@@ -4,13 +4,14 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
 
 from ..metrics import mean_over_processes, read
 from ..models.adapters import whole
-from .session import Session
-from .trained import TrainedModels
+from ..models.text_encoders import TrainedTextEncoders
 
 
 @dataclass(frozen=True)
@@ -41,29 +42,34 @@ class Stepper:
     """Takes optimizer steps, and skips those whose loss or gradient is not finite on some process.
 
     Attributes:
-        optimizer: prepared, of `models`.
+        parameters: that are trained, as the accelerator has prepared them.
+        optimizer: of these, prepared too.
         schedule: of its learning rate.
         max_grad_norm: gradients are clipped to this norm.
+        average: of the parameters, `None` without one.
+        text: text encoders whose gradients no wrapper averages over processes; `None` if none is trained.
         skipped_steps: in the whole run.
         passes: of this process since the last step.
     """
 
-    models: TrainedModels
+    parameters: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    session: Session
+    accelerator: Accelerator
     max_grad_norm: float = 1.0
+    average: EMAModel | None = None
+    text: TrainedTextEncoders | None = None
     skipped_steps: int = 0
     passes: list[Pass] = field(default_factory=list)
 
     def backward(self, loss: Tensor, metrics: dict[str, Tensor], rows: list[int]) -> None:
-        """The backward pass of one forward pass, inside of [`~Session.accumulate`].
+        """The backward pass of one forward pass, inside of `accelerator.accumulate`.
 
         Args:
             rows: of the data set, to be named if something is not finite.
         """
         self.passes.append(Pass(metrics, rows))
-        self.session.accelerator.backward(loss)
+        self.accelerator.backward(loss)
 
     def step(self, is_asked_to_stop: bool = False) -> StepResult:
         """Clips and steps, unless that would put numbers that are not finite into the weights; call it on every process.
@@ -73,22 +79,21 @@ class Stepper:
         Args:
             is_asked_to_stop: whether this process is; some process is enough.
         """
-        accelerator = self.session.accelerator
-        if self.models.text:
-            self.models.text.average_gradients()
-        (norm,) = whole([accelerator.clip_grad_norm_(self.models.trainable, self.max_grad_norm)])
+        if self.text:
+            self.text.average_gradients()
+        (norm,) = whole([self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)])
         own = {"grad_norm": norm, "signals": torch.tensor(float(is_asked_to_stop))}
         means = mean_over_processes(read([one.metrics | own for one in self.passes]))
         signals = means.pop("signals")
         fault = self._fault(means)
         if fault is None:
             self.optimizer.step()
-        elif accelerator.scaler:
-            accelerator.scaler.update()  # to a smaller scale
+        elif self.accelerator.scaler:
+            self.accelerator.scaler.update()  # to a smaller scale
         self.optimizer.zero_grad()
         self.schedule.step()
-        if fault is None and self.models.average:
-            self.models.average.step(self.models.trainable)
+        if fault is None and self.average:
+            self.average.step(self.parameters)
         self.skipped_steps += fault is not None
         self.passes = []
         row = {"lr": self.schedule.get_last_lr()[0], **means, "skipped_steps": self.skipped_steps}

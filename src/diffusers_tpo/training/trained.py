@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel, offload_models
 from torch import Tensor, nn
@@ -119,18 +121,18 @@ class TrainedModels:
             add_lora(denoiser, model.layers() or family.lora_targets, **model.lora())
         else:
             if needs_reference and not reference_is_known:
-                device = model.reference_device or session.device
+                device = model.reference_device or session.accelerator.device
                 reference = copy.deepcopy(denoiser).to(device=device, dtype=DTYPES[model.reference_dtype])
             denoiser.requires_grad_(True)
         text = None
         if model.train_text_encoder:
             text = train_text_encoders(pipe, family, model.lora(), needs_reference)
             for part in text.copies.values():
-                part.to(session.device)
+                part.to(session.accelerator.device)
         trained = {family.denoiser, *(text.names if text else ())}
-        frozen = FrozenParts(pipe, trained, session.device, run.offload)
+        frozen = FrozenParts(pipe, trained, session.accelerator.device, run.offload)
         for name in trained - {family.denoiser}:
-            getattr(pipe, name).to(session.device)
+            getattr(pipe, name).to(session.accelerator.device)
         denoiser.train()
         if run.gradient_checkpointing:
             denoiser.enable_gradient_checkpointing()
@@ -162,7 +164,7 @@ class TrainedModels:
             groups.append({"params": self.text.parameters(), "lr": text_encoder_lr or learning_rate})
         return groups
 
-    def prepare(self, optimizer, session: Session, ema_decay: float | None = None):
+    def prepare(self, optimizer, accelerator: Accelerator, ema_decay: float | None = None):
         """Wraps the denoiser for the launcher's processes, and lets checkpoints hold what is trained and nothing else.
 
         Args:
@@ -171,22 +173,22 @@ class TrainedModels:
         Returns:
             The prepared optimizer.
         """
-        register_hooks(session.accelerator, self.is_lora, self.text_encoders)
-        self.denoiser, optimizer = session.accelerator.prepare(self.denoiser, optimizer)
+        register_hooks(accelerator, self.is_lora, self.text_encoders)
+        self.denoiser, optimizer = accelerator.prepare(self.denoiser, optimizer)
         self.trainable = [
             parameter for module in self._trained() for parameter in module.parameters() if parameter.requires_grad
         ]
         if ema_decay is not None:
             self.average = EMAModel(self.trainable, decay=ema_decay)
-            register_average(session.accelerator, self.average)
+            register_average(accelerator, self.average)
         return optimizer
 
     def _trained(self) -> list[nn.Module]:
         return [self.denoiser, *self.text_encoders.values()]
 
-    def as_reference(self, session: Session) -> nn.Module | None:
+    def as_reference(self) -> nn.Module | None:
         """What stands for the reference before the first step, see [`TPOTrainer`]: the policy is still the same."""
-        return None if self.is_lora else session.accelerator.unwrap_model(self.denoiser)
+        return None if self.is_lora else extract_model_from_parallel(self.denoiser)
 
     @contextlib.contextmanager
     def at_rest(self, whole: bool = True) -> Iterator[DiffusionPipeline]:

@@ -117,11 +117,11 @@ class Gallery:
 
     def show(self, step: int) -> None:
         """Renders and shows the model of this step; call it on every process."""
-        if not self.validation.prompts or not (self.session.is_main or self.session.is_sharded):
+        if not self.validation.prompts or not (self.session.accelerator.is_main_process or self.session.is_sharded):
             return
-        with self.models.at_rest() as pipe, self.session.autocast():
+        with self.models.at_rest() as pipe, self.session.accelerator.autocast():
             images = self.validation.render(pipe, self.batch_size, may_halve=not self.session.is_sharded)
-        if self.session.is_main:
+        if self.session.accelerator.is_main_process:
             self.validation.show(images, self._of(step), self.session.accelerator.trackers, step)
 
     def show_base(self) -> None:
@@ -131,7 +131,7 @@ class Gallery:
 
     def side_by_side(self, step: int, assets: Path) -> list[tuple[str, str, str]]:
         """Base and model of this step in `assets`, see [`Validation.side_by_side`]; nothing where nothing is shown."""
-        if not self.validation.prompts or not self.session.is_main:
+        if not self.validation.prompts or not self.session.accelerator.is_main_process:
             return []
         return self.validation.side_by_side(self._of(0), self._of(step), assets)
 
