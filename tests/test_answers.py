@@ -193,7 +193,7 @@ def test_any_text_is_read_or_given_up(text, wanted):
     assert_is_answer(read_answer(text, wanted), wanted)
 
 
-@steady
+@settings(steady, max_examples=100)  # the draws take longer than the reading
 @given(json_values, wanted_lists, st.sampled_from(["{}", "```json\n{}\n```", "Here: {} done", "{}{}"]))
 def test_any_json_is_read_or_given_up(value, wanted, frame):
     assert_is_answer(read_answer(frame.replace("{}", json.dumps(value)), wanted), wanted)

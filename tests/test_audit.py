@@ -144,12 +144,12 @@ def test_missing_package_names_its_extra(monkeypatch):
 
 def test_rows_are_read_once_and_forgotten():
     """5000 rows of 2 KB are 10 MB; the hashes of 5000 captions and mismatched prompts are 120 KB."""
-    read = []
+    read, word, other = [], "word" * 50 + " ", "other" * 40 + " "  # a few long ones, which are soon compared
 
     def rows(count):
         for number in range(count):
             read.append(number)
-            yield row(f"{number} " + "word " * 200, f"{number} " + "other " * 200)
+            yield row(f"{number} " + word * 5, f"{number} " + other * 5)
 
     audit(rows(30), sample=5)  # imports what it needs
     read.clear()

@@ -59,9 +59,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast, spread: float = 0.02) -> Llam
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
         num_attention_heads=4,
         max_position_embeddings=2048,
         eos_token_id=tokenizer.eos_token_id,
@@ -86,11 +86,11 @@ def teach(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
         prompt = tokenizer.apply_chat_template(chat_messages(caption, WANTED), **options)
         asked, answer = (tokenizer(text)["input_ids"] for text in (prompt, answer_to(caption) + tokenizer.eos_token))
         batch.append((torch.tensor([asked + answer]), len(asked)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(300):
         losses, right = [], True
         for ids, start in batch:
-            logits = model(ids).logits[0, start - 1 : -1]
+            logits = model(ids, logits_to_keep=ids.shape[1] - start + 1).logits[0, :-1]
             losses.append(torch.nn.functional.cross_entropy(logits, ids[0, start:]))
             right &= bool((logits.argmax(-1) == ids[0, start:]).all())
         if right and max(losses) < 0.05:
