@@ -5,13 +5,13 @@ BIN := .venv/bin
 SEED ?= 1
 PYTEST := -m pytest -q -n 2 --dist loadgroup --randomly-seed=$(SEED)
 
-# Part of the tests, for the lowest supported versions: what meets the API of the other libraries.
+# Part of the tests, for the lowest supported and for the newest versions: what meets the API of the other libraries.
 MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_encoders adapters alarms checkpoints data \
 	buckets cards memory scorers chat scale versions train_script)
 # The random weights of an older transformers do not collapse in it.
 MIN_TESTS += --deselect tests/test_train_script.py::test_a_collapse_stops_with_a_checkpoint_where_asked
 
-.PHONY: quickstart test test-slow test-min lint bench
+.PHONY: quickstart test test-slow test-min test-newest lint bench
 quickstart: .venv/.quickstart
 	$(BIN)/python examples/text_preference/quickstart.py
 	@echo 'To go on in this environment: source .venv/bin/activate; then diffusers-tpo --help'
@@ -24,6 +24,15 @@ test-slow: .venv/.test
 
 test-min: .venv-min/.test
 	.venv-min/bin/python $(PYTEST) -m "not slow" $(MIN_TESTS)
+
+# The newest release of everything but torch, which would be gigabytes; asked for anew each time.
+test-newest:
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	grep '^torch==' constraints.txt > .venv-newest/constraints.txt
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+		--constraint .venv-newest/constraints.txt --editable ".[test]"
+	.venv-newest/bin/python .ci/newest.py
+	.venv-newest/bin/python $(PYTEST) -m "not slow" $(MIN_TESTS)
 
 bench: .venv/.test
 	$(BIN)/python benchmarks/bench.py

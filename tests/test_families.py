@@ -155,7 +155,7 @@ def test_velocity_models_too():
 @torch.no_grad()
 def test_predict_treats_every_row_on_its_own(pipe):
     family, denoiser = family_of(pipe), denoiser_of(pipe)
-    latents, timesteps = torch.randn(4, *LATENT), torch.tensor([1, 300, 600, 999])
+    latents, timesteps = tiny.randn(4, *LATENT), torch.tensor([1, 300, 600, 999])
     cond = encode(pipe, PROMPTS)
     whole = family.predict(denoiser, latents, timesteps, cond)
 
@@ -203,7 +203,7 @@ def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe, monk
 def rows(pipe, images: int = 2):
     """Noised rows of matched and mismatched prompts of `images` images."""
     draws = [Draw(0, row) for row in range(images)]
-    latents = torch.randn(images, *LATENT, generator=torch.Generator().manual_seed(0))
+    latents = tiny.randn(images, *LATENT)
     noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(2)
     prompts = [f"{kind} {row}" for kind in ("cat", "dog") for row in range(images)]
     with torch.no_grad():
@@ -220,6 +220,7 @@ def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lor
     batch, trainer = rows(pipe), TPOTrainer()
     trainer.family = family
     if use_lora:
+        torch.manual_seed(0)
         add_lora(denoiser, family.lora_targets, rank=4)
     else:
         trainer.reference = copy.deepcopy(denoiser)
@@ -275,7 +276,7 @@ def test_a_perfect_prediction_takes_the_scheduler_of_the_pipeline_along_the_path
     """One of its steps from what training noises, with the target as prediction, ends where training would be later."""
     scheduler = tiny_families.make_pipe(name).scheduler
     scheduler.set_timesteps(20)
-    training, latents = training_scheduler(scheduler), torch.randn(1, *LATENT)
+    training, latents = training_scheduler(scheduler), tiny.randn(1, *LATENT)
 
     def noised(step: int):
         """At a timestep of the pipeline; training shifts what it draws of a flow by 3, which is undone here."""
@@ -295,7 +296,7 @@ def test_a_perfect_prediction_takes_the_scheduler_of_the_pipeline_along_the_path
 def test_predict_in_half_precision(pipe):
     """With autocast and float32 latents, as the policy trains, and with all in bfloat16, as a reference may be kept."""
     family, denoiser = family_of(pipe), denoiser_of(pipe)
-    latents, timesteps, cond = torch.randn(2, *LATENT), torch.tensor([300, 900]), encode(pipe, PROMPTS[:2])
+    latents, timesteps, cond = tiny.randn(2, *LATENT), torch.tensor([300, 900]), encode(pipe, PROMPTS[:2])
     exact = family.predict(denoiser, latents, timesteps, cond)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = family.predict(denoiser, latents, timesteps, cond)
@@ -309,7 +310,7 @@ def test_predict_in_half_precision(pipe):
 @torch.no_grad()
 def test_sdxl_is_told_the_sizes_of_the_image():
     pipe = tiny_families.make_pipe("sdxl")
-    latents, timesteps = torch.randn(2, *LATENT), torch.tensor([10, 500])
+    latents, timesteps = tiny.randn(2, *LATENT), torch.tensor([10, 500])
     sizes = torch.tensor([[64.0, 32.0, 0.0, 8.0, 16.0, 16.0]]).repeat(2, 1)
     family = family_of(pipe)
     whole = family.predict(pipe.unet, latents, timesteps, encode(pipe, PROMPTS[:2]))

@@ -213,7 +213,7 @@ def test_the_batch_size_changes_nothing_and_the_seed_does(judge):
 
 def test_a_new_policy_has_exactly_the_errors_of_its_reference():
     pipe, family = tiny.make_policy(), StableDiffusion()
-    latents, sizes, prompts = torch.randn(2, *tiny.LATENT), torch.zeros(2, 6), [["cat", "dog"], ["red cat", "cat"]]
+    latents, sizes, prompts = tiny.randn(2, *tiny.LATENT), torch.zeros(2, 6), [["cat", "dog"], ["red cat", "cat"]]
     errors = error_matrix(family, pipe, pipe.unet, DDPMScheduler(), latents, sizes, prompts, strata=2)
     with adapters_off(pipe.unet) as bare:
         reference = error_matrix(family, pipe, bare, DDPMScheduler(), latents, sizes, prompts, strata=2)

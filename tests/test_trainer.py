@@ -91,7 +91,7 @@ def test_sft_is_the_weighted_mean_squared_error():
     pipe, trainer = lora_policy(loss_type="sft")
     pipe.scheduler = DDPMScheduler()
     draws = [Draw(0, row) for row in range(3)]
-    noised = add_noise(pipe.scheduler, torch.randn(3, *tiny.LATENT), draws, snr_gamma=5.0)
+    noised = add_noise(pipe.scheduler, tiny.randn(3, *tiny.LATENT), draws, snr_gamma=5.0)
     cond = trainer.family.encode_prompts(pipe, ["a", "b", "c"])
     loss, metrics = trainer.tpo_loss(pipe.unet, noised, cond)
     prediction = pipe.unet(noised.latents, noised.timesteps, cond["encoder_hidden_states"]).sample

@@ -19,6 +19,11 @@ WIDTH = 16
 FLOAT_TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 
 
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    """The same numbers whatever was drawn before."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
 def make_tokenizer() -> CLIPTokenizer:
     """Every byte is a token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -120,7 +125,7 @@ def make_policy(prediction_type: str = "epsilon", rank: int = 4, dropout: float 
 def make_batch(pipe, images: int = 2, mismatched: int = 1, number: int = 0):
     """Noised rows, conditioning and labels in blocks: what `tpo_loss` takes."""
     trainer = TPOTrainer()
-    latents = torch.randn(images, *LATENT, generator=torch.Generator().manual_seed(number))
+    latents = randn(images, *LATENT, seed=number)
     draws = [Draw(0, row, number) for row in range(images)]
     noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(1 + mismatched)
     prompts = [f"{kind} {i}" for kind in ["cat", "dog", "red cats", "a car"][: 1 + mismatched] for i in range(images)]
