@@ -4,16 +4,22 @@ import resource
 import shutil
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import tiny
+import tiny_families
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from diffusers_tpo import training_scheduler
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.families import family_of
 from diffusers_tpo.models.adapters import add_lora
+from diffusers_tpo.training import cache as caches
 from diffusers_tpo.training.cache import AHEAD, KEYS, Cache, fingerprint, read_ahead
+from diffusers_tpo.training.encoding import Encoder
 
 
 def entry(value: float) -> dict:
@@ -155,3 +161,28 @@ def test_adapters_do_not_change_the_fingerprint_of_what_carries_them():
     assert fingerprint({"unet": unet}) == before
     unet.conv_in.bias.data[0] += 1
     assert fingerprint({"unet": unet}) != before
+
+
+def folders_of(pipe) -> list[str]:
+    """Where the encodings of prompts and the reference's errors are kept."""
+    encoder = Encoder(pipe, family_of(pipe), torch.device("cpu"))
+    reference = encoder.reference_folder(Path("."), training_scheduler(pipe.scheduler))
+    return [encoder._fingerprint("text_encoder", "tokenizer"), reference.name]
+
+
+@pytest.mark.parametrize(("name", "template"), [("qwen_image", "prompt_template_encode"), ("flux2", "system_message")])
+def test_a_prompt_template_changes_what_is_kept_of_prompts(name, template):
+    pipe = tiny_families.make_pipe(name)
+    before, images = folders_of(pipe), Encoder(pipe, family_of(pipe), torch.device("cpu"))._fingerprint("vae")
+    assert folders_of(tiny_families.make_pipe(name)) == before
+    setattr(pipe, template, f"Other words. {getattr(pipe, template)}")
+    assert not set(folders_of(pipe)) & set(before)
+    assert Encoder(pipe, family_of(pipe), torch.device("cpu"))._fingerprint("vae") == images
+
+
+@pytest.mark.parametrize("library", ["diffusers", "transformers", "ftfy", "beautifulsoup4"])
+def test_a_library_that_makes_something_else_of_a_prompt_changes_what_is_kept(library, monkeypatch):
+    before = folders_of(tiny.make_pipe())
+    real = caches.version_of
+    monkeypatch.setattr(caches, "version_of", lambda name: "0.0.1" if name == library else real(name))
+    assert not set(folders_of(tiny.make_pipe())) & set(before)

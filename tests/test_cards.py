@@ -131,6 +131,31 @@ OWN = {
 }
 
 
+STRANGE = [
+    {"license": 5},
+    {"license": ["mit"]},
+    {"license": "mit](https://evil.example) <b>x"},
+    {"license": "other", "license_name": "<img src=x>"},
+    {"license": "other", "license_name": {"a": 1}},
+    {"license": "mit\nx"},
+]
+
+
+@pytest.mark.parametrize("front", STRANGE)
+def test_a_licence_that_is_no_plain_name_is_not_known(tmp_path, front):
+    write_card(tmp_path, **front)
+    assert model_origin(str(tmp_path)).licence == {}
+
+
+LINKS = [5, ["x"], "javascript:alert(1)", "http://example.org", "https://x.org/a) [b](c", "https://x.org/<b>", "a b"]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_to_a_licence_that_is_none_is_left_out(tmp_path, link):
+    put_in_cache(tmp_path, "models--user--base", **(OWN | {"license_link": link}))
+    assert "license_link" not in model_origin("user/base", cache_dir=str(tmp_path)).licence
+
+
 @pytest.mark.parametrize("front", [{"license": "apache-2.0"}, OWN])
 def test_licence_of_a_local_base(tmp_path, front):
     base = model_origin(str(write_card(tmp_path / "base", **front)))

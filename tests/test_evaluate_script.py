@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.renders import image_path
 from diffusers_tpo.models.checkpoints import list_checkpoints
-from diffusers_tpo.models.loading import fingerprint, kind_of, load_model
+from diffusers_tpo.models.fingerprints import fingerprint
+from diffusers_tpo.models.loading import kind_of, load_model
+from diffusers_tpo.models.recipe import ModelRecipe
 
 
 EVALUATE = SCRIPT.with_name("evaluate.py")
@@ -75,12 +77,12 @@ def test_every_kind_of_model_is_told_apart_and_loaded(runs, pipe_dir):
         "checkpoint",
     ]
     assert kind_of(str(lora / "pytorch_lora_weights.safetensors")) == "lora"
-    final, last = (load_model(str(path), pipe_dir) for path in (full, full / "checkpoint-3"))
+    final, last = (load_model(str(path), pipe_dir).pipe for path in (full, full / "checkpoint-3"))
     for name, value in last.unet.state_dict().items():
         assert torch.equal(value, final.unet.state_dict()[name]), name
     merged = {}
     for name, source in {"final": lora, "last": lora / "checkpoint-3"}.items():
-        pipe = load_model(str(source), pipe_dir)
+        pipe = load_model(str(source), pipe_dir).pipe
         merged[name] = pipe("cat", num_inference_steps=2, generator=torch.manual_seed(0), output_type="np").images
     assert (
         np.abs(merged["final"] - merged["last"]).max() < 1e-5
@@ -95,10 +97,14 @@ def test_wrong_models_are_one_sentence(runs, pipe_dir, tmp_path):
         kind_of(str(tmp_path))
     with pytest.raises(UserError, match="name its pipeline in --pretrained_model_name_or_path"):
         load_model(str(runs / "lora"))
-    with pytest.raises(UserError, match="name the base of checkpoint-1 in --pretrained_model_name_or_path"):
-        load_model(str(runs / "full" / "checkpoint-1"))  # its own base was a local folder, which no checkpoint names
     broken = tmp_path / "checkpoint-1"
     shutil.copytree(runs / "full" / "checkpoint-1", broken)
+    state = json.loads((broken / "trainer_state.json").read_text())
+    state["model"] = ModelRecipe(str(tmp_path / "gone")).as_dict()
+    (broken / "trainer_state.json").write_text(json.dumps(state))
+    with pytest.raises(UserError, match="name the base of checkpoint-1 in --pretrained_model_name_or_path"):
+        load_model(str(broken))
+    assert load_model(str(broken), pipe_dir).recipe.source == pipe_dir
     (broken / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match="which does not load"):
         load_model(str(broken), pipe_dir)
@@ -161,7 +167,7 @@ def test_a_stopped_run_gives_the_same_results(evaluate, tmp_path, runs):
 
 def test_a_lora_is_judged_without_its_dropout(run_script, tmp_path, pipe_dir):
     run_script(use_lora=True, lora_dropout=0.5, max_train_steps=1, output_dir=tmp_path / "lora")
-    pipe = load_model(str(tmp_path / "lora"), pipe_dir)
+    pipe = load_model(str(tmp_path / "lora"), pipe_dir).pipe
     assert not any(module.training for module in pipe.unet.modules())
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
 

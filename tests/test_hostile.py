@@ -24,7 +24,8 @@ from diffusers_tpo.decoding import upright_size
 from diffusers_tpo.errors import BadRow, UserError, exit_on_user_error
 from diffusers_tpo.evaluation.suite import keep_settings
 from diffusers_tpo.models.checkpoints import find_checkpoint, read_state
-from diffusers_tpo.models.loading import bnb_config, load_model, load_pipeline
+from diffusers_tpo.models.loading import load_model, load_pipeline
+from diffusers_tpo.models.quantization import bnb_arguments
 from diffusers_tpo.negatives.build import check_config
 from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows
 from diffusers_tpo.training.encoding import Encoder
@@ -287,7 +288,7 @@ def test_a_file_that_holds_anything_is_read_or_refused(content, tmp_path_factory
         lambda: find_checkpoint(folder, "checkpoint-5"),
         lambda: keep_settings(settings, {"seed": 0}, "output_dir"),
         lambda: check_config(folder, {"seed": 0}),
-        lambda: bnb_config(False, False, str(settings), torch.float32),
+        lambda: bnb_arguments(False, False, str(settings)),
     ]
     refused = 0
     for read in reads:

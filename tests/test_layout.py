@@ -27,7 +27,7 @@ MAY_KNOW = {
     "noising": GROUND,
     "metrics": set(),
     "families": GROUND,
-    "models": GROUND | {"families"},
+    "models": GROUND | {"families", "noising"},
     "trainer": GROUND | {"families", "losses", "metrics", "models", "noising"},
     "guidance": GROUND | {"families", "models"},
     "data": GROUND | {"noising"},

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch.testing import assert_close
 
 from diffusers_tpo import Draw, add_noise, training_scheduler
@@ -181,13 +182,38 @@ def shares(**options) -> torch.Tensor:
 
 
 def test_weighting_schemes_draw_the_noise_level_from_their_density():
-    """Logit-normal: the logit of sigma is normal with this mean and deviation. Mode, scale s: its density at 1/2 is the highest."""
+    """Logit-normal: the logit of 1 - sigma is normal so. Mode, scale s: its density at 1/2 is the highest."""
     logit = torch.logit(shares(weighting_scheme="logit_normal", logit_mean=0.5, logit_std=0.3))
-    assert abs(logit.mean().item() - 0.5) < 0.05 and abs(logit.std().item() - 0.3) < 0.04
+    assert abs(logit.mean().item() + 0.5) < 0.05 and abs(logit.std().item() - 0.3) < 0.04
     even, mode = shares(), shares(weighting_scheme="mode", mode_scale=1.29)
     middle = [((part - 0.5).abs() < 0.2).float().mean().item() for part in (even, mode)]
     assert middle[0] == pytest.approx(0.4, abs=0.06) and middle[1] > 0.5
     assert 0.3 <= shares(weighting_scheme="logit_normal", timestep_range=(0.3, 0.7)).min() <= 0.7
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize(
+    "scheme", [{"logit_mean": -1.0, "logit_std": 0.7}, {"mode_scale": 1.5}], ids=["logit", "mode"]
+)
+def test_the_recipes_of_diffusers_scripts_mean_the_same(scheme, shift):
+    """Its SD3 and FLUX scripts look the drawn share up in the scheduler's timesteps, which begin with noise alone."""
+    name = "logit_normal" if "logit_mean" in scheme else "mode"
+    flow = FlowMatchEulerDiscreteScheduler(1000, shift=shift)
+    shape = {"logit_mean": None, "logit_std": None, "mode_scale": None} | scheme
+    generator = torch.Generator().manual_seed(0)
+    drawn = compute_density_for_timestep_sampling(name, 4000, **shape, generator=generator)
+    theirs = flow.timesteps[(drawn * 1000).long()] / 1000
+    ours = add_noise(training_scheduler(flow), torch.zeros(400, 1, 1, 1), MANY, weighting_scheme=name, **scheme)
+    quantiles = torch.tensor([0.1, 0.5, 0.9])
+    assert_close((ours.timesteps / 1000).quantile(quantiles), theirs.quantile(quantiles), rtol=0, atol=0.09)
+
+
+def test_min_snr_weights_where_nothing_is_left_of_the_image():
+    """With zero terminal SNR: the limit of min(snr, gamma) / snr is 1, of a velocity's 0."""
+    for prediction_type, wanted in (("epsilon", 1.0), ("v_prediction", 0.0)):
+        zero = DDPMScheduler(rescale_betas_zero_snr=True, prediction_type=prediction_type)
+        noised = add_noise(zero, torch.zeros(1, 4, 1, 1), [Draw(0, 0)], (0.999, 1.0), snr_gamma=5.0)
+        assert noised.timesteps.item() == 999 and noised.weights.item() == wanted
 
 
 def test_weighting_schemes_that_weigh_the_error():

@@ -15,11 +15,12 @@ from torch.testing import assert_close
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import family_of
 from diffusers_tpo.models.loading import load_model
+from diffusers_tpo.models.recipe import LoraShape
 from diffusers_tpo.models.text_encoders import distance, train_text_encoders
 
 
 PROMPTS = ["cat", "two dogs"]
-LORA = {"rank": 4}
+LORA = LoraShape(rank=4)
 
 
 def read_log(output) -> list[dict]:
@@ -61,7 +62,7 @@ def test_the_reference_sees_the_frozen_encoders_and_the_policy_the_trained_ones(
 def test_the_reference_leaves_everything_as_it_was():
     """The gradient of a policy that was encoded before is not lost, nor is the training mode."""
     pipe = tiny.make_pipe()
-    encoders = train_text_encoders(pipe, family_of(pipe), LORA | {"dropout": 0.5}, needs_reference=True)
+    encoders = train_text_encoders(pipe, family_of(pipe), LoraShape(rank=4, dropout=0.5), needs_reference=True)
     module = pipe.text_encoder
     first, second = encoders.encode_reference(PROMPTS), encoders.encode_reference(PROMPTS)
     assert torch.equal(first["encoder_hidden_states"], second["encoder_hidden_states"])  # no dropout in it
@@ -125,7 +126,7 @@ def test_they_are_trained_saved_resumed_and_loaded(name, use_lora, run_script, b
             assert any(not torch.equal(p, q) for p, q in pairs)
     image = image_of(stock)
     assert np.abs(image - before).max() > 1e-4
-    from_checkpoint = load_model(str(whole / "checkpoint-4"), str(bases / name))
+    from_checkpoint = load_model(str(whole / "checkpoint-4"), str(bases / name)).pipe
     assert np.abs(image_of(from_checkpoint) - image).max() < 1e-3
 
 

@@ -38,8 +38,8 @@ from diffusers_tpo.evaluation.suite import Suite, keep_settings
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.files import make_folder
 from diffusers_tpo.models.checkpoints import list_checkpoints
-from diffusers_tpo.models.loading import fingerprint, kind_of, load_model
-from diffusers_tpo.noising import training_scheduler
+from diffusers_tpo.models.fingerprints import fingerprint
+from diffusers_tpo.models.loading import kind_of, load_model
 from diffusers_tpo.privacy import public_command, short_name
 from diffusers_tpo.shapes.world import make_rows, make_scenes
 from diffusers_tpo.versions import versions
@@ -223,10 +223,8 @@ def load(source: str, model: ModelArguments, renders: RenderArguments, run: RunA
     options = {"dtype": DTYPES[model.dtype], "cache_dir": run.cache_dir, "token": run.hub_token}
     if source == base or kind_of(source, run.cache_dir, run.hub_token) != "pipeline":  # of a LoRA, the base's
         options |= {"revision": model.revision, "variant": model.variant}
-    pipe = load_model(source, base, **options).to(PartialState().device)
-    forward = training_scheduler(pipe.scheduler, model.prediction_type)
-    if pipe.components.get("safety_checker") is not None:
-        pipe.safety_checker = None  # its black images would be judged as the model's
+    loaded = load_model(source, base, prediction_type=model.prediction_type, **options)
+    pipe, forward = loaded.pipe.to(PartialState().device), loaded.scheduler
     if renders.scheduler:
         pipe.scheduler = getattr(diffusers, renders.scheduler).from_config(pipe.scheduler.config)
     return pipe, forward

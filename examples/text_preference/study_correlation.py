@@ -70,7 +70,9 @@ def make_base(name: str, output: Path) -> Path:
             torch.manual_seed(0)
             pipe.unet = UNet2DConditionModel.from_config(pipe.unet.config)
         else:
-            pipe = load_model(str(output / "runs" / "scratch" / f"checkpoint-{WEAK_STEP}"), str(output / "untrained"))
+            pipe = load_model(
+                str(output / "runs" / "scratch" / f"checkpoint-{WEAK_STEP}"), str(output / "untrained")
+            ).pipe
         pipe.save_pretrained(folder)
     return folder
 

@@ -119,7 +119,8 @@ def add_noise(
         snr_gamma: if set, fills `weights` with min-SNR weights (https://huggingface.co/papers/2303.09556, section 3.4);
             diffusion only.
         weighting_scheme: flow only. "logit_normal" (with `logit_mean` and `logit_std`) and "mode" (with `mode_scale`) draw sigma
-            from that density instead of evenly; "sigma_sqrt" and "cosmap" draw it evenly and fill `weights`.
+            from that density instead of evenly, with the meaning that these numbers have in the training scripts of diffusers: a
+            larger `logit_mean` is less noise. "sigma_sqrt" and "cosmap" draw it evenly and fill `weights`.
 
     Returns:
         [`Noised`], on the device and in the dtype of `latents`.
@@ -133,7 +134,13 @@ def add_noise(
         low, high = timestep_range
         shape = {"logit_mean": logit_mean, "logit_std": logit_std, "mode_scale": mode_scale}
         shares = [compute_density_for_timestep_sampling(weighting_scheme, 1, **shape, generator=g) for g in generators]
-        shares = torch.cat(shares) * (high - low) + low
+        shares = torch.cat(shares)
+        if weighting_scheme in (
+            "logit_normal",
+            "mode",
+        ):  # densities of places in a schedule that begins with noise alone
+            shares = 1 - shares
+        shares = shares * (high - low) + low
     elif weighting_scheme != "none":
         raise UserError(
             f"weighting_scheme {weighting_scheme!r} is for flow models, and this is a diffusion model; leave it out"
@@ -158,7 +165,7 @@ def add_noise(
     weights = None
     if snr_gamma is not None:
         snr = compute_snr(scheduler, timesteps)
-        weights = snr.clamp(max=snr_gamma) / (snr + 1 if is_velocity else snr)
+        weights = snr.clamp(max=snr_gamma) / (snr + 1) if is_velocity else (snr_gamma / snr).clamp(max=1)
     return Noised(scheduler.add_noise(latents, noise, timesteps), timesteps, target, weights)
 
 

@@ -21,6 +21,7 @@ from .losses import (
 )
 from .metrics import Layout, reward_metrics, share
 from .models.adapters import adapters_off
+from .models.precision import precision_of
 from .noising import Noised
 
 
@@ -112,21 +113,21 @@ class TPOTrainer:
 
     @torch.no_grad()
     def reference_error(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
-        """The same for the reference: adapters off, or the frozen copy on its own device and in its own dtype."""
+        """The same for the reference: adapters off, or the frozen copy on its own device and in its own precision.
+
+        It is told the same float32 latents, timesteps and sizes as the policy.
+        """
         if self.reference is None:
             with adapters_off(denoiser) as bare:
                 return self.denoising_error(bare, noised, cond)
-        weight = next(self.reference.parameters())
-        place = {"device": weight.device, "dtype": weight.dtype}
-        prediction = self.family.predict(
-            self.reference,
-            noised.latents.to(**place),
-            noised.timesteps.to(weight.device),
-            {
-                name: value.to(**place) if value.is_floating_point() else value.to(weight.device)
-                for name, value in cond.items()
-            },
-        )
+        device = next(self.reference.parameters()).device
+        with precision_of(self.reference):
+            prediction = self.family.predict(
+                self.reference,
+                noised.latents.to(device),
+                noised.timesteps.to(device),
+                {name: value.to(device) for name, value in cond.items()},
+            )
         return denoising_error(prediction.to(noised.target.device), noised.target)
 
     def tpo_loss(

@@ -20,7 +20,7 @@ from .implicit import error_matrix, preference_values
 def load_model(source=PIPELINE) -> StableDiffusionPipeline:
     """A pipeline of this world, or a LoRA or checkpoint on the shipped one; samples with DPM-Solver++. As fast as a CPU can:
     a LoRA is merged, and convolutions get the layout that they are computed in."""
-    pipe = models.load_model(str(source), base=str(PIPELINE))
+    pipe = models.load_model(str(source), base=str(PIPELINE)).pipe
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     if pipe.get_list_adapters():
         pipe.fuse_lora()

@@ -31,6 +31,7 @@ from .flux import Flux as Flux
 from .flux2 import Flux2 as Flux2
 from .pixart import PixArtAlpha as PixArtAlpha
 from .pixart import PixArtSigma as PixArtSigma
+from .qwen_image import EMPTY
 from .qwen_image import QwenImage as QwenImage
 from .sana import Sana as Sana
 from .stable_diffusion import StableDiffusion as StableDiffusion
@@ -49,7 +50,7 @@ class Family(Protocol):
     unconditional: str  # where a guided pipeline asks about the empty prompt: "first half" or "second half" of a batch, "own call"
 
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> Conditioning:
-        """Conditioning of `len(prompts)` rows."""
+        """Conditioning of `len(prompts)` rows; of an empty prompt that of the pipeline's rows without one, under guidance."""
 
     def encode_sizes(self, sizes: Tensor) -> Conditioning:
         """What the denoiser is told of the images besides the prompt, of `N` rows; empty for most.
@@ -61,8 +62,11 @@ class Family(Protocol):
     def encode_images(self, pipe: DiffusionPipeline, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents of pixels `(N, 3, H, W)` in [-1, 1], in float32."""
 
+    def idle_layers(self, denoiser: torch.nn.Module) -> list[torch.nn.Module]:
+        """Layers whose output nothing uses, so that they cannot learn; none of most denoisers."""
+
     def predict(self, denoiser: torch.nn.Module, latents: Tensor, timesteps: Tensor, cond: Conditioning) -> Tensor:
-        """The denoiser's prediction, shaped like `latents`."""
+        """The denoiser's prediction, shaped like `latents`; timesteps and sizes are numbers and keep their precision."""
 
 
 FAMILIES: dict[type[DiffusionPipeline], Family] = {
@@ -104,12 +108,21 @@ def family_of(pipe: DiffusionPipeline, **options) -> Family:
     )
 
 
-def call_arguments(pipe: DiffusionPipeline, prompts: list[str], guidance_scale: float) -> dict:
-    """How a pipeline is called to render `prompts` with classifier-free guidance of this scale."""
+def call_arguments(
+    pipe: DiffusionPipeline, prompts: list[str], guidance_scale: float, family: Family | None = None
+) -> dict:
+    """How a pipeline is called to render `prompts` with classifier-free guidance of this scale.
+
+    Args:
+        family: whose options the pipeline is told, as far as both have them; `None` leaves the pipeline's own.
+    """
     told = inspect.signature(type(pipe).__call__).parameters
+    options = {name: value for name, value in vars(family).items() if name in told} if family else {}
+    options.pop("guidance_scale", None)  # a model is trained with one, and rendered with many
     if "true_cfg_scale" in told and told["guidance_scale"].default is None:  # it guides only with a negative prompt
-        return {"prompt": prompts, "true_cfg_scale": guidance_scale, "negative_prompt": [" "] * len(prompts)}
-    return {"prompt": prompts, "guidance_scale": guidance_scale}
+        guidance = {"true_cfg_scale": guidance_scale, "negative_prompt": [EMPTY] * len(prompts)}
+        return options | {"prompt": prompts} | guidance
+    return options | {"prompt": prompts, "guidance_scale": guidance_scale}
 
 
 def side_multiple(pipe: DiffusionPipeline, family: Family) -> int:

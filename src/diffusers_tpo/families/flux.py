@@ -29,11 +29,11 @@ class Flux(StableDiffusion3):
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         rows, channels, height, width = latents.shape
-        place = {"device": latents.device, "dtype": latents.dtype}
+        place = {"device": latents.device, "dtype": torch.float32}
         is_distilled = extract_model_from_parallel(denoiser).config.guidance_embeds
         packed = denoiser(
             hidden_states=FluxPipeline._pack_latents(latents, rows, channels, height, width),
-            timestep=timesteps.to(latents.dtype) / 1000,  # the unit of its embedding, whatever the schedule's length
+            timestep=timesteps.float() / 1000,  # the unit of its embedding, whatever the schedule's length
             guidance=torch.full((rows,), self.guidance_scale, **place) if is_distilled else None,
             txt_ids=torch.zeros(cond["encoder_hidden_states"].shape[1], 3, **place),
             img_ids=FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, **place),

@@ -33,11 +33,11 @@ class Flux2(Flux):
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         patches, text = Flux2Pipeline._patchify_latents(latents), cond["encoder_hidden_states"]
-        rows, place = len(latents), {"device": latents.device, "dtype": latents.dtype}
+        rows, place = len(latents), {"device": latents.device, "dtype": torch.float32}
         is_distilled = extract_model_from_parallel(denoiser).config.guidance_embeds
         tokens = denoiser(
             hidden_states=Flux2Pipeline._pack_latents(patches),
-            timestep=timesteps.to(latents.dtype) / 1000,  # the unit of its embedding, whatever the schedule's length
+            timestep=timesteps.float() / 1000,  # the unit of its embedding, whatever the schedule's length
             guidance=torch.full((rows,), self.guidance_scale, **place) if is_distilled else None,
             encoder_hidden_states=text,
             txt_ids=Flux2Pipeline._prepare_text_ids(text[:1]).expand(rows, -1, -1).to(latents.device),

@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 
+EMPTY = " "  # the prompt of rows without one: the pipeline guides away from it
+
+
 @dataclass(frozen=True)
 class QwenImage:
     """`max_sequence_length` counts the tokens of the prompt and of the template after it, at most 1024."""
@@ -30,7 +33,9 @@ class QwenImage:
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, mask = pipe.encode_prompt(
-            prompts, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
+            [prompt or EMPTY for prompt in prompts],
+            device=pipe.text_encoder.device,
+            max_sequence_length=self.max_sequence_length,
         )
         if mask is None:  # no prompt is shorter than another
             mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=embeddings.device)
@@ -52,13 +57,17 @@ class QwenImage:
         shift, spread = (mean.new_tensor(x).view(-1, 1, 1) for x in (config.latents_mean, config.latents_std))
         return (mean - shift) / spread, std / spread
 
+    def idle_layers(self, denoiser) -> list:
+        last = denoiser.transformer_blocks[-1]  # the prompt's tokens that it makes are not read
+        return [last.attn.to_add_out, last.txt_mlp]
+
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         rows, channels, height, width = latents.shape
         mask = cond["encoder_hidden_states_mask"]
         longest = int(mask.sum(dim=1).max())  # the padding that all rows share changes nothing and costs time
         packed = denoiser(
             hidden_states=QwenImagePipeline._pack_latents(latents, rows, channels, height, width),
-            timestep=timesteps.to(latents.dtype) / 1000,  # the unit of its embedding, whatever the schedule's length
+            timestep=timesteps.float() / 1000,  # the unit of its embedding, whatever the schedule's length
             encoder_hidden_states=cond["encoder_hidden_states"][:, :longest],
             encoder_hidden_states_mask=mask[:, :longest],
             img_shapes=[[(1, height // 2, width // 2)]] * rows,

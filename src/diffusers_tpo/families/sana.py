@@ -24,14 +24,20 @@ class Sana:
 
     def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
         call = inspect.signature(type(pipe).__call__).parameters
-        embeddings, mask, _, _ = pipe.encode_prompt(
+        embeddings, mask = self._encode(pipe, prompts, call["complex_human_instruction"].default)
+        empty = [row for row, prompt in enumerate(prompts) if not prompt]
+        if empty:  # the pipeline gives its instruction only to what it is asked for
+            embeddings[empty], mask[empty] = self._encode(pipe, [""], None)
+        return {"encoder_hidden_states": embeddings, "encoder_attention_mask": mask}
+
+    def _encode(self, pipe, prompts: list[str], instruction: list[str] | None) -> tuple[Tensor, Tensor]:
+        return pipe.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
             device=pipe.text_encoder.device,
             max_sequence_length=self.max_sequence_length,
-            complex_human_instruction=call["complex_human_instruction"].default,
-        )
-        return {"encoder_hidden_states": embeddings, "encoder_attention_mask": mask}
+            complex_human_instruction=instruction,
+        )[:2]
 
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {}
@@ -39,6 +45,9 @@ class Sana:
     def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
         latents = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)).latent.float()
         return latents * pipe.vae.config.scaling_factor, torch.zeros_like(latents)
+
+    def idle_layers(self, denoiser) -> list:
+        return []
 
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         scale = extract_model_from_parallel(denoiser).config.timestep_scale

@@ -26,6 +26,9 @@ class StableDiffusion:
         scale = pipe.vae.config.scaling_factor
         return posterior.mean.float() * scale, posterior.std.float() * scale
 
+    def idle_layers(self, denoiser) -> list:
+        return []
+
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         """A UNet is told sizes and pooled text too where the conditioning names them, as that of Stable Diffusion XL does."""
         added = {name: cond[name].to(latents.device) for name in ("text_embeds", "time_ids") if name in cond}

@@ -44,5 +44,8 @@ class StableDiffusion3:
         shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
         return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
 
+    def idle_layers(self, denoiser) -> list:
+        return []
+
     def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         return denoiser(hidden_states=latents, timestep=timesteps, **cond).sample

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .stable_diffusion import StableDiffusion
@@ -15,7 +16,11 @@ class StableDiffusionXL(StableDiffusion):
         embeddings, _, pooled, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder_2.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        return {"encoder_hidden_states": embeddings, "text_embeds": pooled}
+        cond = {"encoder_hidden_states": embeddings, "text_embeds": pooled}
+        if not pipe.config.force_zeros_for_empty_prompt:
+            return cond
+        is_told = torch.tensor([prompt != "" for prompt in prompts]).to(embeddings.device)
+        return {name: value * is_told.view(-1, *[1] * (value.ndim - 1)) for name, value in cond.items()}
 
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {"time_ids": sizes}

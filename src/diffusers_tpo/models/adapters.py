@@ -1,27 +1,49 @@
 """LoRA on a denoiser: add it, switch it off for the reference, read and write its weights. Knows nothing of losses."""
 
 import contextlib
+import importlib.metadata
 from pathlib import Path
 
+import diffusers
 import torch
 from accelerate import PartialState
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.training_utils import EMAModel, cast_training_params
+from packaging.version import Version
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.integrations import PeftAdapterMixin as TransformersAdapterMixin
+from transformers.integrations.peft import MIN_PEFT_VERSION
 
-from ..errors import UserError
+from ..errors import UserError, reason
+from ..families import Family
+from .recipe import LoraShape
 
 
 LORA_FILE = "lora.safetensors"
 EMA_FILE = "ema.safetensors"
-NO_BASE = {"base_model_name_or_path": None}  # PEFT would write the folder that a text encoder was loaded from
+
+
+def train_denoiser(denoiser: nn.Module, family: Family, lora: LoraShape | None) -> None:
+    """Makes a denoiser trainable, but for layers whose output it does not use: they would get no gradient.
+
+    Args:
+        lora: what is added and trained; `None` trains all weights.
+
+    Raises:
+        UserError: if the denoiser takes no such LoRA.
+    """
+    if lora is None:
+        denoiser.requires_grad_(True)
+    else:
+        add_lora(denoiser, lora.layers or family.lora_targets, lora.rank, lora.alpha, lora.dropout, lora.use_dora)
+    for layer in family.idle_layers(denoiser):
+        layer.requires_grad_(False)
 
 
 def add_lora(
@@ -38,7 +60,7 @@ def add_lora(
         alpha: scale of the update times `rank`; `None` takes `rank`, so the scale is one.
 
     Raises:
-        UserError: if no module of that name exists, the rank is below 1, or the denoiser takes no adapters.
+        UserError: if no module of that name exists, the rank is below 1, the denoiser takes no adapters, or PEFT is too old.
     """
     if not isinstance(denoiser, (PeftAdapterMixin, TransformersAdapterMixin)):
         raise UserError(
@@ -46,6 +68,10 @@ def add_lora(
         )
     if rank < 1:
         raise UserError(f"rank must be at least 1, got {rank}")
+    check_peft()
+    names = [f".{name}" for name, _ in denoiser.named_modules()]
+    if not any(name.endswith(f".{target}") for name in names for target in targets):
+        raise UserError(f"lora_layers {', '.join(targets)} name no layer of {type(denoiser).__name__}")
     denoiser.requires_grad_(False)
     config = LoraConfig(
         r=rank,
@@ -57,9 +83,29 @@ def add_lora(
     )
     try:
         denoiser.add_adapter(config)
-    except ValueError as error:
-        raise UserError(f"lora_layers {', '.join(targets)} name no layer of {type(denoiser).__name__}") from error
+    except (TypeError, ValueError) as error:  # a layer that PEFT cannot adapt, such as a norm
+        layers = ", ".join(targets)
+        raise UserError(
+            f"lora_layers {layers} of a {type(denoiser).__name__} take no LoRA ({reason(error)})"
+        ) from error
     cast_training_params(denoiser, dtype=torch.float32)
+
+
+def check_peft(installed: str | None = None) -> None:
+    """Checks that the PEFT that is installed is one that diffusers and transformers work with.
+
+    Raises:
+        UserError: if it is older than they ask for.
+    """
+    installed = installed or importlib.metadata.version("peft")
+    wanted = {"diffusers": diffusers.utils.constants.MIN_PEFT_VERSION, "transformers": MIN_PEFT_VERSION}
+    for library, version in wanted.items():
+        if Version(installed) < Version(version):
+            have = f"{library} {importlib.metadata.version(library)}"
+            raise UserError(
+                f"use_lora needs peft {version} or newer with {have}, and {installed} is installed; update peft, or use an "
+                f"older {library}"
+            )
 
 
 @contextlib.contextmanager
@@ -144,10 +190,32 @@ def save_lora(
     weights, metadata = {}, {}
     for part, module in {name: denoiser, **(text_encoders or {})}.items():
         bare = extract_model_from_parallel(module)
-        weights[f"{part}_lora_layers"] = lora_state(bare)
-        metadata[f"{part}_lora_adapter_metadata"] = bare.peft_config["default"].to_dict() | NO_BASE
+        weights[f"{part}_lora_layers"] = published_lora(bare, lora_state(module))
+        metadata[f"{part}_lora_adapter_metadata"] = published_config(bare)
     if PartialState().is_main_process:
         pipe_class.save_lora_weights(folder, **weights, **metadata)
+
+
+def published_lora(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LoRA weights as every reader takes them: with the scale in them, so that alpha is the rank.
+
+    Readers find alpha in different places, and take the rank where they find none.
+
+    Args:
+        state: of [`lora_state`].
+    """
+    config = module.peft_config["default"]
+    scale = config.lora_alpha / config.r
+    scaled = {key: value * scale if "lora_B" in key else value for key, value in state.items()}
+    if isinstance(module, TransformersAdapterMixin):  # it reads the vectors of DoRA under the names of its modules
+        return {f"{key}.weight" if key.endswith("lora_magnitude_vector") else key: x for key, x in scaled.items()}
+    return scaled
+
+
+def published_config(module: nn.Module) -> dict[str, object]:
+    """The PEFT configuration that goes with [`published_lora`]: for use, so without the dropout of training."""
+    config = module.peft_config["default"]
+    return config.to_dict() | {"base_model_name_or_path": None, "lora_alpha": config.r, "lora_dropout": 0.0}
 
 
 def load_trained(modules: dict[str, nn.Module], use_lora: bool, folder) -> None:

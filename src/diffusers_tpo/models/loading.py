@@ -1,9 +1,12 @@
 """Loads what a user calls a model: a pipeline, a LoRA on its base, a checkpoint of a training run. Trains nothing."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,12 +15,20 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizatio
 from diffusers.training_utils import EMAModel
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from safetensors.torch import load_file
+from torch import Tensor
 
-from ..errors import UserError, reason, require
-from ..families import family_of
-from .adapters import LORA_FILE, add_lora, load_average, load_lora_state, load_trained
+from ..errors import UserError, reason
+from ..families import Family
+from ..noising import Scheduler, training_scheduler
+from .adapters import LORA_FILE, load_average, load_lora_state, load_trained, train_denoiser
 from .checkpoints import STATE, read_state
+from .fingerprints import fingerprint as fingerprint
+from .precision import DENOISERS, HALF, hold_precision, may_halve, part_dtypes
+from .quantization import bnb_arguments
+from .quantization import bnb_config as config_of
+from .recipe import RECIPE, ModelRecipe, read_recipe
 from .text_encoders import train_text_encoders
 
 
@@ -55,69 +66,112 @@ def why(error: Exception) -> str:
     return "a weight file is a pickle that could run code; convert it to safetensors" if is_pickle else reason(error)
 
 
+def load_base(
+    recipe: ModelRecipe, cache_dir: str | None = None, token: str | None = None, dtype: torch.dtype | None = None
+) -> DiffusionPipeline:
+    """The pipeline of a recipe, before anything is added to it; see [`load_pipeline`].
+
+    Args:
+        dtype: of the denoiser; by default what the recipe trains with.
+    """
+    dtype = recipe.dtype if dtype is None else dtype
+    return load_pipeline(
+        recipe.source,
+        recipe.revision,
+        recipe.variant,
+        recipe.vae,
+        dtype,
+        cache_dir,
+        token,
+        config_of(recipe.quantization, HALF[recipe.precision]),
+        recipe.prediction_type,
+    )
+
+
+def bnb_config(load_in_4bit, load_in_8bit, config_path, compute_dtype) -> BitsAndBytesConfig | None:
+    """By the flags of the training script."""
+    return config_of(bnb_arguments(load_in_4bit, load_in_8bit, config_path), compute_dtype)
+
+
 def load_pipeline(
     source: str,
     revision: str | None = None,
     variant: str | None = None,
     vae: str | None = None,
-    dtype: torch.dtype | dict[str, torch.dtype] = torch.float32,
+    dtype: torch.dtype = torch.float32,
     cache_dir: str | None = None,
     token: str | None = None,
     quantization: BitsAndBytesConfig | None = None,
+    prediction_type: str | None = None,
 ) -> DiffusionPipeline:
-    """A pipeline whose modules are frozen and in evaluation mode.
+    """A pipeline whose modules are frozen and in evaluation mode, and whose every part but the denoiser holds its precision.
+
+    A safety checker is set aside: its black images would be shown and judged as the model's. [`save_pipeline`] puts it back.
 
     Args:
         source: Hub id or folder.
         vae: Hub id or folder of another VAE.
-        dtype: of all weights, or by component, with `default` for the others.
-        quantization: of the denoiser, see [`bnb_config`].
+        dtype: of the denoiser; the other parts follow it as far as they can, see [`~diffusers_tpo.models.precision`].
+        quantization: of the denoiser, see [`~diffusers_tpo.models.quantization.bnb_config`].
+        prediction_type: of the scheduler, if its configuration is wrong.
 
     Raises:
         UserError: if it cannot be loaded, with the reason.
     """
+    dtype = dtype["default"] if isinstance(dtype, dict) else dtype
     options = {"cache_dir": cache_dir, "token": token}
     kind = {"revision": revision, "variant": variant}
     try:
+        index = DiffusionPipeline.load_config(source, revision=revision, **options)
         if quantization is not None:
-            parts = DiffusionPipeline.load_config(source, revision=revision, **options)
-            mapping = {name: quantization for name in ("unet", "transformer") if name in parts}
+            mapping = {name: quantization for name in DENOISERS if name in index}
             kind["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
-        pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, **kind, **options)
+        pipe = DiffusionPipeline.from_pretrained(source, dtype=part_dtypes(index, dtype), **kind, **options)
         if vae:
-            pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=pipe.vae.dtype, **options)
+            pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=torch.float32, **options)
     except Exception as error:  # hostile or broken files raise many kinds; none of them is unpickled into code
         raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({why(error)})") from error
+    if (autoencoder := pipe.components.get("vae")) is not None and may_halve(autoencoder):
+        autoencoder.to(dtype)
+    set_checker_aside(pipe)
+    set_prediction_type(pipe, prediction_type)
     pipe.set_progress_bar_config(disable=True)
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and name not in DENOISERS:
+            hold_precision(part)
     return _frozen(pipe)
 
 
-def bnb_config(
-    load_in_4bit: bool, load_in_8bit: bool, config_path: str | None, compute_dtype: torch.dtype
-) -> BitsAndBytesConfig | None:
-    """How bitsandbytes quantises a denoiser as it is loaded; `None` if nothing is asked for.
-
-    Args:
-        config_path: JSON file with the arguments of a `BitsAndBytesConfig`, instead of the two presets.
-        compute_dtype: of the products with 4-bit weights, unless the file names one.
+def set_prediction_type(pipe: DiffusionPipeline, prediction_type: str | None) -> None:
+    """Tells a pipeline what its denoiser predicts, for training, sampling and the saved scheduler; `None` changes nothing.
 
     Raises:
-        UserError: if more than one is asked for, or the file is not such a configuration.
+        UserError: if the pipeline's scheduler cannot be told.
     """
-    asked = [load_in_4bit, load_in_8bit, config_path is not None]
-    if sum(asked) > 1:
-        raise UserError("give at most one of load_in_4bit, load_in_8bit and bnb_quantization_config_path")
-    if not any(asked):
-        return None
-    require("bitsandbytes", extra="bnb")
-    preset = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if load_in_4bit else {"load_in_8bit": True}
+    if prediction_type is None:
+        return
+    training_scheduler(pipe.scheduler, prediction_type)  # which refuses flow models
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type=prediction_type)
+
+
+def set_checker_aside(pipe: DiffusionPipeline) -> None:
+    """Takes the safety checker of a Stable Diffusion 1 pipeline out of its way."""
+    if pipe.components.get("safety_checker") is not None:
+        pipe.checker_aside = pipe.safety_checker
+        pipe.register_modules(safety_checker=None)
+
+
+@contextlib.contextmanager
+def _with_checker(pipe: DiffusionPipeline):
+    """The pipeline with the safety checker that it was loaded with."""
+    checker = getattr(pipe, "checker_aside", None)
+    if checker is not None:
+        pipe.register_modules(safety_checker=checker)
     try:
-        arguments = preset if config_path is None else json.loads(Path(config_path).read_text())
-        return BitsAndBytesConfig(**({"bnb_4bit_compute_dtype": compute_dtype} | arguments))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"bnb_quantization_config_path {config_path!r} is no configuration of bitsandbytes ({error})"
-        ) from error
+        yield
+    finally:
+        if checker is not None:
+            pipe.register_modules(safety_checker=None)
 
 
 def _frozen(pipe: DiffusionPipeline) -> DiffusionPipeline:
@@ -128,8 +182,12 @@ def _frozen(pipe: DiffusionPipeline) -> DiffusionPipeline:
 
 
 def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
-    """Writes a pipeline that `from_pretrained` reads, without the places that its parts were loaded from."""
-    pipe.save_pretrained(folder)
+    """Writes a pipeline that `from_pretrained` reads, without the places that its parts were loaded from.
+
+    A safety checker that its base came with is written too: who publishes a model decides to leave it out, not this.
+    """
+    with _with_checker(pipe):
+        pipe.save_pretrained(folder)
     configs = [path for part in pipe.components for path in folder.glob(f"{part}/*config.json")]
     for path in [folder / "model_index.json", *configs]:
         config = json.loads(path.read_text(encoding="utf-8"), object_hook=_without_origin)
@@ -170,86 +228,180 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
     return "pipeline"
 
 
-def index_of(pipeline: Path) -> dict:
-    """The parts of a saved pipeline; none if its index cannot be read, of which loading it will tell."""
-    try:
-        index = json.loads((pipeline / "model_index.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return {}
-    return index if isinstance(index, dict) else {}
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is judged, as it was trained.
+
+    Attributes:
+        family: told what the run told it.
+        scheduler: the forward process that it was trained with.
+    """
+
+    pipe: DiffusionPipeline
+    family: Family
+    scheduler: Scheduler
+    recipe: ModelRecipe
 
 
-def fingerprint(source: str) -> str:
-    """Changes when the files of a local model do; of a Hub id only its name."""
-    path = Path(source)
-    if (path / "model_index.json").is_file():
-        parts = [folder for folder in sorted(path.iterdir()) if folder.name in index_of(path)]
-        files = [path / "model_index.json", *(file for part in parts for file in sorted(part.glob("*")))]
-    else:  # a LoRA or a checkpoint; a run may have left other things beside its LoRA
-        found = [path] if path.is_file() else sorted(path.glob("*"))
-        files = [file for file in found if file.suffix in (".safetensors", ".pkl")]
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr(stamps or source).encode()).hexdigest()[:16]
-
-
-def load_model(source: str, base: str | None = None, **options) -> DiffusionPipeline:
+def load_model(
+    source: str,
+    base: str | None = None,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    prediction_type: str | None = None,
+    dtype: torch.dtype | None = torch.float32,
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> LoadedModel:
     """A pipeline, or the pipeline `base` with a LoRA or with the weights of a checkpoint of the training script.
 
-    A checkpoint that averages its weights (`use_ema`) is loaded with the averages, as its final model would be.
+    A checkpoint is loaded by the recipe in its state, and with its averages if it has any (`use_ema`), as its final model would
+    be. A finished model is told what the recipe beside it says.
 
     Args:
-        base: what a LoRA or checkpoint belongs to; by default a checkpoint's own `pretrained_model_name_or_path`.
-        options: of [`load_pipeline`].
+        base: what a LoRA belongs to, and a checkpoint whose own base is not where it was.
+        revision: of the pipeline or `base`, as is `variant`; a checkpoint knows its own.
+        prediction_type: of the scheduler, whatever the recipe says.
+        dtype: of the denoiser; `None` takes that of the training.
 
     Raises:
-        UserError: if something is missing or does not fit.
+        UserError: if something is missing, does not fit or is not finite.
     """
-    kind = kind_of(source, options.get("cache_dir"), options.get("token"))
-    if kind == "pipeline":
-        return load_pipeline(source, **options)
-    if kind == "lora":
-        if base is None:
+    place = {"cache_dir": cache_dir, "token": token}
+    kind = kind_of(source, **place)
+    if kind == "checkpoint":
+        recipe = recipe_of_checkpoint(Path(source), base)
+    else:
+        recipe = find_recipe(source, **place) or ModelRecipe("")
+        own = source if kind == "pipeline" else base or recipe.source
+        if not own:
             raise UserError(f"models names the LoRA {source!r}; name its pipeline in --pretrained_model_name_or_path")
-        pipe = load_pipeline(base, **options)
-        try:
-            pipe.load_lora_weights(source, cache_dir=options.get("cache_dir"), token=options.get("token"))
-        except Exception as error:  # as above
-            raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({why(error)})") from error
-        if not pipe.get_list_adapters():
-            raise UserError(f"models names the LoRA {source!r}, none of whose weights fits {base!r}")
-        return _frozen(pipe)  # a LoRA comes in training mode, with its dropout
-    return load_checkpoint(Path(source), base, **options)
-
-
-def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> DiffusionPipeline:
-    """The base pipeline with the weights of one checkpoint; see [`load_model`]."""
-    config = read_state(checkpoint)["config"]
-    base = base or config.get("pretrained_model_name_or_path")
-    if not isinstance(base, str):
-        raise UserError(f"{checkpoint.name} does not name its base; do so in --pretrained_model_name_or_path")
+        kept = revision is None and variant is None and own == recipe.source
+        recipe = recipe if kept else replace(recipe, source=own, revision=revision, variant=variant)
+    if kind == "pipeline":  # its parts are its own
+        recipe = replace(recipe, vae=None, prediction_type=None, quantization=None)
+    if prediction_type is not None:
+        recipe = replace(recipe, prediction_type=prediction_type)
     try:
-        pipe = load_pipeline(base, **options)
+        pipe = load_base(recipe, **place, dtype=dtype)
     except UserError as error:
-        raise UserError(f"{error}; name the base of {checkpoint.name} in --pretrained_model_name_or_path") from error
-    family = family_of(pipe)
+        if kind != "checkpoint":
+            raise
+        name = Path(source).name
+        raise UserError(f"{error}; name the base of {name} in --pretrained_model_name_or_path") from error
+    family = recipe.family(pipe)
+    if kind == "lora":
+        _add_trained_lora(pipe, source, recipe.source, **place)
+    if kind == "checkpoint":
+        _add_checkpoint(pipe, family, recipe, Path(source))
+    _check_finite(pipe, source)
+    return LoadedModel(_frozen(pipe), family, training_scheduler(pipe.scheduler), recipe)
+
+
+def find_recipe(source: str, cache_dir: str | None = None, token: str | None = None) -> ModelRecipe | None:
+    """How a finished model was loaded and told things while it was trained; `None` if nothing beside it says so."""
+    path = Path(source)
+    if path.exists():
+        beside = (path if path.is_dir() else path.parent) / RECIPE
+        return read_recipe(beside) if beside.is_file() else None
+    try:
+        return read_recipe(Path(hf_hub_download(source, RECIPE, cache_dir=cache_dir, token=token)))
+    except (OSError, ValueError):  # the Hub has none, or cannot be reached
+        return None
+
+
+def recipe_of_checkpoint(checkpoint: Path, base: str | None = None) -> ModelRecipe:
+    """How a checkpoint's model is loaded, from its state.
+
+    Args:
+        base: where its base is, if that is not where it was.
+
+    Raises:
+        UserError: if it does not say.
+    """
+    state = read_state(checkpoint)
+    if "model" in state:
+        recipe = ModelRecipe.from_dict(state["model"])
+        is_there = Path(recipe.source).exists() or not Path(recipe.source).is_absolute()
+        return recipe if is_there or base is None else replace(recipe, source=base)
+    source = base or state["config"].get("pretrained_model_name_or_path")
+    if not isinstance(source, str):
+        raise UserError(f"{checkpoint.name} does not name its base; do so in --pretrained_model_name_or_path")
+    return ModelRecipe.from_flags(state["config"] | {"pretrained_model_name_or_path": source})
+
+
+def _add_trained_lora(pipe: DiffusionPipeline, source: str, base: str, **place) -> None:
+    """Puts a LoRA file into its pipeline, all of it or none.
+
+    Raises:
+        UserError: if it does not fit.
+    """
+    try:
+        pipe.load_lora_weights(source, **place)
+        state = pipe.lora_state_dict(source, **place)
+        lost, bare = misfits(pipe, state[0] if isinstance(state, tuple) else state)
+    except Exception as error:  # as above
+        raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({why(error)})") from error
+    if lost or bare:
+        raise UserError(
+            f"models names the LoRA {source!r}, which fits {base!r} only in part: {lost} of its tensors have no place there, "
+            f"and it has none for {bare} layers that it names; name the pipeline that it was trained on, or another file"
+        )
+
+
+def misfits(pipe: DiffusionPipeline, state: dict[str, Tensor]) -> tuple[int, int]:
+    """How many tensors of a LoRA file its pipeline has no place for, and how many layers that should have some have none.
+
+    Tensors are told apart by their content, as files and models name them in many ways.
+
+    Args:
+        state: the file as the pipeline reads it, `unet.` or another part before each name.
+    """
+    parts = {name: getattr(pipe, name) for name in pipe.get_list_adapters()}
+    in_file = {name: tensor for name, tensor in state.items() if not name.endswith("alpha")}
+    lost = sum(name.partition(".")[0] not in parts for name in in_file)
+    bare = 0
+    for name, part in parts.items():
+        added = [value.detach() for key, value in part.named_parameters() if "lora_" in key]
+        given = [value for key, value in in_file.items() if key.partition(".")[0] == name]
+        lost += (Counter(map(_digest, _like(given, added))) - Counter(map(_digest, added))).total()
+        bare += (Counter(map(_digest, added)) - Counter(map(_digest, _like(given, added)))).total()
+        for config in part.peft_config.values():
+            layers = ((key, layer) for key, layer in part.named_modules() if check_target_module_exists(config, key))
+            bare += sum(not isinstance(layer, BaseTunerLayer) for _, layer in layers)
+    return lost, bare
+
+
+def _like(given: list[Tensor], added: list[Tensor]) -> list[Tensor]:
+    """The tensors of a file in the precision that they were loaded in."""
+    return [value.to(added[0].dtype) for value in given] if added else given
+
+
+def _digest(tensor: Tensor) -> bytes:
+    values = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(values, digest_size=16).digest()
+
+
+def _add_checkpoint(pipe: DiffusionPipeline, family: Family, recipe: ModelRecipe, checkpoint: Path) -> None:
+    """Puts the weights of a checkpoint into its base.
+
+    Raises:
+        UserError: if they do not fit.
+    """
     denoiser = getattr(pipe, family.denoiser)
     try:
-        if config.get("use_lora"):
-            layers = config["lora_layers"].replace(" ", "").split(",") if "lora_layers" in config else None
-            shape = {"alpha": config.get("lora_alpha"), "use_dora": config.get("use_dora", False)}
-            add_lora(denoiser, layers or family.lora_targets, config["rank"], **shape)
+        train_denoiser(denoiser, family, recipe.lora)
+        if recipe.lora:
             load_lora_state(denoiser, load_file(checkpoint / LORA_FILE))
-            trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
         else:
-            shape = {}
             load_checkpoint_in_model(denoiser, str(checkpoint), strict=True)
-            trained = list(denoiser.parameters())
-        if config.get("train_text_encoder"):
-            lora = {"rank": config["rank"], **shape} if shape else None
-            text = train_text_encoders(pipe, family, lora, needs_reference=False)
-            load_trained(text.modules(), bool(lora), checkpoint)
+        trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+        if recipe.train_text_encoder:
+            text = train_text_encoders(pipe, family, recipe.lora, needs_reference=False)
+            load_trained(text.modules(), recipe.lora is not None, checkpoint)
             trained += text.parameters()
-        if config.get("use_ema"):
+        if recipe.use_ema:
             averages = EMAModel(trained)
             load_average(averages, checkpoint)
             averages.copy_to(trained)
@@ -257,4 +409,21 @@ def load_checkpoint(checkpoint: Path, base: str | None = None, **options) -> Dif
         raise UserError(
             f"models names the checkpoint {str(checkpoint)!r}, which does not load ({why(error)})"
         ) from error
-    return _frozen(pipe)
+
+
+def _check_finite(pipe: DiffusionPipeline, source: str) -> None:
+    """Raises [`UserError`] if a weight is nan or infinite: what such a model renders is scored like an image."""
+    for name, part in pipe.components.items():
+        for key, value in part.named_parameters() if isinstance(part, torch.nn.Module) else ():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"models names {source!r}, whose weight {name}.{key} is not finite; use another model")
+
+
+def refuse_own_base(recipe: ModelRecipe, output_dir: Path) -> None:
+    """Raises [`UserError`] if a run would write into the folder that it reads its model or VAE from."""
+    places = {"pretrained_model_name_or_path": recipe.source, "pretrained_vae_model_name_or_path": recipe.vae}
+    for name, place in places.items():
+        if place and Path(place).exists() and Path(place).resolve() == Path(output_dir).resolve():
+            raise UserError(
+                f"output_dir {str(output_dir)!r} is the folder of {name}, which would be overwritten; choose another one"
+            )

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..families import Conditioning, Family
 from .adapters import adapters_off, add_lora
+from .precision import release_precision
+from .recipe import LoraShape
 
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # the attention of CLIP
@@ -70,30 +72,33 @@ class TrainedTextEncoders:
 
 
 def train_text_encoders(
-    pipe: DiffusionPipeline, family: Family, lora: dict | None, needs_reference: bool
+    pipe: DiffusionPipeline, family: Family, lora: LoraShape | None, needs_reference: bool
 ) -> TrainedTextEncoders:
     """Makes the text encoders of a pipeline trainable.
 
     Args:
-        lora: options of [`~diffusers_tpo.models.adapters.add_lora`]; `None` trains all their weights.
+        lora: that is added to each, to the layers of its attention; `None` trains all their weights.
         needs_reference: full training keeps frozen copies; supervised fine-tuning needs none.
 
     Raises:
         UserError: if the pipeline has no text encoder that can be trained.
     """
+    lora = LoraShape(**lora) if isinstance(lora, dict) else lora
     names = [name for name in family.text_encoders if getattr(pipe, name) is not None]
     if not names:
         raise UserError(
             f"train_text_encoder: the text encoders of a {type(pipe).__name__} cannot be trained here; leave it out"
         )
     encoders = TrainedTextEncoders(pipe, family, names)
+    for module in encoders.modules().values():
+        release_precision(module)
     if lora is None and needs_reference:
         encoders.copies = {name: copy.deepcopy(module) for name, module in encoders.modules().items()}
     for module in encoders.modules().values():
         if lora is None:
             module.requires_grad_(True)
         else:
-            add_lora(module, LORA_TARGETS, **lora)
+            add_lora(module, LORA_TARGETS, lora.rank, lora.alpha, lora.dropout, lora.use_dora)
         module.train()
     return encoders
 

@@ -1,5 +1,6 @@
 """Where a model or a data set was read from: its commit on the Hub and its licence. Knows nothing of what is in it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import yaml
 from huggingface_hub import ModelCard, hf_hub_download, try_to_load_from_cache
 
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}")
+LINK = re.compile(r"[A-Za-z0-9:/.~%?=&#+_@,-]{1,500}")  # nothing that Markdown or HTML would take for its own
 LICENCE = ("license", "license_name", "license_link")
+SAFE = {"license": NAME, "license_name": NAME, "license_link": LINK}
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def _commit(name: str, file: str, repo_type: str, revision: str | None, cache_di
 def read_licence(card: Path, page: str | None) -> dict[str, str]:
     """The licence that the card of a model names; empty if there is none.
 
+    The card is a stranger's and its words stand in ours: what is no plain name or https link is left out.
+
     Args:
         page: where the files beside the card can be read; without it a link to such a file is left out.
     """
@@ -65,10 +71,12 @@ def read_licence(card: Path, page: str | None) -> dict[str, str]:
         data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
     except (OSError, ValueError, yaml.YAMLError):  # no card, or none that can be read
         return {}
-    licence = {key: data[key] for key in LICENCE if data.get(key)} if data.get("license") else {}
-    link = licence.pop("license_link", None)
-    if link and link.startswith(("https://", "http://")):
-        licence["license_link"] = link
-    elif link and page:
-        licence["license_link"] = f"{page}/{link}"
-    return licence
+    plain = {key: data[key] for key in LICENCE if isinstance(data.get(key), str) and SAFE[key].fullmatch(data[key])}
+    if "license" not in plain or (plain["license"] == "other" and "license_name" not in plain):
+        return {}
+    link = plain.pop("license_link", None)
+    if link and link.startswith("https://"):
+        plain["license_link"] = link
+    elif link and page and ":" not in link:
+        plain["license_link"] = f"{page}/{link}"
+    return plain

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -30,7 +31,8 @@ from ..files import make_folder, publish_file
 
 logger = logging.getLogger(__name__)
 Entry = dict[str, Tensor]
-FORMAT = 2  # of the shards
+FORMAT = 3  # of the shards, and of what families make of a prompt
+LIBRARIES = ("diffusers", "transformers", "tokenizers", "ftfy", "beautifulsoup4")  # that make of a prompt what is kept
 KEYS = "/keys"  # the tensor in a shard that holds the hashes of its keys, (n,) int64
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 300  # what a killed process loses at most
 WAITING_BYTES = 1024  # that an entry takes in memory besides its values until it is written
@@ -225,13 +227,14 @@ def bytes_of(entry: Entry) -> int:
 
 
 def fingerprint(parts: dict[str, object], *besides) -> str:
-    """Changes with the weights, the configuration or the vocabulary of what encodes, wherever it was loaded from.
+    """Changes with the weights, the configuration or the vocabulary of what encodes, wherever it was loaded from, and with the
+    versions of the libraries that do it.
 
     Args:
         parts: modules, without any adapters that they carry, and tokenizers of a pipeline by name; `None` is left out.
         besides: whatever else the encodings depend on.
     """
-    digest = hashlib.sha256(repr((FORMAT, besides)).encode())
+    digest = hashlib.sha256(repr((FORMAT, [*map(version_of, LIBRARIES)], besides)).encode())
     for name, part in sorted(parts.items()):
         digest.update(f"{name} {type(part).__name__}".encode())
         if isinstance(part, torch.nn.Module):
@@ -243,6 +246,14 @@ def fingerprint(parts: dict[str, object], *besides) -> str:
             for file, content in saved_files(part):
                 digest.update(file.encode() + content)
     return digest.hexdigest()[:16]
+
+
+def version_of(library: str) -> str | None:
+    """The version that is installed, `None` if none is: some pipelines clean a prompt only where they can."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def bare_state(module: torch.nn.Module) -> dict[str, Tensor]:

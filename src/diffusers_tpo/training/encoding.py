@@ -20,6 +20,12 @@ from .cache import Cache, Entry, fingerprint, settings
 from .trained import FrozenParts, TrainedModels
 
 
+def templates(pipe: DiffusionPipeline) -> dict[str, object]:
+    """The texts and numbers that a pipeline object keeps, such as the template that it puts around a prompt."""
+    kept = {name: value for name, value in vars(pipe).items() if isinstance(value, str | int | float | list | tuple)}
+    return {f"pipe.{name}": value for name, value in sorted(kept.items()) if not name.startswith("_")}
+
+
 @dataclass
 class Encoder:
     """Encodes the images and prompts of batches.
@@ -95,7 +101,8 @@ class Encoder:
     def _fingerprint(self, *kinds: str, besides: tuple = ()) -> str:
         parts = {name: part for name, part in self.pipe.components.items() if name.startswith(kinds)}
         told = {name: value for name, value in vars(self.family).items() if besides or name != "guidance_scale"}
-        return fingerprint(parts, type(self.family).__name__, {} if kinds == ("vae",) else told, *besides)
+        told = {} if kinds == ("vae",) else told | templates(self.pipe)
+        return fingerprint(parts, type(self.family).__name__, told, *besides)
 
     def reference_folder(self, folder: Path, scheduler: Scheduler, *besides) -> Path:
         """Where the reference's errors belong, by all weights that they depend on, without adapters, and what else counts."""
