@@ -269,20 +269,8 @@ def load_model(
         UserError: if something is missing, does not fit or is not finite.
     """
     place = {"cache_dir": cache_dir, "token": token}
-    kind = kind_of(source, **place)
-    if kind == "checkpoint":
-        recipe = recipe_of_checkpoint(Path(source), base)
-    else:
-        recipe = find_recipe(source, **place) or ModelRecipe("")
-        own = source if kind == "pipeline" else base or recipe.source
-        if not own:
-            raise UserError(f"models names the LoRA {source!r}; name its pipeline in --pretrained_model_name_or_path")
-        kept = revision is None and variant is None and own == recipe.source
-        recipe = recipe if kept else replace(recipe, source=own, revision=revision, variant=variant)
-    if kind == "pipeline":  # its parts are its own
-        recipe = replace(recipe, vae=None, prediction_type=None, quantization=None)
-    if prediction_type is not None:
-        recipe = replace(recipe, prediction_type=prediction_type)
+    told = {"revision": revision, "variant": variant, "prediction_type": prediction_type}
+    kind, recipe = kind_of(source, **place), recipe_of_model(source, base, **told, **place)
     try:
         pipe = load_base(recipe, **place, dtype=dtype)
     except UserError as error:
@@ -297,6 +285,37 @@ def load_model(
         _add_checkpoint(pipe, family, recipe, Path(source))
     _check_finite(pipe, source)
     return LoadedModel(_frozen(pipe), family, training_scheduler(pipe.scheduler), recipe)
+
+
+def recipe_of_model(
+    source: str,
+    base: str | None = None,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    prediction_type: str | None = None,
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> ModelRecipe:
+    """How [`load_model`] loads a model, and what it is told; loads nothing.
+
+    Raises:
+        UserError: if that cannot be said.
+    """
+    place = {"cache_dir": cache_dir, "token": token}
+    kind = kind_of(source, **place)
+    if kind == "checkpoint":
+        recipe = recipe_of_checkpoint(Path(source), base)
+    else:
+        recipe = find_recipe(source, **place) or ModelRecipe("")
+        own = source if kind == "pipeline" else base or recipe.source
+        if not own:
+            raise UserError(f"models names the LoRA {source!r}; name its pipeline in --pretrained_model_name_or_path")
+        if own != recipe.source or revision is not None or variant is not None:
+            recipe = replace(recipe, source=own, revision=revision, variant=variant)
+    if kind == "pipeline":  # its parts are its own
+        recipe = replace(recipe, vae=None, prediction_type=None, quantization=None)
+    return recipe if prediction_type is None else replace(recipe, prediction_type=prediction_type)
 
 
 def find_recipe(source: str, cache_dir: str | None = None, token: str | None = None) -> ModelRecipe | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -27,12 +26,19 @@ from tqdm.auto import tqdm
 
 from ..errors import UserError
 from ..files import make_folder, publish_file
+from ..versions import version_of
 
 
 logger = logging.getLogger(__name__)
 Entry = dict[str, Tensor]
 FORMAT = 3  # of the shards, and of what families make of a prompt
-LIBRARIES = ("diffusers", "transformers", "tokenizers", "ftfy", "beautifulsoup4")  # that make of a prompt what is kept
+LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "ftfy",
+    "beautifulsoup4",
+)  # that make of a prompt what is kept; some only where they are installed
 KEYS = "/keys"  # the tensor in a shard that holds the hashes of its keys, (n,) int64
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 300  # what a killed process loses at most
 WAITING_BYTES = 1024  # that an entry takes in memory besides its values until it is written
@@ -246,14 +252,6 @@ def fingerprint(parts: dict[str, object], *besides) -> str:
             for file, content in saved_files(part):
                 digest.update(file.encode() + content)
     return digest.hexdigest()[:16]
-
-
-def version_of(library: str) -> str | None:
-    """The version that is installed, `None` if none is: some pipelines clean a prompt only where they can."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def bare_state(module: torch.nn.Module) -> dict[str, Tensor]:
