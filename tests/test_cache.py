@@ -20,6 +20,7 @@ from diffusers_tpo.models.adapters import add_lora
 from diffusers_tpo.training import cache as caches
 from diffusers_tpo.training.cache import AHEAD, KEYS, Cache, fingerprint, read_ahead
 from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.trained import FrozenParts
 
 
 def entry(value: float) -> dict:
@@ -163,9 +164,14 @@ def test_adapters_do_not_change_the_fingerprint_of_what_carries_them():
     assert fingerprint({"unet": unet}) != before
 
 
+def encoder_of(pipe) -> Encoder:
+    family = family_of(pipe)
+    return Encoder(pipe, family, FrozenParts(pipe, {family.denoiser}, torch.device("cpu")))
+
+
 def folders_of(pipe) -> list[str]:
     """Where the encodings of prompts and the reference's errors are kept."""
-    encoder = Encoder(pipe, family_of(pipe), torch.device("cpu"))
+    encoder = encoder_of(pipe)
     reference = encoder.reference_folder(Path("."), training_scheduler(pipe.scheduler))
     return [encoder._fingerprint("text_encoder", "tokenizer"), reference.name]
 
@@ -173,11 +179,11 @@ def folders_of(pipe) -> list[str]:
 @pytest.mark.parametrize(("name", "template"), [("qwen_image", "prompt_template_encode"), ("flux2", "system_message")])
 def test_a_prompt_template_changes_what_is_kept_of_prompts(name, template):
     pipe = tiny_families.make_pipe(name)
-    before, images = folders_of(pipe), Encoder(pipe, family_of(pipe), torch.device("cpu"))._fingerprint("vae")
+    before, images = folders_of(pipe), encoder_of(pipe)._fingerprint("vae")
     assert folders_of(tiny_families.make_pipe(name)) == before
     setattr(pipe, template, f"Other words. {getattr(pipe, template)}")
     assert not set(folders_of(pipe)) & set(before)
-    assert Encoder(pipe, family_of(pipe), torch.device("cpu"))._fingerprint("vae") == images
+    assert encoder_of(pipe)._fingerprint("vae") == images
 
 
 @pytest.mark.parametrize("library", ["diffusers", "transformers", "ftfy", "beautifulsoup4"])

@@ -32,13 +32,7 @@ from ..versions import version_of
 logger = logging.getLogger(__name__)
 Entry = dict[str, Tensor]
 FORMAT = 3  # of the shards, and of what families make of a prompt
-LIBRARIES = (
-    "diffusers",
-    "transformers",
-    "tokenizers",
-    "ftfy",
-    "beautifulsoup4",
-)  # that make of a prompt what is kept; some only where they are installed
+LIBRARIES = ("diffusers", "transformers", "tokenizers", "ftfy", "beautifulsoup4")  # of which an encoding depends
 KEYS = "/keys"  # the tensor in a shard that holds the hashes of its keys, (n,) int64
 SHARD_BYTES, SHARD_SECONDS = 64 * 2**20, 300  # what a killed process loses at most
 WAITING_BYTES = 1024  # that an entry takes in memory besides its values until it is written
