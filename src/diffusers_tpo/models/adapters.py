@@ -1,6 +1,7 @@
 """LoRA on a denoiser: add it, switch it off for the reference, read and write its weights. Knows nothing of losses."""
 
 import contextlib
+import importlib.metadata
 from pathlib import Path
 
 import diffusers
@@ -21,7 +22,6 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from ..errors import UserError, reason
 from ..families import Family
-from ..versions import version_of
 from .recipe import LoraShape
 
 
@@ -97,11 +97,11 @@ def check_peft(installed: str | None = None) -> None:
     Raises:
         UserError: if it is older than they ask for.
     """
-    installed = installed or version_of("peft") or "0"
+    installed = installed or importlib.metadata.version("peft")
     wanted = {"diffusers": diffusers.utils.constants.MIN_PEFT_VERSION, "transformers": MIN_PEFT_VERSION}
     for library, version in wanted.items():
         if Version(installed) < Version(version):
-            have = f"{library} {version_of(library)}"
+            have = f"{library} {importlib.metadata.version(library)}"
             raise UserError(
                 f"use_lora needs peft {version} or newer with {have}, and {installed} is installed; update peft, or use an "
                 f"older {library}"
