@@ -2,8 +2,6 @@
 
 import conftest  # noqa: F401  the settings of every test come first
 import diffusers  # noqa: F401
-import diffusers_tpo.evaluation.watch
-import diffusers_tpo.validation  # noqa: F401
 import openai  # noqa: F401
 import tensorboard  # noqa: F401
 import torch
@@ -12,6 +10,9 @@ import torch.utils.tensorboard  # noqa: F401
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel  # noqa: F401
 from diffusers.training_utils import EMAModel  # noqa: F401
 from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
+
+import diffusers_tpo.training.validation
+import diffusers_tpo.training.watch  # noqa: F401
 
 
 torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Starts the training script in real processes that need not import torch and diffusers anew: a server forks them."""
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -31,6 +32,7 @@ def run(argv: list[str], environ: dict[str, str], output: str) -> None:
 
 def server() -> BaseContext:
     """Makes processes by forking one that has imported everything once; there is one such process for all tests."""
+    importlib.import_module("preloaded")  # the server passes over an import that fails, and all would be slow
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["preloaded"])
     with pytest.MonkeyPatch.context() as patch:

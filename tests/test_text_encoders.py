@@ -94,7 +94,7 @@ def image_of(pipe) -> np.ndarray:
     return pipe("cat", generator=torch.Generator().manual_seed(0), **options).images
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl"])
+@pytest.mark.parametrize("name", ["sd", pytest.param("sdxl", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
 def test_they_are_trained_saved_resumed_and_loaded(name, use_lora, run_script, bases, tmp_path):
     flags = {"pretrained_model_name_or_path": bases / name, "use_lora": use_lora, "train_text_encoder": True}

@@ -352,7 +352,10 @@ def test_other_families_train_with_the_same_flags_and_load_in_their_stock_pipeli
     assert np.abs(images[0] - images[1]).max() > 1e-6
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "flux", "qwen_image"])
+SLOW_FAMILIES = [pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "flux")]
+
+
+@pytest.mark.parametrize("name", ["sd", "qwen_image", *SLOW_FAMILIES])
 def test_images_of_any_shape_train_in_buckets_of_one_shape(name, run_script, tmp_path):
     """Eight wide and four tall images; kept encodings and a resumed run give the same."""
     shapes = [(40, 20)] * 8 + [(16, 32)] * 4
