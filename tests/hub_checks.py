@@ -376,7 +376,7 @@ def test_a_failed_push_loses_no_run_and_repeats_no_training(train, negatives, tm
 def test_a_wrong_token_ends_a_run_before_it_trains(train, negatives, tmp_path, capsys):
     with pytest.raises(SystemExit):
         train(use_lora=True, hub_token=READ)
-    assert "error: push_to_hub needs a token that may write" in capsys.readouterr().err
+    assert "error: --push_to_hub needs a token that may write" in capsys.readouterr().err
     assert not (tmp_path / "model" / "training_log.jsonl").exists()
 
 

@@ -3,11 +3,18 @@
 The names below are imported when they are first used, so that what needs no model starts without torch and diffusers.
 """
 
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .noising import Draw, Noised, add_noise, training_scheduler
+    from .trainer import TPOConfig, TPOTrainer
+
 __version__ = "0.1.0"
 __all__ = ["Draw", "Noised", "TPOConfig", "TPOTrainer", "add_noise", "training_scheduler"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in ("TPOConfig", "TPOTrainer"):
         from . import trainer
 

@@ -5,6 +5,8 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from .privacy import without_secrets
 from .show import harmless, shorten
@@ -29,7 +31,7 @@ def reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def exit_on_user_error():
+def exit_on_user_error() -> Iterator[None]:
     """Ends the program with exit code 2 and the sentence on standard error, without a traceback.
 
     A full disk counts as an error that a user can mend.
@@ -44,13 +46,13 @@ def exit_on_user_error():
         _exit(f"a file could not be written ({reason(error)}); make room and start again: what is complete is kept")
 
 
-def _exit(sentence: str) -> None:
+def _exit(sentence: str) -> NoReturn:
     sentence = shorten(without_secrets(harmless(sentence)), LONGEST)
     print(f"\nerror: {sentence}", file=sys.stderr)  # a progress bar may have left its line open
     sys.exit(2)
 
 
-def require(module: str, extra: str):
+def require(module: str, extra: str) -> Any:
     """Imports an optional package, or says which extra installs it.
 
     Raises:

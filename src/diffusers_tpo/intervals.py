@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
@@ -57,63 +58,64 @@ def in_one_column(intervals: list[Interval]) -> list[str]:
     return [interval.text(max(known, default=None)) for interval in intervals]
 
 
-def mean_interval(values) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """Mean of independent values with a t interval over them.
 
     Args:
         values: `(N,)`, or `(S, N)` for `S` seeds of `N` prompts. The seeds of one prompt are averaged first, because they are
             not independent; nan is left out. One value has no interval and gets an infinite one, none at all gives nan.
     """
-    values = np.atleast_2d(np.asarray(values, dtype=float)).mean(axis=0)
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
+    means = np.atleast_2d(np.asarray(values, dtype=float)).mean(axis=0)
+    means = means[~np.isnan(means)]
+    if len(means) == 0:
         return Interval(np.nan, -np.inf, np.inf)
-    mean = float(values.mean())
-    if len(values) < 2:
+    mean = float(means.mean())
+    if len(means) < 2:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    half = float(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means))
     return Interval(mean, mean - half, mean + half)
 
 
-def share_interval(values) -> Interval:
+def share_interval(values: ArrayLike) -> Interval:
     """Mean of independent values between 0 and 1 with Wilson's interval, which stays in these bounds and never has no width.
 
     Values between 0 and 1 spread less than those of 0 and 1 with the same mean, for which the interval is made: it is wide enough.
     """
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    if len(known) == 0:
         return Interval(np.nan, -np.inf, np.inf)
-    mean, z, n = float(values.mean()), stats.norm.ppf(0.975), len(values)
+    mean, z, n = float(known.mean()), stats.norm.ppf(0.975), len(known)
     centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
     return Interval(mean, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
-def paired_difference(values, others) -> Interval:
+def paired_difference(values: ArrayLike, others: ArrayLike) -> Interval:
     """Mean of `values - others`, both over the same prompts (and seeds), with the interval of the paired difference."""
     return mean_interval(
         np.atleast_2d(np.asarray(values, dtype=float)) - np.atleast_2d(np.asarray(others, dtype=float))
     )
 
 
-def bootstrap_interval(values, seed: int = 0, resamples: int = 2000) -> Interval:
+def bootstrap_interval(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> Interval:
     """Mean of independent values, such as paired differences, with a bootstrap interval (BCa, https://doi.org/10.2307/2289144).
 
     Args:
         values: `(N,)`; nan is left out. One value has no interval and gets an infinite one, none at all gives nan. Equal values
             give an interval without width; where nearly all are equal, plain percentiles are taken.
     """
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    if len(values) < 2 or np.ptp(values) == 0:
-        if len(values) < 2:
-            return mean_interval(values)
-        return Interval(float(values[0]), float(values[0]), float(values[0]))
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    if len(known) < 2:
+        return mean_interval(known)
+    if np.ptp(known) == 0:
+        return Interval(float(known[0]), float(known[0]), float(known[0]))
     options = {"n_resamples": resamples, "batch": 256}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the values are too even for the corrections of BCa
-        bounds = stats.bootstrap((values,), np.mean, method="BCa", rng=np.random.default_rng(seed), **options)
+        bounds = stats.bootstrap((known,), np.mean, method="BCa", rng=np.random.default_rng(seed), **options)
     if np.isnan(bounds.confidence_interval.low):
-        bounds = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(seed), **options)
-    return Interval(float(values.mean()), *map(float, bounds.confidence_interval))
+        bounds = stats.bootstrap((known,), np.mean, method="percentile", rng=np.random.default_rng(seed), **options)
+    interval = bounds.confidence_interval
+    return Interval(float(known.mean()), float(interval.low), float(interval.high))

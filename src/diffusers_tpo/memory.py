@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
@@ -10,6 +11,8 @@ from .errors import UserError
 
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -27,7 +30,7 @@ class FittingBatches:
     size: int
     may_halve: bool = True
 
-    def map(self, function: Callable[[list], list], items: list) -> list:
+    def map(self, function: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
         """One result for each item.
 
         Args:
@@ -36,7 +39,8 @@ class FittingBatches:
         Raises:
             UserError: if a single item does not fit.
         """
-        results, is_halved = [], False
+        results: list[R] = []
+        is_halved = False
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]
             done = self._try(function, batch)
@@ -50,7 +54,7 @@ class FittingBatches:
                 is_halved = False
         return results
 
-    def _try(self, function: Callable[[list], list], batch: list) -> list | None:
+    def _try(self, function: Callable[[list[T]], list[R]], batch: list[T]) -> list[R] | None:
         """`None` if memory ran out; what the failed call held is free again only after this has returned."""
         try:
             return function(batch)

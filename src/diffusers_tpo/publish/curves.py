@@ -1,8 +1,13 @@
 """Draws the curves of a training run as one PNG. Knows nothing of models, and leaves matplotlib's global state alone."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 PANELS = {
@@ -58,10 +63,10 @@ def draw_training(rows: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def _style(axes, title: str) -> None:
+def _style(axes: "Axes", title: str) -> None:
     axes.set_title(title, loc="left", color=INK, fontsize=10.5, fontweight="bold")
     axes.set_xlabel("optimizer step", color=SOFT, fontsize=9)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.ticklabel_format(useOffset=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SOFT)

@@ -6,6 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,51 +99,82 @@ def own_name(repo: str, token: str | None) -> str:
         name = repo if "/" in repo else f"{user['name']}/{repo}"
         validate_repo_id(name)
     except HFValidationError as error:
-        raise UserError(f"push_to_hub cannot name a repository {repo!r} ({reason_of(error, token)})") from error
+        raise UserError(f"--push_to_hub cannot name a repository {repo!r} ({reason_of(error, token)})") from error
     except FAILURES as error:
         if may_pass(error) or isinstance(error, OfflineModeIsEnabled):
             raise UserError(
-                f"push_to_hub does not reach the Hub ({reason_of(error, token)}); try later, or leave push_to_hub out"
+                f"--push_to_hub does not reach the Hub ({reason_of(error, token)}); try later, or leave it out"
             ) from error
         raise UserError(
-            f"push_to_hub needs a valid token ({reason_of(error, token)}); run `hf auth login` first"
+            f"--push_to_hub needs a valid token ({reason_of(error, token)}); run `hf auth login` first"
         ) from error
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise UserError(
-            "push_to_hub needs a token that may write, and this one only reads; `hf auth login` with another"
+            "--push_to_hub needs a token that may write, and this one only reads; `hf auth login` with another"
         )
     return name
 
 
-def push_command(
-    folder: Path, repo: str, repo_type: str, private: bool, revision: str | None, ignored: tuple[str, ...]
-) -> str:
-    """The command that does what [`push_folder`] does."""
-    words = ["hf", "upload", repo, str(folder)]
-    words += ["--repo-type", repo_type, "--delete", DATASET_FILES] if repo_type == "dataset" else []
-    words += ["--private"] if private else []
-    words += ["--revision", revision] if revision else []
-    return shlex.join(words + [word for pattern in ignored for word in ("--exclude", pattern)])
+@dataclass(frozen=True)
+class Upload:
+    """A folder and the repository that it goes to.
 
+    Attributes:
+        repo_type: "model" or "dataset".
+        private: of a new repository; a public one is refused.
+        revision: the branch; the main one by default.
+        ignored: patterns of files that stay here.
+    """
 
-def commit_folder(
-    api: HfApi, folder: Path, repo: str, repo_type: str, private: bool, revision: str | None, ignored: tuple[str, ...]
-) -> str:
-    """One attempt of [`push_folder`]."""
-    url = api.create_repo(repo, exist_ok=True, repo_type=repo_type, private=private or None)
-    place = {"repo_id": url.repo_id, "repo_type": repo_type}
-    if private and not api.repo_info(**place).private:
-        raise ValueError(f"{url.repo_id} exists and is public: make it private, or do not ask for that")
-    if revision:
-        api.create_branch(**place, branch=revision, exist_ok=True)
-    there = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = list(filter_repo_objects(there, ignore_patterns=list(ignored)))
-    operations = [CommitOperationAdd(name, folder / name) for name in names]
-    if repo_type == "dataset":
-        old = filter_repo_objects(api.list_repo_files(**place, revision=revision), allow_patterns=DATASET_FILES)
-        operations += [CommitOperationDelete(name) for name in old if name not in names]
-    api.create_commit(**place, operations=operations, commit_message=f"Push {len(names)} files", revision=revision)
-    return str(url)
+    folder: Path
+    repo: str
+    repo_type: str
+    private: bool
+    revision: str | None
+    ignored: tuple[str, ...]
+
+    def command(self) -> str:
+        """The command of the Hub's client that does the same."""
+        words = ["hf", "upload", self.repo, str(self.folder)]
+        if self.repo_type == "dataset":
+            words += ["--repo-type", "dataset", "--delete", DATASET_FILES]
+        if self.private:
+            words.append("--private")
+        if self.revision:
+            words += ["--revision", self.revision]
+        for pattern in self.ignored:
+            words += ["--exclude", pattern]
+        return shlex.join(words)
+
+    def files(self) -> list[str]:
+        """Names of the files that are pushed, relative to the folder."""
+        there = [path.relative_to(self.folder).as_posix() for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        return list(filter_repo_objects(there, ignore_patterns=list(self.ignored)))
+
+    def commit(self, api: HfApi) -> str:
+        """Tries it once and returns the repository's URL."""
+        url = api.create_repo(self.repo, exist_ok=True, repo_type=self.repo_type, private=self.private or None)
+        repo = url.repo_id
+        if self.private and not api.repo_info(repo, repo_type=self.repo_type).private:
+            raise ValueError(f"{repo} exists and is public: make it private, or do not ask for that")
+        if self.revision:
+            api.create_branch(repo, repo_type=self.repo_type, branch=self.revision, exist_ok=True)
+        names = self.files()
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(name, self.folder / name) for name in names
+        ]
+        if self.repo_type == "dataset":
+            there = api.list_repo_files(repo, repo_type=self.repo_type, revision=self.revision)
+            shards = filter_repo_objects(there, allow_patterns=DATASET_FILES)
+            operations += [CommitOperationDelete(name) for name in shards if name not in names]
+        api.create_commit(
+            repo,
+            operations,
+            commit_message=f"Push {len(names)} files",
+            repo_type=self.repo_type,
+            revision=self.revision,
+        )
+        return str(url)
 
 
 def push_folder(
@@ -174,12 +206,12 @@ def push_folder(
         UserError: if the Hub refuses or fails in the end; the folder stays as it is, and the sentence holds the command that
             pushes it.
     """
-    ignored = tuple(dict.fromkeys([*(DATASET_IGNORED if repo_type == "dataset" else MODEL_IGNORED), *ignored]))
-    folder, target = Path(folder), (repo, repo_type, private, revision, ignored)
+    never = DATASET_IGNORED if repo_type == "dataset" else MODEL_IGNORED
+    upload = Upload(Path(folder), repo, repo_type, private, revision, tuple(dict.fromkeys([*never, *ignored])))
     try:
-        return persist(lambda: commit_folder(HfApi(token=token), folder, *target), attempts, token)
+        return persist(lambda: upload.commit(HfApi(token=token)), attempts, token)
     except FAILURES as error:
         raise UserError(
-            f"push_to_hub failed ({reason_of(error, token)}), and nothing is lost: push what lies on disk with "
-            f"{push_command(folder, *target)}"
+            f"--push_to_hub failed ({reason_of(error, token)}), and nothing is lost: push what lies on disk with "
+            f"{upload.command()}"
         ) from error

@@ -56,16 +56,19 @@ class Evaluation:
     def results(self) -> list[EvalResult]:
         """The figures as the Hub reads them, without those of single principles and what is not finite."""
         name = public_name(self.dataset, "data set")
-        source = {"dataset_type": name if name == self.dataset else "local", "dataset_name": name}
-        source |= {"task_type": "text-to-image", "dataset_split": self.split}
-        results = []
-        for metric, _, figure, _ in self.rows:
-            if metric.count("/") < 2 and all(map(math.isfinite, (figure.mean, figure.low, figure.high))):
-                value, bounds = float(f"{figure.mean:.6g}"), f"95 % interval {figure.low:.4g} to {figure.high:.4g}"
-                results.append(
-                    EvalResult(**source, metric_type=metric, metric_value=value, metric_name=f"{metric} ({bounds})")
-                )
-        return results
+        return [
+            EvalResult(
+                task_type="text-to-image",
+                dataset_type=name if name == self.dataset else "local",
+                dataset_name=name,
+                dataset_split=self.split,
+                metric_type=metric,
+                metric_value=float(f"{figure.mean:.6g}"),
+                metric_name=f"{metric} (95 % interval {figure.low:.4g} to {figure.high:.4g})",
+            )
+            for metric, _, figure, _ in self.rows
+            if metric.count("/") < 2 and all(map(math.isfinite, (figure.mean, figure.low, figure.high)))
+        ]
 
 
 def usage(
@@ -106,7 +109,7 @@ def hardware(device: torch.device, processes: int) -> str:
     return f"{processes} x {torch.cuda.get_device_name() if device.type == 'cuda' else device.type.upper()}"
 
 
-def as_cell(value) -> str:
+def as_cell(value: object) -> str:
     return as_text(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
@@ -128,7 +131,9 @@ def link(origin: Origin, what: str) -> str:
     return ", ".join(parts)
 
 
-def _card_data(repo: str, base: Origin, data: Origin, is_preference: bool, is_lora: bool, evaluation) -> ModelCardData:
+def _card_data(
+    repo: str, base: Origin, data: Origin, is_preference: bool, is_lora: bool, evaluation: Evaluation | None
+) -> ModelCardData:
     """The front matter: what the Hub reads."""
     is_public = public_name(base.name, "model") == base.name
     licence = base.licence or UNKNOWN_LICENCE
@@ -144,7 +149,9 @@ def _card_data(repo: str, base: Origin, data: Origin, is_preference: bool, is_lo
         tags=TAGS + ["text-preference-optimization"] * is_preference + ["lora"] * is_lora,
         model_name=repo.split("/")[-1] if results else None,
         eval_results=results or None,
-        **licence,
+        license=licence["license"],
+        license_name=licence.get("license_name"),
+        license_link=licence.get("license_link"),
     )
 
 

@@ -2,12 +2,13 @@
 
 import functools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from .scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene
+from .scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, Group, Scene
 
 
 RESOLUTION = 32
@@ -27,7 +28,7 @@ def shape_mask(shape: str, height: int, width: int) -> np.ndarray:
     return np.ones((height, width), dtype=bool)
 
 
-def _boxes(scene: Scene, rng: random.Random):
+def _boxes(scene: Scene, rng: random.Random) -> Iterator[tuple[Group, int, int]]:
     """Yields (group, top, left) of every object: a column on the left and right, a row at the top and bottom."""
     for group in scene.groups:
         size = SIZES[group.size]
@@ -81,14 +82,14 @@ def read_image(pixels: np.ndarray) -> tuple[list[Object], str]:
         mask = labels[rows, columns] == index
         if mask.sum() < MINIMUM_AREA:
             continue
-        fits = {}
+        fits: dict[str, float] = {}
         for shape in SHAPES:
             ideal = shape_mask(shape, *mask.shape)
-            fits[shape] = (mask & ideal).sum() / (mask | ideal).sum()
-        shape = max(fits, key=fits.get)
+            fits[shape] = float((mask & ideal).sum() / (mask | ideal).sum())
+        shape = max(fits, key=lambda name: fits[name])
         colour = np.median(pixels[rows, columns][mask], axis=0)
         across = max(mask.shape)
         size = min(SIZES, key=lambda name: abs(SIZES[name] - across))
         y, x = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
-        objects.append(Object(shape, _nearest(colour, COLOURS), size, y, x, float(fits[shape])))
+        objects.append(Object(shape, _nearest(colour, COLOURS), size, y, x, fits[shape]))
     return objects, _nearest(ground, BACKGROUNDS)

@@ -6,11 +6,14 @@ which shape and where. A mismatched caption is the caption of an edited scene, s
 
 import hashlib
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from ..principles import PRINCIPLES
 
 
+T = TypeVar("T")
 COLOURS = {
     "red": (225, 40, 40),
     "green": (40, 165, 60),
@@ -93,11 +96,11 @@ def sample_scene(rng: random.Random, held_out: bool = False) -> Scene:
             return scene
 
 
-def _other(rng: random.Random, options, current):
+def _other(rng: random.Random, options: Iterable[T], current: T) -> T:
     return rng.choice([option for option in options if option != current])
 
 
-def _edit_group(scene: Scene, index: int, **changes) -> Scene:
+def _edit_group(scene: Scene, index: int, **changes: Any) -> Scene:
     groups = list(scene.groups)
     groups[index] = replace(groups[index], **changes)
     return Scene(tuple(groups), scene.background)

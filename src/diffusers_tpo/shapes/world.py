@@ -1,7 +1,9 @@
 """The embedded world as a user meets it: its pipeline, its data sets, its exact evaluation. Knows nothing of training."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -36,7 +38,8 @@ def held_out_captions(number: int, seed: int = 0) -> list[tuple[str, str]]:
     Returns:
         Captions, each with its category, "one group" or "two groups".
     """
-    drawn, captions = min(number, MAX_SCENES), {}
+    drawn = min(number, MAX_SCENES)
+    captions: dict[str, str] = {}
     while True:
         for scene in make_scenes(drawn, seed, held_out=True):  # begins with the scenes of the draw before
             captions.setdefault(scene.caption(), "one group" if len(scene.groups) == 1 else "two groups")
@@ -58,11 +61,11 @@ def make_rows(scenes: list[Scene], seed: int) -> datasets.Dataset:
         }
     )
 
-    def rows():
+    def rows() -> Iterator[dict[str, Any]]:
         rng = random.Random(f"rows/{seed}")
         for scene in scenes:
-            edits = {principle: mismatched_scene(rng, scene, principle) for principle in PRINCIPLES}
-            edits = {principle: edited for principle, edited in edits.items() if edited is not None}
+            drawn = {principle: mismatched_scene(rng, scene, principle) for principle in PRINCIPLES}
+            edits = {principle: edited for principle, edited in drawn.items() if edited is not None}
             yield {
                 "image": render(scene, rng),
                 "prompt": scene.caption(),
@@ -104,7 +107,8 @@ def draw_images(
         return list((images * 255).round().astype(np.uint8))
 
     with tqdm(total=len(scenes), desc=f"guidance {guidance_scale:g}", disable=not progress) as bar:
-        return np.stack(FittingBatches("images", batch_size).map(draw, list(range(len(scenes)))))
+        images = FittingBatches("images", batch_size).map(draw, list(range(len(scenes))))
+    return np.stack(images)
 
 
 def verify_images(images: np.ndarray, scenes: list[Scene]) -> dict[str, np.ndarray]:
