@@ -36,7 +36,7 @@ def without_secrets(text: str, *secrets: str | None) -> str:
 
 def public_command(argv: list[str], secrets: tuple[str | None, ...] = ()) -> str:
     """A command line without `secrets`, and with only the last part of every absolute, home or upward path."""
-    words = [Path(argv[0]).name]
+    words = Path(argv[0]).name.split()  # a command of diffusers-tpo is two
     for word in argv[1:]:
         word = without_secrets(word, *secrets)
         *names, value = word.split("=")

@@ -1,10 +1,12 @@
 """Joins losses, noising, families and adapters into the training objective. Knows nothing of data, files or loops."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate.utils import reduce
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -25,6 +27,7 @@ from .models.precision import precision_of
 from .noising import Noised
 
 
+NESTED = "added_cond_kwargs"
 PositiveOrInfinite = Annotated[float, Range(above=0, may_be_infinite=True)]
 
 
@@ -64,6 +67,34 @@ class TPOConfig:
             raise UserError(f"--winner_preserving_mu needs pairs, so --loss_type tdpo, got {self.loss_type!r}")
 
 
+def check_parts(tpo: object, family: object, reference: object) -> None:
+    """Raises [`UserError`] for what no [`TPOTrainer`] can be made of; `None` is the default of each."""
+    if not isinstance(tpo, TPOConfig | None):
+        raise UserError(f"tpo must be a TPOConfig, got {tpo!r}; as in TPOTrainer(TPOConfig(loss_type=...))")
+    if isinstance(family, str | type):
+        got = repr(family) if isinstance(family, str) else f"the class {family.__name__}"
+        raise UserError(f"family must be an object such as diffusers_tpo.families.StableDiffusionXL(), got {got}")
+    if not isinstance(reference, nn.Module | None):
+        advice = "; give its unet or transformer" if isinstance(reference, DiffusionPipeline) else ""
+        raise UserError(f"reference must be a frozen copy of the denoiser, got a {type(reference).__name__}{advice}")
+
+
+def flat(cond: Mapping[str, Any]) -> Conditioning:
+    """Conditioning with what diffusers nests in `added_cond_kwargs` beside the rest."""
+    return {**{name: value for name, value in cond.items() if name != NESTED}, **(cond.get(NESTED) or {})}
+
+
+def check_rows(noised: Noised, cond: Conditioning) -> None:
+    """Raises [`UserError`] if conditioning and noised images differ in their number of rows."""
+    number = len(noised.latents)
+    for name, value in cond.items():
+        if len(value) != number:
+            raise UserError(
+                f"{name} has {len(value)} rows and noised has {number}; both need one row for each image and prompt, as "
+                "noised.repeat(1 + k) makes them"
+            )
+
+
 @dataclass(frozen=True)
 class Rewards:
     """What policy and reference make of one batch of rows.
@@ -91,6 +122,9 @@ class TPOTrainer:
         family: how to call the denoiser; by default a Stable Diffusion UNet, 1.x to XL.
         reference: a frozen copy of the denoiser for full training; `None` takes the policy with its adapters off.
         args, kwargs: of the next class, where this is a mixin.
+
+    Raises:
+        UserError: if one of the first three is something else.
     """
 
     def __init__(
@@ -101,6 +135,7 @@ class TPOTrainer:
         *args,
         **kwargs,
     ):
+        check_parts(tpo, family, reference)
         super().__init__(*args, **kwargs)
         self.tpo = TPOConfig() if tpo is None else tpo
         self.family = StableDiffusion() if family is None else family
@@ -108,7 +143,7 @@ class TPOTrainer:
 
     def denoising_error(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
         """Mean squared error of each row, `(N,)`, float32."""
-        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
+        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, flat(cond))
         return denoising_error(prediction, noised.target)
 
     @torch.no_grad()
@@ -126,7 +161,7 @@ class TPOTrainer:
                 self.reference,
                 noised.latents.to(device),
                 noised.timesteps.to(device),
-                {name: value.to(device) for name, value in cond.items()},
+                {name: value.to(device) for name, value in flat(cond).items()},
             )
         return denoising_error(prediction.to(noised.target.device), noised.target)
 
@@ -135,7 +170,7 @@ class TPOTrainer:
         denoiser: nn.Module,
         noised: Noised,
         cond: Conditioning,
-        is_matched: Tensor | None = None,
+        is_matched: Tensor | list[bool] | None = None,
         ref_cond: Conditioning | None = None,
         ref_error: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,9 +182,9 @@ class TPOTrainer:
         Args:
             denoiser: the policy, wrapped or not.
             noised: `N` rows.
-            cond: conditioning of `N` rows.
-            is_matched: `(N,)` boolean; `None` for supervised fine-tuning, where all rows are. Nothing waits for the device
-                if it is on the CPU.
+            cond: conditioning of `N` rows, by name; that of a UNet may stand in `added_cond_kwargs`, as diffusers nests it.
+            is_matched: `(N,)` boolean, a list too; `None` for supervised fine-tuning, where all rows are. Nothing waits for the
+                device if it is on the CPU.
             ref_cond: what the reference is given instead of `cond`, where the text encoders are trained too.
             ref_error: the reference's error of each row, `(N,)`, if it is known already; then no reference is needed.
 
@@ -157,18 +192,21 @@ class TPOTrainer:
             The scalar loss and detached scalars of this process: see the metrics in the README.
 
         Raises:
-            ValueError: if the rows are not in blocks as TDPO needs them.
+            UserError: if the parts differ in their number of rows, nothing says which are matched, these are not in blocks as TDPO
+                needs them, or there is no reference.
         """
+        cond = flat(cond)
+        check_rows(noised, cond)
         if self.tpo.loss_type == "sft":
             return self.sft_loss(denoiser, noised, cond)
-        rows = Layout.of(is_matched, noised.latents.device)
+        rows = Layout.of(self._labels(is_matched, len(noised.latents)), noised.latents.device)
         if self.tpo.loss_type == "tdpo" and not rows.in_blocks:
-            raise ValueError(
+            raise UserError(
                 f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got "
                 f"{len(rows.is_matched)} rows of which {len(rows.matched)} are matched"
             )
         # The reference comes first: switching adapters off breaks the policy's graph.
-        ref_cond = cond if ref_cond is None else ref_cond
+        ref_cond = cond if ref_cond is None else flat(ref_cond)
         if ref_error is None:
             ref_error = self.reference_error(denoiser, noised, ref_cond)
         baseline = None
@@ -214,10 +252,21 @@ class TPOTrainer:
 
     def rewards(self, denoiser: nn.Module, noised: Noised, cond: Conditioning, ref_error: Tensor) -> Rewards:
         """The policy's errors and rewards of `N` rows beside the reference's errors `(N,)`, in one forward pass."""
-        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
+        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, flat(cond))
         error = denoising_error(prediction, noised.target)
         residual = (prediction - noised.target).detach()
         return Rewards(error, ref_error, implicit_reward(error, ref_error), residual)
+
+    def _labels(self, is_matched: Tensor | list[bool] | None, number: int) -> Tensor:
+        """Which of `number` rows are matched, as a boolean tensor."""
+        if is_matched is None:
+            raise UserError(
+                f"is_matched must say which of the {number} rows are matched for {self.tpo.loss_type}; only sft does without"
+            )
+        labels = torch.as_tensor(is_matched).bool()
+        if labels.shape != (number,):
+            raise UserError(f"is_matched must have one label for each of the {number} rows, got {tuple(labels.shape)}")
+        return labels
 
     def _stabilise(self, rewards: Rewards, rows: Layout) -> tuple[Tensor, dict[str, Tensor]]:
         """The rewards `(N,)` with a tamed gradient of the mismatched rows, and what that did."""

@@ -33,4 +33,4 @@ class StableDiffusion:
         """A UNet is told sizes and pooled text too where the conditioning names them, as that of Stable Diffusion XL does."""
         added = {name: cond[name].to(latents.device) for name in ("text_embeds", "time_ids") if name in cond}
         text = cond["encoder_hidden_states"]
-        return denoiser(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added or None).sample
+        return denoiser(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample

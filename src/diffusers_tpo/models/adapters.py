@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
@@ -13,6 +14,8 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.training_utils import EMAModel, cast_training_params
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -109,21 +112,32 @@ def check_peft(installed: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def adapters_off(denoiser: nn.Module):
+def adapters_off(denoiser: nn.Module) -> Iterator[nn.Module]:
     """Yields the bare denoiser in evaluation mode with its adapters switched off, and restores everything afterwards.
 
     PEFT clears `requires_grad` of adapters that it switches off, which would silently end training: it is restored too.
     Any wrapper for parallel training is left out, the autocast of mixed precision is kept.
+
+    Raises:
+        UserError: if it carries none.
     """
     bare = extract_model_from_parallel(denoiser)
+    layers = [module for module in bare.modules() if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper)]
+    if not layers:
+        raise UserError(
+            f"there is no reference: the {type(bare).__name__} carries no adapters; add a LoRA with "
+            "diffusers_tpo.models.adapters.add_lora, or give a frozen copy as TPOTrainer(reference=...)"
+        )
     trainable = {parameter: parameter.requires_grad for parameter in bare.parameters()}
     training = {module: module.training for module in bare.modules()}
-    bare.disable_adapters()
+    for layer in layers:
+        layer.enable_adapters(False)
     bare.eval()
     try:
         yield bare
     finally:
-        bare.enable_adapters()
+        for layer in layers:
+            layer.enable_adapters(True)
         for parameter, flag in trainable.items():
             parameter.requires_grad_(flag)
         for module, flag in training.items():
