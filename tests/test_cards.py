@@ -23,7 +23,16 @@ from diffusers_tpo.intervals import Interval
 from diffusers_tpo.privacy import public_config
 from diffusers_tpo.publish import hub
 from diffusers_tpo.publish.curves import draw_training, running_mean
-from diffusers_tpo.publish.model_card import Evaluation, set_evaluation, training_facts, write_model_card
+from diffusers_tpo.publish.model_card import (
+    Card,
+    Evaluation,
+    Figure,
+    Picture,
+    Published,
+    set_evaluation,
+    training_facts,
+    write_model_card,
+)
 from diffusers_tpo.publish.origins import Origin, dataset_origin, model_origin
 from diffusers_tpo.show import as_text, markdown_table
 from diffusers_tpo.training.validation import Validation, grid
@@ -32,11 +41,11 @@ from diffusers_tpo.training.validation import Validation, grid
 HISTORY = [{"step": step, "loss": float(step), "reward/matched": 0.5} for step in range(1, 101)]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BASE, DATA = Origin("user/base", licence={"license": "openrail++"}), Origin("user/data", commit=COMMIT)
-ROWS = [
-    ("error/matched", Interval(0.5, 0.4, 0.6), Interval(0.4, 0.3, 0.5), Interval(-0.1, -0.2, 0.0)),
-    ("reward/margin", None, Interval(0.2, 0.1, 0.3), None),
-    ("implicit/accuracy/content", None, Interval(1, 1, 1), None),
-    ("pick", None, Interval(float("nan"), 0, 0), None),
+FIGURES = [
+    Figure("error/matched", Interval(0.5, 0.4, 0.6), Interval(0.4, 0.3, 0.5), Interval(-0.1, -0.2, 0.0)),
+    Figure("reward/margin", None, Interval(0.2, 0.1, 0.3), None),
+    Figure("implicit/accuracy/content", None, Interval(1, 1, 1), None),
+    Figure("pick", None, Interval(float("nan"), 0, 0), None),
 ]
 
 
@@ -44,8 +53,8 @@ def card(folder, base=BASE, data=DATA, loss_type="tdpo", is_lora=True, **options
     training = public_config({"loss_type": loss_type, "seed": 0, "anchor_weight": 0.0, "resolution": 512})
     training |= {"use_lora": True} if is_lora else {}
     facts = training_facts(0, 100, seconds=75, weights_of=100)
-    options = {"metrics": HISTORY} | options
-    path = write_model_card(folder, "me/model", base, data, "StableDiffusionPipeline", training, facts, **options)
+    metrics, model = options.pop("metrics", HISTORY), Published("me/model", "StableDiffusionPipeline")
+    path = write_model_card(folder, model, Card(training, base, data, facts, **options), metrics)
     text = path.read_text()
     return text, yaml.safe_load(text.split("---")[1])
 
@@ -94,7 +103,7 @@ def test_evaluation_replaces_the_warning(tmp_path):
 
 
 def test_figures_with_intervals_stand_in_the_text_and_where_the_hub_reads_them(tmp_path):
-    text, _ = card(tmp_path, evaluation=Evaluation("On 9 images.", "user/data", "test", "checkpoint-4", ROWS))
+    text, _ = card(tmp_path, evaluation=Evaluation("On 9 images.", "user/data", "test", "checkpoint-4", FIGURES))
     assert "Not evaluated" not in text and "On 9 images." in text
     assert "| error/matched             | 0.50 [0.40, 0.60] | 0.40 [0.30, 0.50]" in text
     results = ModelCard.load(tmp_path / "README.md").data.eval_results
@@ -255,8 +264,8 @@ def validator(monkeypatch):
 )
 @pytest.mark.parametrize("base", [BASE, Origin("user/base"), Origin("/a/b/c"), Origin("user/base", licence=OWN)])
 def test_the_card_is_valid(tmp_path, validator, base):
-    evaluation = Evaluation("On 9 images.", "/rows/of/mine", "test", "checkpoint-4", ROWS)
-    card(tmp_path, base=base, evaluation=evaluation, pictures=[("a: b | c\n---\n# d", "x.jpg", "y.jpg")])
+    evaluation = Evaluation("On 9 images.", "/rows/of/mine", "test", "checkpoint-4", FIGURES)
+    card(tmp_path, base=base, evaluation=evaluation, pictures=[Picture("a: b | c\n---\n# d", "x.jpg", "y.jpg")])
     loaded = ModelCard.load(tmp_path / "README.md")
     loaded.validate()
     loaded.data.license = "mine"

@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..intervals import Interval
 from ..privacy import public_name
 from ..show import as_text, markdown_table
 from ..versions import versions
@@ -32,6 +33,30 @@ UNKNOWN_LICENCE = {"license": "other", "license_name": "see-base-model"}
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One metric of a model beside its base.
+
+    Attributes:
+        metric: its name.
+        base, model: means with their intervals; `None` where the base has no such figure.
+        difference: of the pairs, model minus base.
+    """
+
+    metric: str
+    base: Interval | None
+    model: Interval
+    difference: Interval | None
+
+    def cells(self) -> list[str]:
+        return [self.metric, *("-" if one is None else str(one) for one in (self.base, self.model, self.difference))]
+
+    def is_for_the_hub(self) -> bool:
+        """Whether it is finite, and not one of a single principle."""
+        numbers = (self.model.mean, self.model.low, self.model.high)
+        return self.metric.count("/") < 2 and all(map(math.isfinite, numbers))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What a model scored beside its base.
 
@@ -39,22 +64,20 @@ class Evaluation:
         note: what was asked, of how many, with which seeds, and what the intervals are.
         dataset: Hub id or local path of the rows that it was asked about; `split` is theirs.
         label: what the model is called in the table.
-        rows: for each metric its name, the base's interval, the model's, and that of the paired difference. An interval has
-            `mean`, `low` and `high`, and is shown as its own text; `None` where the base has no such figure.
     """
 
     note: str
     dataset: str
     split: str
     label: str
-    rows: list[tuple]
+    figures: list[Figure]
 
     def text(self) -> str:
-        cells = [[row[0], *("-" if interval is None else str(interval) for interval in row[1:])] for row in self.rows]
-        return f"{self.note}\n\n{markdown_table(['metric', 'base', self.label, 'difference'], cells)}"
+        table = markdown_table(["metric", "base", self.label, "difference"], [one.cells() for one in self.figures])
+        return f"{self.note}\n\n{table}"
 
     def results(self) -> list[EvalResult]:
-        """The figures as the Hub reads them, without those of single principles and what is not finite."""
+        """The figures as the Hub reads them."""
         name = public_name(self.dataset, "data set")
         return [
             EvalResult(
@@ -62,33 +85,128 @@ class Evaluation:
                 dataset_type=name if name == self.dataset else "local",
                 dataset_name=name,
                 dataset_split=self.split,
-                metric_type=metric,
-                metric_value=float(f"{figure.mean:.6g}"),
-                metric_name=f"{metric} (95 % interval {figure.low:.4g} to {figure.high:.4g})",
+                metric_type=one.metric,
+                metric_value=float(f"{one.model.mean:.6g}"),
+                metric_name=f"{one.metric} (95 % interval {one.model.low:.4g} to {one.model.high:.4g})",
             )
-            for metric, _, figure, _ in self.rows
-            if metric.count("/") < 2 and all(map(math.isfinite, (figure.mean, figure.low, figure.high)))
+            for one in self.figures
+            if one.is_for_the_hub()
         ]
 
 
-def usage(
-    pipeline_class: str, base: Origin, repo: str, is_lora: bool, dtype: str, prompt: str, branch: str | None
-) -> str:
-    """Python that loads the model and renders one image."""
+@dataclass(frozen=True)
+class Picture:
+    """One prompt, rendered by the base and by the model: the names of two files in `assets/`."""
+
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the card of a model tells of its training.
+
+    Attributes:
+        training: hyper-parameters by name, see [`~diffusers_tpo.privacy.public_config`]; `loss_type` and `resolution` are among
+            them, and `use_lora` if it is a LoRA.
+        base, data: where the model and the rows come from.
+        told: of the run besides, by name: [`training_facts`] and others.
+        evaluation: beside the base, if there was one.
+        pictures: rendered at `guidance_scale`.
+    """
+
+    training: dict[str, object]
+    base: Origin
+    data: Origin
+    told: dict[str, object] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    pictures: list[Picture] = field(default_factory=list)
+    guidance_scale: float | None = None
+
+    def with_told(self, told: dict[str, object]) -> "Card":
+        return replace(self, told=told | self.told)
+
+    @property
+    def is_lora(self) -> bool:
+        return "use_lora" in self.training
+
+    @property
+    def loss_type(self) -> str:
+        return str(self.training["loss_type"])
+
+    @property
+    def is_preference(self) -> bool:
+        return self.loss_type != "sft"
+
+    def front(self, repo: str) -> ModelCardData:
+        """The front matter: what the Hub reads."""
+        base_is_public = public_name(self.base.name, "model") == self.base.name
+        data_is_public = public_name(self.data.name, "data set") == self.data.name
+        licence = self.base.licence or UNKNOWN_LICENCE
+        if base_is_public and licence["license"] == "other":
+            page = f"https://huggingface.co/{self.base.name}"
+            licence = {"license_name": "see-base-model", "license_link": page} | licence
+        tags = list(TAGS)
+        if self.is_preference:
+            tags.append("text-preference-optimization")
+        if self.is_lora:
+            tags.append("lora")
+        results = self.evaluation.results() if self.evaluation else []
+        return ModelCardData(
+            base_model=self.base.name if base_is_public else None,
+            base_model_relation=("adapter" if self.is_lora else "finetune") if base_is_public else None,
+            datasets=[self.data.name] if data_is_public else None,
+            library_name="diffusers",
+            pipeline_tag="text-to-image",
+            tags=tags,
+            model_name=repo.split("/")[-1] if results else None,
+            eval_results=results or None,
+            license=licence["license"],
+            license_name=licence.get("license_name"),
+            license_link=licence.get("license_link"),
+        )
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model as others load it.
+
+    Attributes:
+        repo: the Hub id that it is or would be pushed to.
+        pipeline_class: the name of its pipeline's class.
+        dtype: that it is best loaded in.
+        branch: of the repository, if not the main one.
+    """
+
+    repo: str
+    pipeline_class: str
+    dtype: str = "float16"
+    branch: str | None = None
+
+    def usage(self, base: Origin, is_lora: bool, prompt: str) -> str:
+        """Python that loads the model and renders one image."""
+        branch = f', revision="{self.branch}"' if self.branch else ""
+        if is_lora:
+            loading = [self._load(_source(base)), f'pipe.load_lora_weights("{self.repo}"{self._file()}{branch})']
+        else:
+            loading = [self._load(f'"{self.repo}"{branch}')]
+        rendering = f"image = pipe(prompt={json.dumps(prompt, ensure_ascii=False)}).images[0]"
+        return "\n".join(["import torch", f"from diffusers import {self.pipeline_class}", "", *loading, rendering])
+
+    def _load(self, source: str) -> str:
+        return f'pipe = {self.pipeline_class}.from_pretrained({source}, dtype=torch.{self.dtype}).to("cuda")'
+
+    def _file(self) -> str:
+        """Of a branch diffusers guesses no file name."""
+        return ', weight_name="pytorch_lora_weights.safetensors"' if self.branch else ""
+
+
+def _source(base: Origin) -> str:
+    """The base of a LoRA as arguments of `from_pretrained`."""
     is_local = public_name(base.name, "model") != base.name
-    revision = f', revision="{branch}"' if branch else ""
-    lines = ["import torch", f"from diffusers import {pipeline_class}", ""]
-    if is_lora:
-        source = '"path/to/the/base"' if is_local else f'"{base.name}"'
-        source += f', revision="{base.revision}"' if base.revision else ""
-        lines.append(f'pipe = {pipeline_class}.from_pretrained({source}, dtype=torch.{dtype}).to("cuda")')
-        # of a branch diffusers guesses no file name
-        file = ', weight_name="pytorch_lora_weights.safetensors"' if branch else ""
-        lines.append(f'pipe.load_lora_weights("{repo}"{file}{revision})')
-    else:
-        lines.append(f'pipe = {pipeline_class}.from_pretrained("{repo}"{revision}, dtype=torch.{dtype}).to("cuda")')
-    lines.append(f"image = pipe(prompt={json.dumps(prompt, ensure_ascii=False)}).images[0]")
-    return "\n".join(lines)
+    name = "path/to/the/base" if is_local else base.name
+    return f'"{name}", revision="{base.revision}"' if base.revision else f'"{name}"'
 
 
 def training_facts(first: int, last: int, seconds: float, weights_of: int) -> dict[str, object]:
@@ -122,91 +240,49 @@ def last_means(rows: list[dict[str, float]]) -> dict[str, str]:
 
 def link(origin: Origin, what: str) -> str:
     """Markdown that names a model or a data set and what is known of its revision."""
-    name, folder = public_name(origin.name, what), "" if what == "model" else "datasets/"
+    name = public_name(origin.name, what)
+    folder = "" if what == "model" else "datasets/"
     if name != origin.name:
         return name
     parts = [f"[{name}](https://huggingface.co/{folder}{name})"]
-    parts += [f"revision `{origin.revision}`"] if origin.revision and origin.revision != origin.commit else []
-    parts += [f"commit `{origin.commit}`"] if origin.commit else []
+    if origin.revision and origin.revision != origin.commit:
+        parts.append(f"revision `{origin.revision}`")
+    if origin.commit:
+        parts.append(f"commit `{origin.commit}`")
     return ", ".join(parts)
 
 
-def _card_data(
-    repo: str, base: Origin, data: Origin, is_preference: bool, is_lora: bool, evaluation: Evaluation | None
-) -> ModelCardData:
-    """The front matter: what the Hub reads."""
-    is_public = public_name(base.name, "model") == base.name
-    licence = base.licence or UNKNOWN_LICENCE
-    if is_public and licence["license"] == "other":
-        licence = {"license_name": "see-base-model", "license_link": f"https://huggingface.co/{base.name}"} | licence
-    results = evaluation.results() if evaluation else []
-    return ModelCardData(
-        base_model=base.name if is_public else None,
-        base_model_relation=("adapter" if is_lora else "finetune") if is_public else None,
-        datasets=[data.name] if public_name(data.name, "data set") == data.name else None,
-        library_name="diffusers",
-        pipeline_tag="text-to-image",
-        tags=TAGS + ["text-preference-optimization"] * is_preference + ["lora"] * is_lora,
-        model_name=repo.split("/")[-1] if results else None,
-        eval_results=results or None,
-        license=licence["license"],
-        license_name=licence.get("license_name"),
-        license_link=licence.get("license_link"),
-    )
-
-
-def write_model_card(
-    folder: Path,
-    repo: str,
-    base: Origin,
-    data: Origin,
-    pipeline_class: str,
-    training: dict[str, object],
-    facts: dict[str, object],
-    metrics: list[dict[str, float]],
-    evaluation: Evaluation | None = None,
-    pictures: list[tuple[str, str, str]] | None = None,
-    guidance_scale: float | None = None,
-    dtype: str = "float16",
-    branch: str | None = None,
-) -> Path:
+def write_model_card(folder: Path, model: Published, card: Card, metrics: list[dict[str, float]]) -> Path:
     """Writes `README.md` into a model's folder.
 
     Args:
         folder: its `assets/` may hold `curves.png`, which the card then shows.
-        repo: the Hub id that the model is or would be pushed to.
-        training: hyper-parameters by name, see [`~diffusers_tpo.privacy.public_config`]; `loss_type` and `resolution` are among
-            them, and `use_lora` if it is a LoRA.
-        facts: of the run, by name: [`training_facts`] and others.
         metrics: one dictionary per logged step; the card has the means of the last `WINDOW`.
-        pictures: prompts with the names of two files in `assets/`: rendered by the base and by the model, at `guidance_scale`.
-        dtype: that the model is best loaded in.
-        branch: that it is or would be pushed to, if not the main one.
     """
-    is_lora, is_preference = "use_lora" in training, training["loss_type"] != "sft"
-    prompt = pictures[0][0] if pictures else "a red cube on top of a blue sphere"
-    card_data = _card_data(repo, base, data, is_preference, is_lora, evaluation)
-    card = ModelCard.from_template(
-        card_data,
+    prompt = card.pictures[0].prompt if card.pictures else "a red cube on top of a blue sphere"
+    origins = {"base model": link(card.base, "model"), "data set": link(card.data, "data set")}
+    front = card.front(model.repo)
+    filled = ModelCard.from_template(
+        front,
         template_path=str(Path(__file__).parent / "templates" / "model_card.md"),
-        title=repo.split("/")[-1],
-        is_lora=is_lora,
-        base_name=public_name(base.name, "model"),
-        method=METHODS[training["loss_type"]],
-        is_preference=is_preference,
-        usage=usage(pipeline_class, base, repo, is_lora, dtype, prompt, branch),
-        training={name: as_cell(value) for name, value in training.items()},
-        facts={"base model": link(base, "model"), "data set": link(data, "data set")} | facts,
+        title=model.repo.split("/")[-1],
+        is_lora=card.is_lora,
+        base_name=public_name(card.base.name, "model"),
+        method=METHODS[card.loss_type],
+        is_preference=card.is_preference,
+        usage=model.usage(card.base, card.is_lora, prompt),
+        training={name: as_cell(value) for name, value in card.training.items()},
+        facts=origins | card.told,
         has_curves=(folder / "assets" / "curves.png").is_file(),
         metrics=last_means(metrics[-WINDOW:]),
         window=min(WINDOW, len(metrics)),
-        evaluation=evaluation.text() if evaluation else NOT_EVALUATED,
-        guidance_scale=guidance_scale,
-        pictures=[(as_text(prompt), *names) for prompt, *names in pictures or []],
-        licence=card_data.to_dict(),
+        evaluation=card.evaluation.text() if card.evaluation else NOT_EVALUATED,
+        guidance_scale=card.guidance_scale,
+        pictures=[replace(picture, prompt=as_text(picture.prompt)) for picture in card.pictures],
+        licence=front.to_dict(),
         versions=versions(),
     )
-    card.save(folder / "README.md")
+    filled.save(folder / "README.md")
     return folder / "README.md"
 
 

@@ -1,7 +1,7 @@
 """What a run leaves in its folder, and on the Hub: the LoRA or the pipeline, its curves and its card. Trains nothing."""
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,8 +11,7 @@ from ..models.adapters import save_lora, whole_module
 from ..models.loading import save_pipeline
 from ..publish.curves import draw_training
 from ..publish.hub import ATTEMPTS, own_name, push_folder
-from ..publish.model_card import Evaluation, write_model_card
-from ..publish.origins import Origin
+from ..publish.model_card import Card, Published, write_model_card
 from .arguments import RunArguments
 from .trained import TrainedModels
 
@@ -20,31 +19,6 @@ from .trained import TrainedModels
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"  # the flags of the run, with paths: it stays here
 HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the card of a run's model tells.
-
-    Attributes:
-        training: hyper-parameters by name.
-        base, data: where the model and the rows come from.
-        told: of the run besides, by name.
-        evaluation: beside the base, if there was one.
-        pictures: prompts with the names of two files in `assets/`, rendered by the base and by the model, at
-            `guidance_scale`.
-    """
-
-    training: dict[str, object]
-    base: Origin
-    data: Origin
-    told: dict[str, object] = field(default_factory=dict)
-    evaluation: Evaluation | None = None
-    pictures: list[tuple[str, str, str]] = field(default_factory=list)
-    guidance_scale: float | None = None
-
-    def with_told(self, told: dict[str, object]) -> "Card":
-        return replace(self, told=told | self.told)
 
 
 @dataclass(frozen=True)
@@ -92,21 +66,8 @@ class Release:
                 save_pipeline(models.pipe, self.folder)
             if rows:
                 draw_training(rows, self.folder / "assets" / "curves.png")
-            write_model_card(
-                self.folder,
-                self.repo,
-                base=card.base,
-                data=card.data,
-                pipeline_class=type(models.pipe).__name__,
-                training=card.training,
-                facts=card.told,
-                metrics=rows,
-                evaluation=card.evaluation,
-                pictures=card.pictures,
-                guidance_scale=card.guidance_scale,
-                dtype=HALF[name],
-                branch=self.branch,
-            )
+            model = Published(self.repo, type(models.pipe).__name__, HALF[name], self.branch)
+            write_model_card(self.folder, model, card, rows)
         setattr(models.pipe, name, live)
 
     def push(self, attempts: int = ATTEMPTS) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..families import call_arguments
 from ..memory import FittingBatches
+from ..publish.model_card import Picture
 from .session import Session
 from .trained import TrainedModels
 
@@ -80,24 +81,24 @@ class Validation:
                     tracker.log_images({f"validation/{number}": images}, step=step)
         (folder / SETTINGS).write_text(json.dumps(asdict(self), indent=2))
 
-    def side_by_side(self, before: Path, after: Path, assets: Path) -> list[tuple[str, str, str]]:
+    def side_by_side(self, before: Path, after: Path, assets: Path) -> list[Picture]:
         """Puts the images of each prompt from two folders of [`~Validation.show`] into grids.
 
         Returns:
-            For each prompt its text and the names of its two grids in `assets`.
+            For each prompt its two grids in `assets`.
         """
         assets.mkdir(parents=True, exist_ok=True)
         for old in assets.glob("prompt-*.jpg"):
             old.unlink()
-        rows = []
+        pictures = []
         for number, prompt in enumerate(self.prompts):
-            names = [f"prompt-{number}-{when}.jpg" for when in ("before", "after")]
-            for name, folder in zip(names, (before, after), strict=True):
+            picture = Picture(prompt, f"prompt-{number}-before.jpg", f"prompt-{number}-after.jpg")
+            for name, folder in ((picture.before, before), (picture.after, after)):
                 paths = [folder / f"{number}-{index}.png" for index in range(self.images_per_prompt)]
                 images = [Image.open(path).convert("RGB") for path in paths]
                 grid(images).save(assets / name, quality=92, subsampling=0)
-            rows.append((prompt, *names))
-        return rows
+            pictures.append(picture)
+        return pictures
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Gallery:
         if not self.validation.is_in(self._of(0)):
             self.show(0)
 
-    def side_by_side(self, step: int, assets: Path) -> list[tuple[str, str, str]]:
+    def side_by_side(self, step: int, assets: Path) -> list[Picture]:
         """Base and model of this step in `assets`, see [`Validation.side_by_side`]; nothing where nothing is shown."""
         if not self.validation.prompts or not self.session.accelerator.is_main_process:
             return []

@@ -21,7 +21,7 @@ from ..evaluation.suite import Suite
 from ..intervals import bootstrap_interval
 from ..noising import Scheduler
 from ..privacy import public_name
-from ..publish.model_card import Evaluation
+from ..publish.model_card import Evaluation, Figure
 
 
 BASE = "base"
@@ -159,14 +159,14 @@ class CheckpointWatch:
         label = chosen or self.judged[-1]
         results = self.results([BASE, label])
         before, after = results.values(BASE), results.values(label)
-        rows = []
+        figures = []
         for name, values in after.items():
             old, gain = None, None
             if name in before:
                 old, gain = bootstrap_interval(before[name]), compare(values, before[name]).difference
-            rows.append((name, old, bootstrap_interval(values), gain))
+            figures.append(Figure(name, old, bootstrap_interval(values), gain))
         note = self._note(set(after), is_chosen=chosen is not None)
-        return chosen, choice.sentence(), Evaluation(note, self.dataset, self.split, label, rows)
+        return chosen, choice.sentence(), Evaluation(note, self.dataset, self.split, label, figures)
 
     def _note(self, metrics: set[str], is_chosen: bool) -> str:
         """What the figures are, and what they are not."""
