@@ -7,11 +7,11 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from .errors import UserError, require
@@ -122,7 +122,7 @@ def describe(error: Exception, secrets: tuple[str | None, ...] = ()) -> str:
     return f"{type(error).__name__}: {without_secrets(text, *secrets)[:200]}"
 
 
-def seconds_asked(headers) -> float:
+def seconds_asked(headers: Mapping[str, str]) -> float:
     """How long the headers of a response ask to wait: by a number, or by a date; 0 if they do not."""
     value = headers.get("retry-after", "")
     with contextlib.suppress(ValueError):
@@ -132,7 +132,7 @@ def seconds_asked(headers) -> float:
     return 0.0
 
 
-def bounded_client(openai, timeout: float, login: tuple[str, str] | None):
+def bounded_client(openai: Any, timeout: float, login: tuple[str, str] | None) -> Any:
     """The HTTP client of the `openai` package with one deadline and one size for a whole response, and no way elsewhere.
 
     A response is read whole, up to a little more than [`LARGEST_BODY`] bytes. JSON is UTF-8, whatever its headers say.
@@ -144,8 +144,8 @@ def bounded_client(openai, timeout: float, login: tuple[str, str] | None):
     base = openai.DefaultAsyncHttpxClient
     http = importlib.import_module(base.__mro__[1].__module__.partition(".")[0])  # httpx, or httpx2 in later releases
 
-    class BoundedClient(base):
-        async def send(self, request, *, stream: bool = False, **options):
+    class BoundedClient(base):  # type: ignore[misc, valid-type] # whichever the client stands on
+        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
             try:
                 async with asyncio.timeout(timeout):
                     response = await super().send(request, stream=True, **options)
@@ -156,7 +156,7 @@ def bounded_client(openai, timeout: float, login: tuple[str, str] | None):
             except TimeoutError as error:
                 raise http.ReadTimeout(f"no whole response after {timeout:g} seconds", request=request) from error
 
-        async def _read(self, request, response):
+        async def _read(self, request: Any, response: Any) -> Any:
             if "," in response.headers.get("content-encoding", ""):
                 raise http.DecodingError("the response is packed more than once", request=request)
             body = bytearray()
@@ -172,7 +172,7 @@ def bounded_client(openai, timeout: float, login: tuple[str, str] | None):
     return BoundedClient(timeout=timeout, auth=login, follow_redirects=False)
 
 
-def as_count(usage, name: str) -> int:
+def as_count(usage: object, name: str) -> int:
     """A number of tokens, 0 if the server does not say it or says what no answer has."""
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if type(count) is int and 0 <= count <= MOST_TOKENS else 0
@@ -181,13 +181,17 @@ def as_count(usage, name: str) -> int:
 def as_answer(body: str) -> Answer:
     """The text and token counts in a response, whose fields a strange server may leave out or fill with anything."""
     try:
-        body = json.loads(body)
-        message = body["choices"][0]["message"]
+        completion = json.loads(body)
+        message = completion["choices"][0]["message"]
         text = message.get("content") or message.get("refusal") or ""
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return Answer(failure=f"the response is no chat completion ({type(error).__name__})")
-    counts = [as_count(body.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
-    return Answer(text if isinstance(text, str) else json.dumps(text), *counts)
+    usage = completion.get("usage")
+    return Answer(
+        text if isinstance(text, str) else json.dumps(text),
+        as_count(usage, "prompt_tokens"),
+        as_count(usage, "completion_tokens"),
+    )
 
 
 def spoken(text: str) -> str:
@@ -252,10 +256,10 @@ class ChatClient:
         self.api_key, self.timeout, self.max_retries = api_key, timeout, max_retries
         self.options, self.extra_body = options or {}, extra_body
         self.format = 0  # index of the most structured response format that the endpoint accepts
-        self.clients = []
+        self.clients: list[Any] = []
         self.running = [0] * len(base_urls)
 
-    def _client(self, endpoint: Endpoint):
+    def _client(self, endpoint: Endpoint) -> Any:
         http_client = bounded_client(self.openai, self.timeout, endpoint.login)
         options = {"timeout": self.timeout, "max_retries": self.max_retries, "http_client": http_client}
         return self.openai.AsyncOpenAI(base_url=endpoint.url, api_key=self.api_key or "none", **options)
@@ -270,12 +274,15 @@ class ChatClient:
         Raises:
             Refused: if the endpoint will never answer: wrong key, no such model, no credit.
         """
-        requests, tasks, hopeless, loop = iter(requests), set(), None, asyncio.new_event_loop()
+        waiting = iter(requests)
+        tasks: set[asyncio.Task[tuple[Key, Answer]]] = set()
+        hopeless: BaseException | None = None
+        loop = asyncio.new_event_loop()
         self.clients = [self._client(endpoint) for endpoint in self.endpoints]
         try:
             while True:
                 if hopeless is None:
-                    for request in islice(requests, self.concurrency - len(tasks)):
+                    for request in islice(waiting, self.concurrency - len(tasks)):
                         tasks.add(loop.create_task(self._answer(*request)))
                 if not tasks:
                     break
@@ -327,9 +334,10 @@ class ChatClient:
             waits -= 1
             await asyncio.sleep(seconds)
 
-    async def _ask(self, client, messages: list[dict], schema: dict | None) -> Answer:
+    async def _ask(self, client: Any, messages: list[dict], schema: dict | None) -> Answer:
         """One request, repeated with a plainer response format while the server does not understand it."""
-        formats, first_error = response_formats(schema), None
+        formats = response_formats(schema)
+        first_error: Exception | None = None
         for number in range(self.format if schema else len(formats) - 1, len(formats)):
             structure = {} if formats[number] is None else {"response_format": formats[number]}
             try:
@@ -345,9 +353,10 @@ class ChatClient:
                 self.format = max(self.format, number)
             body = response.http_response
             return as_answer(body.text) if len(body.content) <= LARGEST_BODY else Answer(failure=TOO_LARGE)
+        assert first_error is not None  # plain text is always tried
         raise first_error  # not the response format's fault
 
-    def _explain(self, error, index: int) -> str:
+    def _explain(self, error: Any, index: int) -> str:
         endpoint = self.endpoints[index]
         secrets = (self.api_key, *endpoint.secrets)
         if error.status_code in REDIRECTS:
@@ -369,7 +378,7 @@ JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 UNSAFE = re.compile(r"[<>|\[\]\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # the last cannot be sent as UTF-8
 
 
-def as_data(value) -> str:
+def as_data(value: object) -> str:
     """JSON that cannot close a tag or spell a model's control token, such as `<|im_start|>` or `[INST]`."""
     text = json.dumps(value, ensure_ascii=False)
     return JSON_STRING.sub(lambda string: UNSAFE.sub(lambda one: f"\\u{ord(one[0]):04x}", string[0]), text)

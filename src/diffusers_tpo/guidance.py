@@ -6,7 +6,8 @@ frozen reference, guidance starts from where it started before training (as in h
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from .errors import UserError
 from .families import family_of
 from .models.adapters import adapters_off
+
+
+CacheContext = Callable[[str], contextlib.AbstractContextManager[None]]  # of a denoiser: names a part of a step
 
 
 def has_lora(denoiser: nn.Module) -> bool:
@@ -49,13 +53,13 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
     asked = contextlib.ExitStack()
     own_call = _OwnCall()
 
-    def answer_empty(*args, **kwargs):
+    def answer_empty(*args: Any, **kwargs: Any) -> Any:
         if reference is not None:
             return reference(*args, **kwargs)
         with adapters_off(denoiser):
             return policy(*args, **kwargs)
 
-    def in_halves(*args, **kwargs):
+    def in_halves(*args: Any, **kwargs: Any) -> Any:
         rows = _rows(args, kwargs)
         if not _is_guided(pipe, rows):
             return policy(*args, **kwargs)
@@ -68,7 +72,7 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
         ]
         return _join(outputs)
 
-    def in_calls(*args, **kwargs):
+    def in_calls(*args: Any, **kwargs: Any) -> Any:
         return (answer_empty if own_call.is_empty else policy)(*args, **kwargs)
 
     with asked:
@@ -80,7 +84,7 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
         yield pipe
 
 
-def _restore(module: nn.Module, name: str, value) -> None:
+def _restore(module: nn.Module, name: str, value: Any) -> None:
     """Puts an attribute of an object back, or removes it where only the class had one."""
     if value is None:
         delattr(module, name)
@@ -91,12 +95,12 @@ def _restore(module: nn.Module, name: str, value) -> None:
 class _OwnCall:
     """Notes whether a pipeline that asks about the empty prompt in a call of its own is in that call."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.is_empty = False
 
-    def noting(self, cache_context):
+    def noting(self, cache_context: CacheContext) -> CacheContext:
         @contextlib.contextmanager
-        def noted(name: str):
+        def noted(name: str) -> Iterator[None]:
             self.is_empty = name == "uncond"
             try:
                 with cache_context(name):
@@ -120,7 +124,7 @@ def _is_guided(pipe: DiffusionPipeline, rows: Tensor | list[Tensor]) -> bool:
     return all(map(torch.equal, rows[:half], rows[half:]))
 
 
-def _cut(value, part: slice, number: int):
+def _cut(value: Any, part: slice, number: int) -> Any:
     """The rows of one half, of everything that has `number` rows; the rest as it is."""
     if isinstance(value, dict):
         return {name: _cut(inner, part, number) for name, inner in value.items()}

@@ -28,8 +28,8 @@ class Layout:
         numbers = [[row for row, flag in enumerate(flags) if flag is wanted] for wanted in (True, False)]
         images, others = map(len, numbers)
         in_blocks = images > 0 and others > 0 and others % images == 0 and all(flags[:images])
-        tensors = (is_matched, *(torch.tensor(part, dtype=torch.long) for part in numbers))
-        return cls(*(tensor.to(device, non_blocking=True) for tensor in tensors), in_blocks)
+        matched, mismatched = (torch.tensor(part, dtype=torch.long).to(device, non_blocking=True) for part in numbers)
+        return cls(is_matched.to(device, non_blocking=True), matched, mismatched, in_blocks)
 
 
 def share(chosen: Tensor, among: Tensor) -> Tensor:

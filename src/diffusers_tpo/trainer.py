@@ -57,7 +57,7 @@ class TPOConfig:
     matched_weight: NotNegativeNumber = flag(1.0, "TKTO's weight of matched rows.")
     mismatched_weight: NotNegativeNumber = flag(1.0, "TKTO's weight of mismatched rows.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.loss_type not in ("sft", "tdpo", "tkto"):
             raise UserError(f"--loss_type must be sft, tdpo or tkto, got {self.loss_type!r}")
         if self.tkto_baseline not in ("batch_mean", "class_mean", "shuffled"):
@@ -132,8 +132,8 @@ class TPOTrainer:
         tpo: TPOConfig | None = None,
         family: Family | None = None,
         reference: nn.Module | None = None,
-        *args,
-        **kwargs,
+        *args: Any,
+        **kwargs: Any,
     ):
         check_parts(tpo, family, reference)
         super().__init__(*args, **kwargs)

@@ -44,15 +44,18 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same in memory from which a GPU copies while the host goes on; a `DataLoader` asks for it."""
         pixels = None if self.pixels is None else self.pixels.pin_memory()
-        encoded = None if self.encoded is None else tuple(part.pin_memory() for part in self.encoded)
+        encoded = None
+        if self.encoded is not None:
+            mean, std = self.encoded
+            encoded = (mean.pin_memory(), std.pin_memory())
         return replace(self, pixels=pixels, encoded=encoded, sizes=self.sizes.pin_memory())
 
 
 class SkippedRows:
     """Warns of every row that is skipped while training, once."""
 
-    def __init__(self):
-        self.seen = set()
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
 
     def metrics(self, batch: Batch) -> dict[str, Tensor]:
         """`data/skipped`, the number of rows in whose place others stand in this batch."""

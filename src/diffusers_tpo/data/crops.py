@@ -64,7 +64,7 @@ class Crops(Sequence[str]):
         height, width = self.shapes[row_id]
         return f"{self.digests[row_id].tobytes().hex()}-{height}x{width}-{mirror:d}"
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> str:  # type: ignore[override] # no slices
         return self.key(*self.row_and_mirror(index))
 
 

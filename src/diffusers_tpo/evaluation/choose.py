@@ -9,6 +9,7 @@ from ..intervals import Interval, paired_difference
 from .compare import mean_over_prompts
 
 
+Values = dict[str, np.ndarray]  # of one candidate: each metric over the prompts
 LOWER_IS_BETTER = ("error/matched",)
 RULE = "rule"
 
@@ -79,13 +80,15 @@ def choose_best(
     admitted = {name: mean for name, mean in means.items() if name not in refused}
     if not admitted:
         return Choice(None, by, refused, None)
-    best = max(admitted, key=admitted.get)
+    best = max(admitted, key=lambda name: admitted[name])
     last = list(values)[-1]
     gap = None if best == last else paired_difference(values[best][by], values[last][by])
     return Choice(best, by, refused, gap)
 
 
-def _refuse(values, base, alignment: str, quality: tuple[str, ...]) -> dict[str, str]:
+def _refuse(
+    values: dict[str, Values], base: Values | None, alignment: str, quality: tuple[str, ...]
+) -> dict[str, str]:
     """Why the rule does not admit candidates; a comparison that is not a number admits none."""
     if base is None:
         raise UserError(f"--metric {RULE} compares checkpoints with the base, and the base was not measured")

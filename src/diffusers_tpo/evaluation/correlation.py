@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import UserError
@@ -40,7 +41,9 @@ class Regression:
         return f"r = {self.pearson}, {p}; rho = {self.spearman}, {rank_p}; {size}"
 
 
-def regress(x, y, clusters: Sequence | None = None, seed: int = 0, resamples: int = 2000) -> Regression:
+def regress(
+    x: ArrayLike, y: ArrayLike, clusters: Sequence | None = None, seed: int = 0, resamples: int = 2000
+) -> Regression:
     """Least squares line and correlations of `y` on `x`.
 
     Without clusters the points count as independent: the slope has a t interval, Pearson's r Fisher's z interval,
@@ -85,7 +88,7 @@ def regress(x, y, clusters: Sequence | None = None, seed: int = 0, resamples: in
     return Regression(slope, float(line.intercept), r, r_p, rho, rho_p, len(x), left_out, number)
 
 
-def within_groups(x, y, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def within_groups(x: ArrayLike, y: ArrayLike, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """Takes the group's mean off both scores, so that only differences within groups are left.
 
     With models as groups the correlation of the result is the one over prompts within a model; with prompts as groups it is
@@ -116,7 +119,7 @@ def within_groups(x, y, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
     return centred[0], centred[1]
 
 
-def line_band(x, y, at) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def line_band(x: ArrayLike, y: ArrayLike, at: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The least squares line at some places, with the 95 % interval of its mean if the points are independent.
 
     Args:
@@ -139,7 +142,9 @@ def line_band(x, y, at) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, mean - half, mean + half
 
 
-def _columns(name: str, x, y, labels: Sequence | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _columns(
+    name: str, x: ArrayLike, y: ArrayLike, labels: Sequence | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores as floats and labels as numbers in their sorted order; zeros without labels."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.ndim != 1 or x.shape != y.shape:
@@ -157,7 +162,7 @@ def _constant(values: np.ndarray) -> bool:
     return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
 
 
-def _resample(x, y, units, rng: np.random.Generator, resamples: int) -> np.ndarray:
+def _resample(x: np.ndarray, y: np.ndarray, units: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
     """`(3, resamples)` slopes, Pearson's r and Spearman's rho of samples whose units are drawn with replacement."""
     _, units = np.unique(units, return_inverse=True)
     count = units.max() + 1
@@ -177,7 +182,7 @@ def _resample(x, y, units, rng: np.random.Generator, resamples: int) -> np.ndarr
     return np.concatenate(blocks, axis=1)
 
 
-def _weighted_line(x, y, weights) -> tuple[np.ndarray, np.ndarray]:
+def _weighted_line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slope and correlation for each row of weights, nan where x or y does not vary in it.
 
     Args:

@@ -7,13 +7,18 @@ import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from ..errors import UserError
 from ..show import harmless, shorten
 from .correlation import line_band
+
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def _same_length(what: str, **columns: list) -> None:
@@ -32,7 +37,7 @@ class Line:
     low: list[float]
     high: list[float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _same_length(f"line {self.label!r}", x=self.x, mean=self.mean, low=self.low, high=self.high)
 
 
@@ -60,7 +65,7 @@ class Scatter:
     groups: list[str]
     note: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _same_length(f"scatter plot {self.title!r}", x=self.x, y=self.y, groups=self.groups)
 
 
@@ -98,7 +103,7 @@ def draw_curves(curves: Curves, path: Path | BinaryIO, dark: bool = False) -> No
         axes.vlines(x[alone], low[alone], high[alone], color=look["color"], alpha=0.6, linewidth=1.5)
         handles += axes.plot(x, mean, linestyle=style, linewidth=1.7, markersize=5, **look)
     if all(float(x).is_integer() for line in curves.lines for x in line.x if np.isfinite(x)):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     _legend(figure, handles, [line.label for line in curves.lines], dark)
     _save(figure, path)
 
@@ -131,8 +136,8 @@ def draw_scatter(scatter: Scatter, path: Path | BinaryIO, dark: bool = False) ->
 
 
 def _finite(values: list[float]) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    return np.where(np.isfinite(values), values, np.nan)
+    given = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(given), given, np.nan)
 
 
 def _alone(values: np.ndarray) -> np.ndarray:
@@ -153,7 +158,7 @@ def _wrap(text: str, width: int, rows: int) -> str:
     return "\n".join(textwrap.wrap(text, width)[:rows])
 
 
-def _figure(plot: Curves | Scatter, note: str, dark: bool):
+def _figure(plot: Curves | Scatter, note: str, dark: bool) -> tuple[Figure, Axes]:
     """A figure and its axes with title, subtitle and axis labels."""
     from matplotlib.figure import Figure
 
@@ -180,7 +185,7 @@ def _figure(plot: Curves | Scatter, note: str, dark: bool):
     return figure, axes
 
 
-def _legend(figure, handles: list, labels: list[str], dark: bool) -> None:
+def _legend(figure: Figure, handles: list, labels: list[str], dark: bool) -> None:
     """Names lines or groups below the axes and makes the figure taller by that; there are no names if all are empty."""
     if not any(labels):
         return
@@ -206,12 +211,12 @@ def _legend(figure, handles: list, labels: list[str], dark: bool) -> None:
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
-    for handle in legend.legend_handles:
+    for handle in filter(None, legend.legend_handles):
         handle.set(alpha=1, markersize=6)
     figure.set_figheight(figure.get_figheight() + 0.1 + 0.19 * -(-len(labels) // columns))
 
 
-def _save(figure, path: Path | BinaryIO) -> None:
+def _save(figure: Figure, path: Path | BinaryIO) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 from huggingface_hub import hf_hub_download
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PROMPT_COLUMNS = ("prompt", "caption", "text", "Prompt")
 CSV = {"keep_default_na": False}  # "None" and "null" are prompts
-TABLES = {  # suffix -> loader of `datasets` and its options
+TABLES: dict[str, tuple[str, dict[str, Any]]] = {  # suffix -> loader of `datasets` and its options
     ".csv": ("csv", CSV),
     ".tsv": ("csv", CSV | {"sep": "\t", "quoting": 3}),  # quotation marks are part of a prompt
     ".parquet": ("parquet", {}),
@@ -181,7 +182,11 @@ def _stream_file(path: Path) -> datasets.IterableDataset:
 
 def _read_set(request: _Request, entry: PromptSet) -> Iterator[Cell]:
     request.refuse("a named set", "config", "split")
-    source = {"revision": request.revision or entry.revision, "cache_dir": request.cache_dir, "token": request.token}
+    source: dict[str, Any] = {
+        "revision": request.revision or entry.revision,
+        "cache_dir": request.cache_dir,
+        "token": request.token,
+    }
     for name, category in entry.files:
         rows = _stream_file(Path(hf_hub_download(entry.repo, name, repo_type="dataset", **source)))
         cells = _cells(rows, *request.columns(rows, entry.prompt_column, entry.category_column))
@@ -207,11 +212,18 @@ def _read_file(request: _Request, path: Path) -> Iterator[Cell]:
 
 def _read_dataset(request: _Request) -> Iterator[Cell]:
     split = request.split or "train"
-    options = {"streaming": True, "cache_dir": request.cache_dir, "token": request.token}
     try:
-        rows = load_rows(request.source, request.config, split, request.revision, **options)
+        rows = load_rows(
+            request.source,
+            request.config,
+            split,
+            request.revision,
+            streaming=True,
+            cache_dir=request.cache_dir,
+            token=request.token,
+        )
     except UserError as error:
-        reason = "it holds no rows" if isinstance(error.__cause__, IndexError) else _reason(error.__cause__)
+        reason = "it holds no rows" if isinstance(error.__cause__, IndexError) else _reason(error.__cause__ or error)
         raise UserError(
             f"prompts {request.source!r} with split {split!r} cannot be loaded ({reason}); give one of "
             f"{', '.join(PROMPT_SETS)}, a file that ends in {', '.join(SUFFIXES)}, or a data set that has this split"
@@ -233,7 +245,7 @@ def _read(request: _Request) -> Iterator[Cell]:
     source, entry, path = request.source, PROMPT_SETS.get(request.source), Path(request.source)
     advice = "check the file or data set"
     try:
-        if entry is not None:
+        if isinstance(entry, PromptSet):
             advice = f"check the connection to {entry.repo}, or give a file of prompts"
             yield from _read_set(request, entry)
         elif path.is_file() or (path.suffix.lower() in SUFFIXES and not path.is_dir()):
@@ -248,7 +260,8 @@ def _read(request: _Request) -> Iterator[Cell]:
 
 def _clean(source: str, cells: Iterable[Cell]) -> list[Prompt]:
     """Strips prompts, leaves out what is no text and keeps every prompt once, with its first category."""
-    kept, number, left_out = {}, 0, 0
+    kept: dict[str, str] = {}
+    number = left_out = 0
     for text, category in cells:
         number += 1
         text = text.strip() if isinstance(text, str) and not LONE_SURROGATE.search(text) else ""

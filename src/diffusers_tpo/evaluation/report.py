@@ -30,7 +30,7 @@ class Table:
     header: list[str]
     rows: list[list[str]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.header):
                 raise UserError(
@@ -82,7 +82,8 @@ def write_report(report: Report, folder: Path) -> None:
         folder: made if it is not there.
     """
     (folder / "plots").mkdir(parents=True, exist_ok=True)
-    names = _file_names([plot.name for plot in [*report.curves, *report.scatters]])
+    plots: list[Curves | Scatter] = [*report.curves, *report.scatters]
+    names = _file_names([plot.name for plot in plots])
     curves = [_plot(draw_curves, curves, _alt_curves(curves), folder, next(names)) for curves in report.curves]
     scatters = [
         _plot(draw_scatter, scatter, _alt_scatter(scatter), folder, next(names)) for scatter in report.scatters

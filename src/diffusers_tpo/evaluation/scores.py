@@ -25,7 +25,7 @@ def _given(scores: dict[str, list[float]]) -> int:
 
 def read_scores(folder: Path, scorer: str) -> dict[int, dict[str, list[float]]]:
     """The batches that some process has judged, by number; a line that was cut off or damaged counts as not there."""
-    found = {}
+    found: dict[int, dict[str, list[float]]] = {}
     own = re.compile(re.escape(_file_name(scorer)) + r"-\d+\.jsonl")
     for path in sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name)):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -82,9 +82,9 @@ def score_missing(
         for batch in tqdm(mine, desc=progress, disable=hidden or not mine):
             part = batches[batch]
             loaded = [read_image(image_path(images, *job)) for job in part]
-            there = [place for place, image in enumerate(loaded) if image is not None]
-            judged = scorer([loaded[i] for i in there], [prompts[part[i][0]] for i in there]) if there else {}
-            scores = {metric: [None] * len(part) for metric in scorer.kinds}
+            there = {place: image for place, image in enumerate(loaded) if image is not None}
+            judged = scorer(list(there.values()), [prompts[part[place][0]] for place in there]) if there else {}
+            scores: dict[str, list[float | None]] = {metric: [None] * len(part) for metric in scorer.kinds}
             for metric, values in judged.items():
                 scores.setdefault(metric, [None] * len(part))
                 for place, value in zip(there, values, strict=True):
@@ -98,7 +98,7 @@ def score_table(
 ) -> dict[str, np.ndarray]:
     """Scores by metric: `(number_of_prompts,)`, the mean over the images that have one; nan where none has."""
     total = number_of_prompts * images_per_prompt
-    tables = {}
+    tables: dict[str, np.ndarray] = {}
     for batch, scores in read_scores(folder, scorer).items():
         for metric, values in scores.items():
             table = tables.setdefault(metric, np.full(total, np.nan))

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..errors import UserError, reason
@@ -159,7 +160,9 @@ def clear_partial(output_dir: Path) -> None:
         shutil.rmtree(path)
 
 
-def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | None, keep: str | None = None) -> None:
+def save_checkpoint(
+    output_dir: Path, state: dict, accelerator: Accelerator, limit: int | None, keep: str | None = None
+) -> None:
     """Writes one checkpoint; call it on every process.
 
     Args:
@@ -188,7 +191,7 @@ def save_checkpoint(output_dir: Path, state: dict, accelerator, limit: int | Non
         ) from error
 
 
-def load_state(checkpoint: Path, accelerator) -> None:
+def load_state(checkpoint: Path, accelerator: Accelerator) -> None:
     """Puts a checkpoint into what `accelerator` has prepared; call it on every process. Nothing in it is executed.
 
     Raises:

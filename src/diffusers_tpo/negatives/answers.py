@@ -1,6 +1,7 @@
 """Reads what a language model answered, however badly, into candidate captions. Nothing here is trusted or checked."""
 
 import re
+from typing import Any, Literal
 
 from ..chat import json_values, spoken
 from ..principles import PRINCIPLES
@@ -19,7 +20,7 @@ EDITS_KEYS = ("edits", "captions", "negative_prompts")
 NOTHING = ("null", "none", "n/a")  # `None`, as some models write it
 
 
-def _caption(item) -> str | None | bool:
+def _caption(item: object) -> str | None | Literal[False]:
     """The caption in one element of an answer, `None` where the model says there is none, `False` if it is no element."""
     if item is None or isinstance(item, str):
         return item
@@ -30,12 +31,13 @@ def _caption(item) -> str | None | bool:
     return False
 
 
-def _from_json(value, wanted: tuple[Wanted, ...]) -> list[str | None] | None:
+def _from_json(value: Any, wanted: tuple[Wanted, ...]) -> list[str | None] | None:
     """Captions in the order asked for, or `None` if the value is no answer."""
     asked = [w.principle for w in wanted]
     value = _edits(value, asked)
-    captions = [_caption(item) for item in value]
-    if len(captions) != len(wanted) or False in captions:
+    read = [_caption(item) for item in value]
+    captions = [caption for caption in read if caption is not False]
+    if not len(read) == len(captions) == len(wanted):
         return None
     named = [item.get("principle") if isinstance(item, dict) else None for item in value]
     if named == asked or any(name not in list(PRINCIPLES) for name in named):
@@ -47,7 +49,7 @@ def _from_json(value, wanted: tuple[Wanted, ...]) -> list[str | None] | None:
     return [captions[places[number]] for number in range(len(asked))]
 
 
-def _edits(value, asked: list[str]) -> list:
+def _edits(value: Any, asked: list[str]) -> list:
     """The list of edits inside a JSON value, however it is wrapped."""
     while isinstance(value, dict):
         if all(principle in value for principle in asked):

@@ -1,12 +1,17 @@
 """Shows captions beside their mismatched prompts with what changed, on a page and in the terminal. Judges nothing."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import require
 from ..show import harmless, render, thumbnail
 from .language.words import TOKEN, changes
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 THUMBNAIL = 256  # pixels of the longer side
@@ -26,7 +31,7 @@ def changed_spans(before: str, after: str) -> tuple[list[Span], list[Span]]:
     tokens = [list(TOKEN.finditer(text)) for text in (before, after)]
     places = changes(*([token.group() for token in side] for side in tokens))
 
-    def spans(side, ranges):
+    def spans(side: list[re.Match], ranges: Iterable[Span]) -> list[Span]:
         return [(side[start].start(), side[end - 1].end()) for start, end in ranges if start < end]
 
     return spans(tokens[0], [c.before for c in places]), spans(tokens[1], [c.after for c in places])
@@ -82,7 +87,7 @@ def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
     Path(path).write_text(page, encoding="utf-8")
 
 
-def preview_terminal(rows: Iterable[dict], console=None) -> None:
+def preview_terminal(rows: Iterable[dict], console: "Console | None" = None) -> None:
     """Prints rows with coloured changes; nothing in a caption is taken for markup.
 
     Args:

@@ -13,8 +13,8 @@ from ..trainer import TPOConfig
 from .watch import EvaluationConfig
 
 
-SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
-WEIGHTINGS = ("none", "logit_normal", "mode", "sigma_sqrt", "cosmap")
+Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+Weighting = Literal["none", "logit_normal", "mode", "sigma_sqrt", "cosmap"]
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
 Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 
@@ -98,7 +98,7 @@ class TrainingArguments:
     learning_rate: PositiveNumber = flag(1e-5, "Peak learning rate.")
     text_encoder_lr: PositiveNumber | None = flag(None, "Of the text encoders; the same by default.")
     scale_lr: bool = flag(False, "Multiply it by batch size, accumulation and processes.")
-    lr_scheduler: Literal[SCHEDULES] = flag("constant_with_warmup", "Schedule of the learning rate.")
+    lr_scheduler: Schedule = flag("constant_with_warmup", "Schedule of the learning rate.")
     lr_warmup_steps: NotNegative = flag(0, "Optimizer steps of warm-up.")
     lr_num_cycles: AtLeastOne = flag(1, "Of cosine_with_restarts.")
     lr_power: PositiveNumber = flag(1.0, "Of polynomial.")
@@ -112,7 +112,7 @@ class TrainingArguments:
     ema_decay: BelowOne = flag(0.9999, "Upper bound of the average's decay.")
     noise_offset: NotNegativeNumber = flag(0.0, "Offset noise; 0.05 to 0.1 where wanted.")
     snr_gamma: PositiveNumber | None = flag(None, "Min-SNR weighting of supervised fine-tuning; 5 is usual.")
-    weighting_scheme: Literal[WEIGHTINGS] = flag("none", "How flow models draw or weigh their timesteps.")
+    weighting_scheme: Weighting = flag("none", "How flow models draw or weigh their timesteps.")
     logit_mean: float = flag(0.0, "Of logit_normal.")
     logit_std: PositiveNumber = flag(1.0, "Of logit_normal.")
     mode_scale: Annotated[float, Range(at_least=-1, at_most=1.75)] = flag(1.29, "Of mode.")
@@ -273,7 +273,7 @@ def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:
     trackers = [str(tracker) for tracker in LoggerType] + ["none"]
     if run.report_to not in trackers:
         raise UserError(f"--report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")
-    if evals.load_best_model_at_end and evals.eval_steps % run.checkpointing_steps:
+    if evals.load_best_model_at_end and evals.eval_steps and evals.eval_steps % run.checkpointing_steps:
         needed = f"a multiple of --checkpointing_steps {run.checkpointing_steps}"
         raise UserError(f"--load_best_model_at_end needs --eval_steps to be {needed}, got {evals.eval_steps}")
     if not run.push_to_hub:

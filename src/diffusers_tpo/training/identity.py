@@ -31,7 +31,7 @@ class Identity:
 
     @property
     def method(self) -> str:
-        return self.config["loss_type"]
+        return str(self.config["loss_type"])
 
     def public(self) -> dict[str, object]:
         """What cards and trackers show."""

@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from types import FrameType
 
 from .session import Ending
 
@@ -19,14 +20,14 @@ class StopRequest:
         number: the signal that came, `None` if none did.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.number: int | None = None
 
     def __enter__(self) -> "StopRequest":
         self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -38,7 +39,7 @@ class StopRequest:
         """Of a run whose processes agree to stop; the signal may have reached some of them only."""
         return Ending("a signal came", 128 + (self.number or signal.SIGTERM))
 
-    def _note(self, number: int, frame) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number, self._since = number, time.monotonic()
             name = signal.Signals(number).name

@@ -77,8 +77,15 @@ class Release:
             UserError: if the Hub refuses or fails in the end.
         """
         if self.accelerator.is_main_process:
-            options = {"private": self.is_private, "revision": self.branch, "ignored": self.ignored}
-            url = push_folder(self.folder, self.repo, self.token, attempts=attempts, **options)
+            url = push_folder(
+                self.folder,
+                self.repo,
+                self.token,
+                private=self.is_private,
+                revision=self.branch,
+                ignored=self.ignored,
+                attempts=attempts,
+            )
             logger.info(f"Pushed to {url}")
 
     def push_so_far(self) -> None:

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from tqdm.auto import tqdm
@@ -68,7 +68,8 @@ class Progress:
         """
         self.output_dir, self.last_step = Path(output_dir), last_step
         self.identity, self.accelerator = identity, accelerator
-        self.limit, self.parts = checkpoints_limit, {}
+        self.limit = checkpoints_limit
+        self.parts: dict[str, Any] = {}
         self.step, self.place = 0, Place()
         self.checkpoint = find_checkpoint(self.output_dir, resume_from) if resume_from else None
         if self.checkpoint:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.batch import Batch, collate
 from ..data.dataset import TextPreferenceDataset
+from ..data.reader import Example
 from ..errors import UserError
 from .cache import Cache, Entry
 
@@ -73,7 +74,8 @@ class KnownReference:
 
     def _read(self, uses: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[Batch]]:
         """The uses themselves, and batches of examples with as many prompts and crops of one size, without unreadable images."""
-        prompts, groups = {}, {}
+        prompts: dict[int, list[str]] = {}
+        groups: dict[tuple, list[Example | None]] = {}
         for row_id, prompt in uses:
             prompts.setdefault(row_id, []).append(prompt)
         for row_id, texts in prompts.items():
@@ -83,9 +85,11 @@ class KnownReference:
         return uses, [collate(examples) for examples in groups.values()]
 
     @torch.no_grad()
-    def _errors_of(self, uses: list[tuple[int, str]], batches: list[Batch], error_of) -> list[Entry]:
+    def _errors_of(
+        self, uses: list[tuple[int, str]], batches: list[Batch], error_of: Callable[[Batch], Tensor]
+    ) -> list[Entry]:
         """The entry of each (row, prompt) in this epoch, empty where the image cannot be read and its row is skipped."""
-        found = {}
+        found: dict[tuple[int, str], Entry] = {}
         for batch in batches:
             ids = [draw.row for draw in batch.draws] * batch.prompts_per_image
             parts = zip(ids, batch.prompts, error_of(batch).float().cpu(), strict=True)

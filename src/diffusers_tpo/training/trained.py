@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel, offload_models
@@ -44,7 +45,7 @@ class FrozenParts:
         for part in (*self.autoencoder, *self.text_encoders):
             part.to("cpu" if offload else device)
 
-    def working(self, parts: list[nn.Module]):
+    def working(self, parts: list[nn.Module]) -> contextlib.AbstractContextManager[None]:
         """The context in which parts are on the device; afterwards they are where they were."""
         return offload_models(*parts, device=self.device, offload=bool(parts))
 
@@ -164,7 +165,9 @@ class TrainedModels:
             groups.append({"params": self.text.parameters(), "lr": text_encoder_lr or learning_rate})
         return groups
 
-    def prepare(self, optimizer, accelerator: Accelerator, ema_decay: float | None = None):
+    def prepare(
+        self, optimizer: torch.optim.Optimizer, accelerator: Accelerator, ema_decay: float | None = None
+    ) -> AcceleratedOptimizer:
         """Wraps the denoiser for the launcher's processes, and lets checkpoints hold what is trained and nothing else.
 
         Args:
@@ -203,7 +206,7 @@ class TrainedModels:
 
 
 @contextlib.contextmanager
-def averaged_weights(average: EMAModel | None, parameters: list[nn.Parameter], *modules: nn.Module):
+def averaged_weights(average: EMAModel | None, parameters: list[nn.Parameter], *modules: nn.Module) -> Iterator[None]:
     """What is trained in evaluation mode with averages in place of `parameters`; restores both."""
     was_training = [module.training for module in modules]
     for module in modules:

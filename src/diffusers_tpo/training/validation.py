@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from ..families import call_arguments
@@ -40,7 +41,7 @@ class Validation:
     num_inference_steps: int | None = None
 
     @torch.no_grad()
-    def render(self, pipe, batch_size: int, may_halve: bool = True) -> list[list[Image.Image]]:
+    def render(self, pipe: DiffusionPipeline, batch_size: int, may_halve: bool = True) -> list[list[Image.Image]]:
         """The images of every prompt.
 
         Args:

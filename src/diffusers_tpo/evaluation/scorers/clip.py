@@ -1,6 +1,7 @@
 """Scores from one CLIP model: CLIPScore and PickScore. Knows nothing of where images come from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from ...errors import UserError
 from .protocol import loading_error
+
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class ClipSimilarity:
@@ -80,7 +85,9 @@ class ClipSimilarity:
         return {name: inputs[name].to(self.model.device) for name in ("input_ids", "attention_mask", "pixel_values")}
 
 
-def check_config(scorer: str, model: str, config, processor: str, tokenizer) -> None:
+def check_config(
+    scorer: str, model: str, config: "PretrainedConfig", processor: str, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
     """Raises [`UserError`] for a model that is no CLIP, or a tokenizer that is not the model's."""
     from transformers import CLIPConfig
 

@@ -35,5 +35,5 @@ class ShapesScorer:
                     f"got {image.width}x{image.height} for image {index}"
                 )
         pixels = [np.asarray(image.convert("RGB")) for image in images]
-        facts = verify_images(pixels, [parse_caption(prompt) for prompt in prompts])
+        facts = verify_images(np.stack(pixels), [parse_caption(prompt) for prompt in prompts])
         return {f"shapes/{name}": values.astype(float).tolist() for name, values in facts.items()}

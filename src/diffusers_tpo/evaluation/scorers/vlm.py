@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -222,7 +223,7 @@ def read_verdicts(text: str, count: int) -> list[str] | None:
     return _in_order([line for line in lines if _verdict(_numbered(line)[1])], count)
 
 
-def _from_json(value, count: int) -> list[str] | None:
+def _from_json(value: Any, count: int) -> list[str] | None:
     while isinstance(value, dict):
         if "answers" in value or len(value) == 1 and isinstance(next(iter(value.values())), (dict, list)):
             value = value.get("answers", next(iter(value.values())))
@@ -231,7 +232,7 @@ def _from_json(value, count: int) -> list[str] | None:
     return _in_order([_plain(item) for item in value], count) if isinstance(value, list) else None
 
 
-def _plain(item) -> str:
+def _plain(item: Any) -> str:
     """An element of an answer as text: "yes", true, or an object with an answer, and perhaps a number."""
     if isinstance(item, dict):
         return f"{item.get('number', '')} {_plain(item.get('answer'))}"
@@ -241,8 +242,8 @@ def _plain(item) -> str:
 def _in_order(items: list[str], count: int) -> list[str] | None:
     """The answers by their numbers, if they are numbered."""
     pairs = [_numbered(item) for item in items]
-    verdicts = [_verdict(text) for _, text in pairs]
-    if len(verdicts) != count or None in verdicts:
+    verdicts = [verdict for _, text in pairs if (verdict := _verdict(text)) is not None]
+    if not len(items) == len(verdicts) == count:
         return None
     numbers = [number for number, _ in pairs]
     if set(numbers) == {None}:

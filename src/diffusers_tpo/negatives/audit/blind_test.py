@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def blind_test(pairs: Sequence[Pair], seed: int = 0) -> dict:
     }
 
 
-def _fit(counts):
+def _fit(counts: Any) -> Any:
     """A classifier of rows whose first half is matched and whose second half is mismatched.
 
     liblinear, because lbfgs takes the tiny gradients of nearly equal texts for convergence and stops where it starts.
@@ -96,7 +96,7 @@ def _fit(counts):
     return model.fit(counts, np.repeat([0, 1], counts.shape[0] // 2))
 
 
-def _held_out_scores(counts, pairs: int, seed: int) -> np.ndarray:
+def _held_out_scores(counts: Any, pairs: int, seed: int) -> np.ndarray:
     """How mismatched each text looks to a classifier that saw neither it nor the other text of its pair.
 
     Returns:
@@ -122,11 +122,11 @@ def _accuracy(right: np.ndarray) -> dict:
     return {"mean": interval.mean, "low": max(interval.low, 0.0), "high": min(interval.high, 1.0)}
 
 
-def _cues(counts, names) -> dict:
+def _cues(counts: Any, names: np.ndarray) -> dict[str, list[dict]]:
     weights, half = _fit(counts).coef_[0], counts.shape[0] // 2
     matched, mismatched = (np.asarray(side.sum(axis=0)).ravel() for side in (counts[:half], counts[half:]))
 
-    def most(sign):
+    def most(sign: int) -> list[dict]:
         order = np.argsort(-sign * weights, kind="stable")[:CUES]
         return [
             {

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...errors import UserError, require
 from ..language.words import changes, folded
@@ -15,7 +16,7 @@ SELF_BLEU_TEXTS = 200  # its cost grows with the square
 FREQUENT_EDITS = 20
 
 
-def spread(values, counts=None) -> dict:
+def spread(values: ArrayLike, counts: ArrayLike | None = None) -> dict[str, float]:
     """Mean and 5 %, 50 % and 95 % quantiles of values, each of which may stand for several equal ones."""
     values = np.asarray(values, dtype=float)
     counts = np.ones(len(values)) if counts is None else np.asarray(counts)
@@ -57,17 +58,17 @@ def diversity(pairs: Sequence[Pair], seed: int = 0) -> dict:
     """Distinct-1, -2, -3 and self-BLEU-4 of edited captions, and of the captions themselves as a yardstick."""
     few = random.Random(f"self-bleu/{seed}").sample(range(len(pairs)), min(SELF_BLEU_TEXTS, len(pairs)))
     sides = {"captions": [pair.caption for pair in pairs], "mismatched": [pair.edited for pair in pairs]}
-    figures = {}
+    figures: dict[str, dict[str, float | None]] = {}
     for side, texts in sides.items():
         texts = [folded(text) for text in texts]
-        figures[side] = {f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)}
-        figures[side]["self_bleu_4"] = self_bleu([texts[i] for i in few])
+        words = {f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)}
+        figures[side] = {**words, "self_bleu_4": self_bleu([texts[i] for i in few])}
     return figures
 
 
 def edit_figures(pairs: Sequence[tuple[str, str]]) -> dict:
     """How many different edits (old words, new words) there are, and the most frequent ones with their counts."""
-    edits = Counter()
+    edits: Counter[tuple[str, str]] = Counter()
     for caption, edited in pairs:
         before, after = folded(caption), folded(edited)
         for change in changes(before, after):

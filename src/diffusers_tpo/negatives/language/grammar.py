@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from typing import Any
 
 from ...errors import require
 from . import lexicon
@@ -43,7 +44,7 @@ PLURAL_OF_AUXILIARY = {"is": "are", "was": "were", "has": "have"}
 
 
 @lru_cache(maxsize=1)
-def _engine():
+def _engine() -> Any:
     return require("inflect", extra="negatives").engine()
 
 

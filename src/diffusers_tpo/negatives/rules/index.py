@@ -131,7 +131,7 @@ def all_groups() -> tuple[Group, ...]:
 @lru_cache(maxsize=1)
 def kinds() -> dict[str, frozenset[str]]:
     """The nouns of every kind."""
-    found = defaultdict(set)
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for group in all_groups():
         if group.grammar in NOUNS:
             found[group.kind.replace(" ", "_")].update(word for words in meanings(group) for word, _ in words)
@@ -141,7 +141,8 @@ def kinds() -> dict[str, frozenset[str]]:
 @lru_cache(maxsize=1_000)
 def resolve(spec: str) -> frozenset[str]:
     """The words that a text of words, @classes, @kinds and @nouns stands for; those after `!` are left out."""
-    found, left_out = set(), set()
+    found: set[str] = set()
+    left_out: set[str] = set()
     for part in spec.split():
         if part[0] == "@":
             name = part[1:]
@@ -163,7 +164,8 @@ def guard(group: Group) -> tuple[frozenset[str], frozenset[str]]:
 @lru_cache(maxsize=1)
 def suits() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
     """The nouns that an adjective suits as a matter of course, and these with those that it suits if a caption says so."""
-    natural, strange = defaultdict(frozenset), defaultdict(frozenset)
+    natural: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
+    strange: defaultdict[str, frozenset[str]] = defaultdict(frozenset)
     for group in lexicon.GROUPS:
         if group.grammar == "adjective":
             for word, mark in (word for words in meanings(group) for word in words):
