@@ -7,19 +7,22 @@ It writes a data set, trains with train_text_to_image_tpo.py as any user would, 
 exact verifier, and leaves LoRA weights, card, pictures and figures in one folder.
 """
 
-import argparse
 import json
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
 
+from diffusers_tpo.commands.parsing import parse_flags
 from diffusers_tpo.errors import exit_on_user_error
 from diffusers_tpo.evaluation.shapes import judge_together, load_model
+from diffusers_tpo.files import make_folder
+from diffusers_tpo.flags import AtLeastOne, NotNegative, flag
 from diffusers_tpo.intervals import mean_interval, paired_difference
 from diffusers_tpo.publish.model_card import set_evaluation
 from diffusers_tpo.shapes.world import FACTS, PIPELINE, draw_images, make_rows, make_scenes
@@ -96,15 +99,19 @@ def show_curves(path: Path, log: Path):
     plt.close(figure)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("quickstart"))
-    parser.add_argument("--max_train_steps", type=int, default=200)
-    parser.add_argument("--num_prompts", type=int, default=256, help="held-out prompts of the evaluation")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    output = args.output_dir
-    (output / "data").mkdir(parents=True, exist_ok=True)
+@dataclass
+class QuickstartArguments:
+    """How long it takes, and where it goes."""
+
+    output_dir: str = flag("quickstart", "Data set, model, pictures and figures.")
+    max_train_steps: AtLeastOne = flag(200, "Optimizer steps.")
+    num_prompts: AtLeastOne = flag(256, "Held-out prompts of the evaluation.")
+    seed: NotNegative = flag(0, "Of data, training and evaluation.")
+
+
+def main(args: QuickstartArguments) -> None:
+    output = Path(args.output_dir)
+    make_folder(output / "data", "--output_dir")
 
     print("1/3  Writing a text-preference data set of the shapes world", flush=True)
     make_rows(make_scenes(4096, args.seed), args.seed).to_parquet(output / "data" / "train.parquet")
@@ -152,4 +159,4 @@ def main():
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main()
+        main(*parse_flags(QuickstartArguments, description=__doc__))

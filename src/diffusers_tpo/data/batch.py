@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..noising import Draw
 from ..show import harmless
-from .crops import EncodedCrop
+from .crops import Crop, EncodedCrop
 from .reader import Example, Problems
 
 
@@ -67,13 +67,21 @@ class SkippedRows:
 
 def collate(examples: list[Example | None]) -> Batch | None:
     """Joins examples with the same number of prompts into a [`Batch`]; `None` for those that a resumed run leaves out."""
-    if examples[0] is None:
+    there = [example for example in examples if example is not None]
+    if not there:
         return None
-    crops, is_encoded = [example.crop for example in examples], isinstance(examples[0].crop, EncodedCrop)
-    latents = tuple(torch.stack([getattr(c, name) for c in crops]) for name in ("mean", "std")) if is_encoded else None
+    return join(there)
+
+
+def join(examples: list[Example]) -> Batch:
+    """Joins examples with the same number of prompts."""
+    crops = [example.crop for example in examples]
+    pixels = [crop.pixels for crop in crops if isinstance(crop, Crop)]
+    encoded = [crop for crop in crops if isinstance(crop, EncodedCrop)]
+    means, deviations = [crop.mean for crop in encoded], [crop.std for crop in encoded]
     return Batch(
-        pixels=None if is_encoded else torch.stack([crop.pixels for crop in crops]),
-        encoded=latents,
+        pixels=torch.stack(pixels) if pixels else None,
+        encoded=(torch.stack(means), torch.stack(deviations)) if encoded else None,
         sizes=torch.tensor([crop.sizes for crop in crops], dtype=torch.float32),
         draws=[example.draw for example in examples],
         prompts=in_blocks([example.prompts for example in examples]),

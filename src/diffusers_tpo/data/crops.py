@@ -61,7 +61,9 @@ class Crops(Sequence[str]):
         return int(self.rows[index // len(self.mirrors)]), self.mirrors[index % len(self.mirrors)]
 
     def key(self, row_id: int, mirror: bool) -> str:
-        height, width = self.shapes[row_id]
+        shape = self.shapes[row_id]
+        assert shape is not None  # only rows without a usable image have none, and no one asks for their crops
+        height, width = shape
         return f"{self.digests[row_id].tobytes().hex()}-{height}x{width}-{mirror:d}"
 
     def __getitem__(self, index: int) -> str:  # type: ignore[override] # no slices

@@ -39,7 +39,7 @@ def _from_json(value: Any, wanted: tuple[Wanted, ...]) -> list[str | None] | Non
     captions = [caption for caption in read if caption is not False]
     if not len(read) == len(captions) == len(wanted):
         return None
-    named = [item.get("principle") if isinstance(item, dict) else None for item in value]
+    named: list[Any] = [item.get("principle") if isinstance(item, dict) else None for item in value]
     if named == asked or any(name not in list(PRINCIPLES) for name in named):
         return captions
     if sorted(named) != sorted(asked):

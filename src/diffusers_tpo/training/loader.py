@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +62,7 @@ class PlacedLoader:
             "generator": torch.Generator(),
             "pin_memory": accelerator.device.type == "cuda",
         }
-        if self.is_streamed:
+        if isinstance(dataset, StreamedTextPreferences):
             loader = DataLoader(dataset, batch_size, drop_last=True, **options)
         else:
             with accelerator.main_process_first():  # which reads the sizes of all images
@@ -75,7 +75,7 @@ class PlacedLoader:
         self.loader = accelerator.prepare(loader)
         self.rows_of_batch = batch_size * accelerator.num_processes
         self.steps_per_epoch = None
-        if not self.is_streamed:
+        if isinstance(dataset, TextPreferenceDataset):
             if len(self.loader) == 0:
                 raise UserError(f"--train_batch_size times processes exceeds the {len(dataset)} rows; lower it")
             self.steps_per_epoch = math.ceil(len(self.loader) / accumulation_steps)
@@ -111,7 +111,7 @@ class PlacedLoader:
 
 
 def epochs_of(
-    batch_sampler: Iterable[list[int]], first: int, steps: int, accumulation_steps: int, processes: int
+    batch_sampler: Collection[list[int]], first: int, steps: int, accumulation_steps: int, processes: int
 ) -> Iterator[tuple[int, Iterable[list[int]]]]:
     """The epochs of a run, each with those of its batches that the run takes; see [`PlacedLoader.epochs`].
 

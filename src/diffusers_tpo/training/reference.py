@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.batch import Batch, collate
+from ..data.batch import Batch, join
 from ..data.dataset import TextPreferenceDataset
 from ..data.reader import Example
 from ..errors import UserError
@@ -64,7 +64,7 @@ class KnownReference:
                 raise UserError("precompute_reference cannot fill its table under FSDP; run the command with one process "
                                 "first, which fills encodings_dir, or leave it out")  # fmt: skip
 
-            def read(indices: list[int], uses=uses) -> tuple[list, list[Batch]]:
+            def read(indices: list[int], uses: list[tuple[int, str]] = uses) -> tuple[list, list[Batch]]:
                 return self._read([uses[index] for index in indices])
 
             def encode(part: tuple[list[tuple[int, str]], list[Batch]]) -> list[Entry]:
@@ -75,14 +75,14 @@ class KnownReference:
     def _read(self, uses: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[Batch]]:
         """The uses themselves, and batches of examples with as many prompts and crops of one size, without unreadable images."""
         prompts: dict[int, list[str]] = {}
-        groups: dict[tuple, list[Example | None]] = {}
+        groups: dict[tuple, list[Example]] = {}
         for row_id, prompt in uses:
             prompts.setdefault(row_id, []).append(prompt)
         for row_id, texts in prompts.items():
             with self.dataset.reader.skipping(row_id, {}):
                 example = replace(self.dataset.example(row_id), prompts=texts, is_matched=[True] * len(texts))
                 groups.setdefault((len(texts), example.crop.sizes[4:]), []).append(example)
-        return uses, [collate(examples) for examples in groups.values()]
+        return uses, [join(examples) for examples in groups.values()]
 
     @torch.no_grad()
     def _errors_of(
@@ -91,7 +91,7 @@ class KnownReference:
         """The entry of each (row, prompt) in this epoch, empty where the image cannot be read and its row is skipped."""
         found: dict[tuple[int, str], Entry] = {}
         for batch in batches:
-            ids = [draw.row for draw in batch.draws] * batch.prompts_per_image
+            ids = [int(draw.row) for draw in batch.draws] * batch.prompts_per_image
             parts = zip(ids, batch.prompts, error_of(batch).float().cpu(), strict=True)
             found |= {(row_id, prompt): {"error": error} for row_id, prompt, error in parts}
         return [found.get(use, {}) for use in uses]
@@ -99,5 +99,7 @@ class KnownReference:
     def errors(self, batch: Batch, device: torch.device) -> Tensor:
         """The errors of all rows of a batch, `(N,)`, float32, on the device."""
         draws = batch.draws * batch.prompts_per_image
-        keys = (self.key(draw.row, draw.number, prompt) for draw, prompt in zip(draws, batch.prompts, strict=True))
+        keys = (
+            self.key(int(draw.row), draw.number, prompt) for draw, prompt in zip(draws, batch.prompts, strict=True)
+        )
         return torch.stack([self.cache[key]["error"] for key in keys]).to(device, non_blocking=True)

@@ -96,7 +96,11 @@ class Stepper:
             self.average.step(self.parameters)
         self.skipped_steps += fault is not None
         self.passes = []
-        row: dict[str, float] = {"lr": self.schedule.get_last_lr()[0], **means, "skipped_steps": self.skipped_steps}
+        row: dict[str, float] = {
+            "lr": float(self.schedule.get_last_lr()[0]),
+            **means,
+            "skipped_steps": self.skipped_steps,
+        }
         finite = {name: value for name, value in row.items() if math.isfinite(value)}
         return StepResult(finite, fault, signals > 0)
 

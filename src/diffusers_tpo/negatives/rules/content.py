@@ -61,7 +61,7 @@ def noun_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
         if len(phrases) < len(hits) or len(hits) > 2 or has_possessive(caption, hits):
             continue
         is_part = caption.word(phrase.start - 1) == "of"
-        collective = COLLECTIVES.get(caption.word(phrase.start - 2)) if is_part else None
+        collective = COLLECTIVES.get(caption.word(phrase.start - 2) or "") if is_part else None
         for other in others(caption, entry):
             is_usual = collective is None or other.lemma in collective
             if is_usual and all(is_suited(each, other.lemma) for each in phrases):

@@ -42,7 +42,10 @@ def others(caption: Caption, entry: Entry) -> list[Other]:
 def is_suited(phrase: NounPhrase, lemma: str) -> bool:
     """True if the adjectives of a noun phrase suit another noun; what is strange for the old one may be so for the new."""
     for hit in phrase.adjectives:
-        natural, possible = suits()[hit.phrase.adjective]
+        adjective = hit.phrase.adjective
+        if adjective is None:  # of the hits of adjectives none is
+            continue
+        natural, possible = suits()[adjective]
         if lemma not in (natural if phrase.noun.lemma in natural else possible):
             return False
     return True

@@ -19,7 +19,9 @@ def relation_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> 
     """Another preposition between something and a landmark."""
     landmark, before = landmark_after(caption, hit.end), caption.word(hit.start - 1)
     is_agent = caption.words[hit.start] == "by" and before is not None and grammar.is_participle(before)
-    if landmark is None or before in ("from", "not") or is_agent and not before.endswith("ing"):
+    if landmark is None or before in ("from", "not"):
+        return
+    if is_agent and before is not None and not before.endswith("ing"):
         return
     place = start_of_verb(caption, hit.start, grammar.verb_forms(f"{lexicon.STANDING} {lexicon.MOVING}"))
     figures = set(subjects(caption, place))
