@@ -311,6 +311,7 @@ def test_help_is_grouped_and_says_ranges_and_defaults(capsys):
         "--use_lora [true,false] Or the whole.",
         "--precision {no,fp16} Of the passes. (default no)",
         "--clip NUMBER Rise of 5 % at most. (default 0.1)",
+        "--shift NUMBER Any number. (default 0.0)",
         "--scales NUMBER [NUMBER ...] Of guidance. (greater than 0, default 1.0 2.5)",
     ):
         assert words in lines

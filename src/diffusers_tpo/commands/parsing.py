@@ -185,7 +185,7 @@ def _help(one: dataclasses.Field, kind: Kind) -> str:
     facts = [] if kind.range == Range() else [str(kind.range)]
     if default is dataclasses.MISSING:
         facts.append("must be given")
-    elif default not in (None, False, [], ""):
+    elif default is not None and default is not False and default not in ([], ""):
         facts.append(f"default {' '.join(map(str, default)) if kind.is_list else default}")
     text = f"{one.metadata.get('help', '')} ({', '.join(facts)})" if facts else one.metadata.get("help", "")
     return text.replace("%", "%%")
