@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -168,8 +169,9 @@ def as_flags(flags: dict) -> list[str]:
 
 
 def run_script(what: str, **flags):
-    """Measures the script with these flags in a process of its own; see `as_flags`."""
+    """Measures the script with these flags in a process of its own; see `as_flags`. What an earlier call left is removed."""
     words = as_flags(flags)
+    shutil.rmtree(flags["output_dir"], ignore_errors=True)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"

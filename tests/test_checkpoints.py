@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import os
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.models import checkpoints
 from diffusers_tpo.models.checkpoints import (
-    TrainingLog,
-    check_config,
     clear_partial,
     find_checkpoint,
     find_damage,
@@ -26,7 +23,7 @@ def write(output, step: int, limit: int | None = None, **config):
     partial = partial_folder(output, step)
     (partial / "deep").mkdir(parents=True)
     (partial / "deep" / "weights").write_text(f"weights of {step}")
-    return publish(partial, {"step": step, "config": config}, limit)
+    return publish(partial, {"step": step, "identity": config, "model": {}}, limit)
 
 
 def names(output) -> list[str]:
@@ -38,7 +35,7 @@ def test_publishing_gives_the_final_name_the_weights_and_the_state(tmp_path):
     assert final == tmp_path / "checkpoint-7" and names(tmp_path) == ["checkpoint-7"]
     assert (final / "deep" / "weights").read_text() == "weights of 7"
     digest = hashlib.sha256(b"weights of 7").hexdigest()
-    assert read_state(final) == {"step": 7, "config": {"rank": 4}, "files": {"deep/weights": digest}}
+    assert read_state(final) == {"step": 7, "identity": {"rank": 4}, "model": {}, "files": {"deep/weights": digest}}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-7"]
 
 
@@ -59,7 +56,7 @@ def test_rotation_keeps_the_newest(tmp_path, limit, kept):
 def test_writing_a_step_again_replaces_it_whole(tmp_path):
     (write(tmp_path, 5) / "stale").touch()
     assert not (write(tmp_path, 5, seed=1) / "stale").exists()
-    assert read_state(tmp_path / "checkpoint-5")["config"] == {"seed": 1}
+    assert read_state(tmp_path / "checkpoint-5")["identity"] == {"seed": 1}
 
 
 def test_what_a_killed_run_leaves_is_never_a_checkpoint_and_can_be_cleared(tmp_path):
@@ -152,7 +149,7 @@ def spoil(path, how: str) -> None:
         ("deep/weights", "cut off", "deep/weights is not what was written"),
         ("deep/weights", "bit", "deep/weights is not what was written"),
         ("trainer_state.json", "cut off", "trainer_state.json cannot be read"),
-        ("trainer_state.json", "text", "trainer_state.json lacks step, config or files"),
+        ("trainer_state.json", "text", "trainer_state.json lacks step, identity, model or files"),
     ],
 )
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, caplog, file, how, message):
@@ -162,7 +159,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, caplog, fi
     assert len(
         caplog.records
     ) == 1 and f"checkpoint-2 is skipped for the one before it: {message}" in caplog.text.replace("checkpoint-2/", "")
-    with pytest.raises(UserError, match="resume_from_checkpoint 'checkpoint-2' is damaged: "):
+    with pytest.raises(UserError, match="--resume_from_checkpoint 'checkpoint-2' is damaged: "):
         find_checkpoint(tmp_path, "checkpoint-2")
     write(tmp_path, 2, limit=1)  # the run that goes on replaces it
     assert names(tmp_path) == ["checkpoint-2"] and find_checkpoint(tmp_path, "latest").name == "checkpoint-2"
@@ -181,42 +178,12 @@ def test_finding_by_name_or_latest(tmp_path):
     write(tmp_path, 1), write(tmp_path, 2)
     assert find_checkpoint(tmp_path, "checkpoint-1") == tmp_path / "checkpoint-1"
     assert find_checkpoint(tmp_path, str(tmp_path / "checkpoint-2")) == tmp_path / "checkpoint-2"
-    with pytest.raises(UserError, match="'checkpoint-3' is not in output_dir, which has checkpoint-1, checkpoint-2"):
+    write(tmp_path / "elsewhere", 2)
+    with pytest.raises(
+        UserError, match="elsewhere/checkpoint-2' lies outside of --output_dir, which has checkpoint-1"
+    ):
+        find_checkpoint(tmp_path, str(tmp_path / "elsewhere" / "checkpoint-2"))
+    with pytest.raises(UserError, match="'checkpoint-3' is not in --output_dir, which has checkpoint-1, checkpoint-2"):
         find_checkpoint(tmp_path, "checkpoint-3")
     with pytest.raises(UserError, match="which has no checkpoint"):
         find_checkpoint(tmp_path / "nowhere", "checkpoint-3")
-
-
-def test_every_difference_of_configuration_is_named(tmp_path):
-    checkpoint = write(tmp_path, 1, rank=4, beta=500.0, seed=1)
-    check_config(checkpoint, {"rank": 4, "beta": 500.0, "seed": 1})
-    with pytest.raises(UserError, match="rank was 4 and is 8; seed was 1 and is None; use_ema was None and is True"):
-        check_config(checkpoint, {"rank": 8, "beta": 500.0, "use_ema": True})
-
-
-def test_the_log_is_cut_back_to_the_step_from_which_a_run_goes_on(tmp_path):
-    path = tmp_path / "deep" / "log.jsonl"
-    log = TrainingLog(path, 0, is_main=True)
-    for step in (1, 2, 3):
-        log.append(step, {"loss": step / 10})
-    again = TrainingLog(path, 2, is_main=True)
-    assert again.rows == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.2}]
-    again.append(3, {"loss": 0.5})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
-    assert again.rows[-1] == {"step": 3, "loss": 0.5}
-
-
-def test_half_a_line_of_a_killed_run_is_left_out(tmp_path):
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
-    assert [row["step"] for row in TrainingLog(path, 2, is_main=True).rows] == [1, 2]
-    assert path.read_text() == '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n'
-
-
-def test_a_new_run_begins_a_new_log_and_other_processes_write_none(tmp_path):
-    path = tmp_path / "log.jsonl"
-    TrainingLog(path, 0, is_main=True).append(1, {"loss": 1.0})
-    other = TrainingLog(path, 1, is_main=False)
-    other.append(2, {"loss": 2.0})
-    assert [row["step"] for row in other.rows] == [1, 2] and len(path.read_text().splitlines()) == 1
-    assert TrainingLog(path, 0, is_main=True).rows == [] and path.read_text() == ""

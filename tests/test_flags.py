@@ -263,7 +263,7 @@ GROUPS = st.tuples(
     st.builds(
         Model,
         name=TEXTS,
-        rank=st.integers(1),
+        rank=st.integers(1, 10**9),
         use_lora=st.booleans(),
         precision=st.sampled_from(["no", "fp16"]),
         clip=st.none() | NUMBERS,
@@ -277,7 +277,7 @@ GROUPS = st.tuples(
         scales=st.lists(st.floats(1e-300, 1e300)),
         shift=NUMBERS,
         warm=st.booleans(),
-        max_train_steps=st.none() | st.integers(1),
+        max_train_steps=st.none() | st.integers(1, 10**9),
         share=st.floats(0, 1),
         bound=st.floats(0, exclude_min=True, allow_nan=False),
     ),

@@ -20,6 +20,7 @@ GROUND = {
     "memory",
     "chat",
     "decoding",
+    "version",
     "versions",
 }
 MAY_KNOW = {
@@ -37,10 +38,10 @@ MAY_KNOW = {
     "evaluation": GROUND | {"data", "families", "losses", "models", "noising", "shapes"},
     "training": GROUND
     | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
-    "commands": GROUND | {"__init__"},
-    "__init__": {"noising", "trainer"},
+    "commands": GROUND,
+    "__init__": {"noising", "trainer", "version"},
     "__main__": {"commands"},
-} | dict.fromkeys(GROUND, GROUND | {"__init__"})
+} | dict.fromkeys(GROUND, GROUND)
 HEAVY = {
     "openai",
     "bitsandbytes",

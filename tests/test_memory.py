@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from diffusers_tpo import Draw
 from diffusers_tpo.data.batch import Batch
 from diffusers_tpo.families import family_of
+from diffusers_tpo.models.recipe import ModelRecipe
 from diffusers_tpo.training.cache import KEYS
 from diffusers_tpo.training.encoding import Encoder
 from diffusers_tpo.training.trained import FrozenParts, TrainedModels
@@ -187,7 +188,7 @@ def test_frozen_parts_are_on_the_device_while_they_work_and_rest_on_the_cpu(offl
     encoder.encode_prompts(batch, needs_reference=False)
     assert places == [("text_encoder", "cpu:0"), ("text_encoder", "cpu")]
     places.clear()
-    with TrainedModels(pipe, family, pipe.scheduler, pipe.unet, False, frozen).at_rest():
+    with TrainedModels(ModelRecipe(""), pipe, family, pipe.scheduler, pipe.unet, frozen).at_rest():
         assert [place for _, place in places] == ["cpu:0", "cpu:0"]
     assert [place for _, place in places[2:]] == ["cpu", "cpu"]
 

@@ -104,6 +104,54 @@ def test_a_signal_to_one_process_saves_a_checkpoint_first(tmp_path, small_flags,
     assert "Traceback" not in said(tmp_path)
 
 
+def test_a_signal_to_the_whole_group_with_data_workers_saves_a_checkpoint_first(tmp_path, small_flags):
+    """As a job queue sends it, to every process of the job."""
+    flags = small_flags | SHORT | {"output_dir": tmp_path, "dataloader_num_workers": 2, "max_train_steps": 1000}
+    (started,) = start(1, as_flags(flags), tmp_path)
+    assert wait_until_training([started], tmp_path), said(tmp_path)
+    for process in [started.pid, *children_of(started.pid)]:
+        os.kill(process, signal.SIGTERM)
+    assert finish([started]) == [128 + signal.SIGTERM], said(tmp_path)
+    step = read_log(tmp_path)[-1]["step"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}"]
+    assert "Traceback" not in said(tmp_path) and not children_of(started.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that it has started, and those that these have."""
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        own = [int(child) for child in tasks.read_text().split()]
+        found += [*own, *(other for child in own for other in children_of(child))]
+    return found
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(tmp_path, small_flags):
+    flags = small_flags | SHORT | {"output_dir": tmp_path, "max_train_steps": 1000}
+    started = start(1, as_flags(flags), tmp_path / "first")
+    assert wait_until_training(started, tmp_path), said(tmp_path / "first")
+    assert finish(start(1, as_flags(flags), tmp_path / "second")) == [2], said(tmp_path / "second")
+    assert "is what another run writes to at this moment" in said(tmp_path / "second")
+    os.kill(started[0].pid, signal.SIGTERM)
+    assert finish(started) == [128 + signal.SIGTERM], said(tmp_path / "first")
+    steps = [row["step"] for row in read_log(tmp_path)]
+    assert (
+        steps == list(range(1, steps[-1] + 1))
+        and find_checkpoint(tmp_path, "latest").name == f"checkpoint-{steps[-1]}"
+    )
+
+
+def test_a_folder_that_is_removed_under_the_run_takes_no_training_with_it(tmp_path, small_flags):
+    output = tmp_path / "model"
+    flags = small_flags | SHORT | {"output_dir": output, "max_train_steps": 60, "num_train_epochs": 60}
+    started = start(1, as_flags(flags), tmp_path)
+    assert wait_until_training(started, output), said(tmp_path)
+    output.rename(tmp_path / "gone")  # at once, while it is written to
+    assert finish(started) == [0], said(tmp_path)
+    assert [row["step"] for row in read_log(output)] == list(range(1, 61)) and (output / LORA).is_file()
+    assert "was removed; it is written again" in said(tmp_path) and "Traceback" not in said(tmp_path)
+
+
 def test_the_death_of_one_process_ends_all(tmp_path, small_flags):
     flags = small_flags | SHORT | {"output_dir": tmp_path, "max_train_steps": 1000}
     started = start(2, as_flags(flags), tmp_path)

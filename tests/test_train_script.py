@@ -277,10 +277,10 @@ def test_a_pipeline_of_a_class_that_does_not_exist(refused, tmp_path, pipe_dir):
 def test_resuming_another_configuration_or_a_missing_checkpoint(run_script, refused, tmp_path):
     run_script(use_lora=True, beta=500, max_train_steps=1, checkpointing_steps=1, output_dir=tmp_path / "model")
     message = refused(beta=400, rank=2, resume_from_checkpoint="latest", max_train_steps=2)
-    assert "checkpoint-1 was written by another configuration" in message
+    assert "checkpoint-1 was written by another run: " in message
     assert "beta was 500.0 and is 400.0" in message and "rank was 4 and is 2" in message
     message = refused(beta=500, resume_from_checkpoint="checkpoint-9", max_train_steps=2)
-    assert "'checkpoint-9' is not in output_dir, which has checkpoint-1" in message
+    assert "'checkpoint-9' is not in --output_dir, which has checkpoint-1" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU could run it")
@@ -288,7 +288,7 @@ def test_a_schedule_that_decays_goes_on_to_the_same_end(run_script, refused, tmp
     flags = {"use_lora": True, "lr_scheduler": "cosine", "checkpointing_steps": 1, "output_dir": tmp_path}
     run_script(**flags, max_train_steps=2)
     again = flags | {"resume_from_checkpoint": "checkpoint-1"}
-    message = "lr_scheduler cosine ends with max_train_steps, which was 2 and is 3"
+    message = "--lr_scheduler cosine ends with --max_train_steps, which was 2 and is 3"
     assert message in refused(**again, max_train_steps=3)
     run_script(**again, max_train_steps=1)  # makes the checkpoint the final model
 

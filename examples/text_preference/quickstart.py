@@ -51,7 +51,7 @@ def train(output: Path, steps: int, seed: int, data: Path):
     command += f"--use_lora --loss_type tdpo --beta 500 --anchor_weight 0.5 --max_train_steps {steps}".split()
     command += "--principles content attribute --train_batch_size 16 --learning_rate 1e-3 --use_ema".split()
     command += f"--ema_decay 0.98 --seed {seed} --output_dir {output}".split()
-    command += f"--checkpointing_steps {steps} --checkpoints_total_limit 1".split()
+    command += f"--checkpointing_steps {steps} --checkpoints_total_limit 1 --resume_from_checkpoint latest".split()
     print("$ " + shlex.join(["accelerate", "launch", *command[7:]]), flush=True)
     subprocess.run(command, check=True)
 

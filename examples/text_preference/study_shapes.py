@@ -93,7 +93,7 @@ def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, 
         if flags is not None and not (folder / "README.md").exists():  # the card is written last
             command = [sys.executable, str(SCRIPT), "--pretrained_model_name_or_path", str(PIPELINE), "--dataset_name"]
             command += [str(args.output_dir / "data"), "--output_dir", str(folder), "--seed", str(seed)]
-            command += f"--max_train_steps {STEPS} {SHARED} {flags}".split()
+            command += f"--max_train_steps {STEPS} {SHARED} {flags} --resume_from_checkpoint latest".split()
             with (folder / "train.log").open("w") as log:
                 subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
         pipe = load_model(PIPELINE if flags is None else folder)

@@ -25,11 +25,13 @@ from diffusers_tpo.commands.parsing import parse_flags, write_config
 from diffusers_tpo.data.batch import SkippedRows
 from diffusers_tpo.data.buckets import check_sides, choose_buckets
 from diffusers_tpo.data.dataset import as_torch_dataset
+from diffusers_tpo.data.fingerprint import fingerprint_rows
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
-from diffusers_tpo.files import make_folder
-from diffusers_tpo.models.loading import fingerprint
+from diffusers_tpo.models.loading import refuse_own_base
+from diffusers_tpo.models.precision import HALF
+from diffusers_tpo.models.recipe import ModelRecipe
 from diffusers_tpo.publish.model_card import hardware
 from diffusers_tpo.publish.origins import dataset_origin, model_origin
 from diffusers_tpo.training.alarms import Alarms, CollapseAlarm, FaultAlarm
@@ -40,12 +42,14 @@ from diffusers_tpo.training.arguments import (
     RunArguments,
     TrainingArguments,
     check_arguments,
+    check_schedule,
 )
 from diffusers_tpo.training.encoding import Encoder
+from diffusers_tpo.training.folder import CONFIG, RunFolder
 from diffusers_tpo.training.identity import Identity
 from diffusers_tpo.training.interrupts import StopRequest
 from diffusers_tpo.training.loader import PlacedLoader
-from diffusers_tpo.training.outputs import CONFIG, Card, Release
+from diffusers_tpo.training.outputs import Card, Release
 from diffusers_tpo.training.progress import Progress
 from diffusers_tpo.training.reference import KnownReference
 from diffusers_tpo.training.session import Session
@@ -58,7 +62,7 @@ from diffusers_tpo.training.watch import EvaluationConfig, make_watch
 logger = get_logger(__name__)
 
 
-def main(  # noqa: C901 - the whole story of a run, from top to bottom
+def main(
     model: ModelArguments,
     data: DataArguments,
     tpo: TPOConfig,
@@ -66,12 +70,10 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
     evals: EvaluationConfig,
     run: RunArguments,
 ) -> None:
+    """Checks the flags and trains in a folder that no other run writes to meanwhile."""
     check_arguments(model, data, tpo, training, evals, run)
-    output, needs_reference = Path(run.output_dir), tpo.loss_type != "sft"
-
-    # Where it runs. A wrong token is known here, not after training.
     session = Session(
-        output,
+        Path(run.output_dir),
         training.mixed_precision,
         training.gradient_accumulation_steps,
         training.seed,
@@ -79,19 +81,50 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
         run.logging_dir,
         run.allow_tf32,
     )
-    accelerator = session.accelerator
-    release = Release.of(run, accelerator)
-    if accelerator.is_main_process:
-        make_folder(output, "--output_dir")
-        write_config(
-            output / CONFIG, model, data, tpo, training, evals, run, left_out=("hub_token", "resume_from_checkpoint")
-        )
-    identity = Identity.of(model, data, tpo, training, accelerator.num_processes)
+    with RunFolder(Path(run.output_dir), session.accelerator.is_main_process) as folder:
+        train(session, folder, model, data, tpo, training, evals, run)
+    session.leave()
 
-    # What it learns from and what every checkpoint is asked; what learns, and how the two meet.
+
+def train(  # noqa: C901 - the whole story of a run, from top to bottom
+    session: Session,
+    folder: RunFolder,
+    model: ModelArguments,
+    data: DataArguments,
+    tpo: TPOConfig,
+    training: TrainingArguments,
+    evals: EvaluationConfig,
+    run: RunArguments,
+) -> None:
+    # Where it runs, and whether it goes on. What would fail at the end, as a wrong token, is known here.
+    accelerator, output, needs_reference = session.accelerator, folder.path, tpo.loss_type != "sft"
+    recipe = ModelRecipe.from_flags(dataclasses.asdict(model) | dataclasses.asdict(training))
+    refuse_own_base(recipe, output)
+    checkpoint = folder.find_start(run.resume_from_checkpoint)
+    release = Release.of(run, accelerator)
+
+    # What it learns from, what every checkpoint is asked, and what learns.
     dataset = load_dataset(data, tpo.loss_type, training, run)
     watch = load_watch(evals, data, training.seed, run, session)
-    models = TrainedModels.load(model, run, session, needs_reference, training.precompute_reference)
+    models = TrainedModels.load(
+        recipe,
+        accelerator,
+        needs_reference,
+        reference_is_known=training.precompute_reference,
+        reference_dtype=HALF[model.reference_dtype],
+        reference_device=model.reference_device,
+        offload=run.offload,
+        cache_dir=run.cache_dir,
+        token=run.hub_token,
+    )
+    models.speed_up(run.gradient_checkpointing, run.channels_last, run.torch_compile_backend)
+    base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
+    source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
+    weights = session.from_main(lambda: recipe.identity(run.cache_dir))
+    rows = session.from_main(lambda: fingerprint_rows(dataset, source.name, source.commit))
+    identity = Identity.of(model, data, tpo, training, weights | rows, accelerator.num_processes)
+
+    # How the two meet: images and prompts as the models take them, encoded while training or kept before.
     fit_sizes(dataset, data, models.side_multiple)
     encoder, encodings = Encoder.of(models), Path(run.encodings_dir or Path(HF_HOME) / "diffusers_tpo")
     if run.cache_latents:
@@ -114,6 +147,7 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
         ema_decay=training.ema_decay if training.use_ema else None,
     )
     last_step = run.max_train_steps or run.num_train_epochs * loader.steps_per_epoch
+    check_schedule(training, last_step)
     stepper = Stepper(
         models.trainable,
         optimizer,
@@ -139,24 +173,32 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
     # Where it begins: while the weights are still the base's, what is told of the base is asked.
     progress = Progress(
         output,
+        checkpoint,
         last_step,
         identity,
+        recipe,
         accelerator,
-        run.resume_from_checkpoint,
         run.checkpoints_total_limit,
         training.lr_scheduler,
     )
     known = None
     if training.precompute_reference:
-        besides = (noising, training.seed, training.mixed_precision, data.center_crop, data.random_flip)
+        besides = (
+            noising,
+            training.seed,
+            training.mixed_precision,
+            run.allow_tf32,
+            data.center_crop,
+            data.random_flip,
+        )
         known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset)
-        base = TPOTrainer(tpo, models.family, models.as_reference())
+        asked = TPOTrainer(tpo, models.family, models.as_reference())
 
         def base_error(batch):
             noised = noise(batch)
             with accelerator.autocast():
                 cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
-                return base.reference_error(models.denoiser, noised, cond if ref_cond is None else ref_cond)
+                return asked.reference_error(models.denoiser, noised, cond if ref_cond is None else ref_cond)
 
         with models.at_rest(whole=False):
             known.fill(
@@ -167,7 +209,7 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
             )
     if watch:
         with models.at_rest() as pipe, accelerator.autocast():
-            watch.begin(pipe, models.scheduler, progress.step, fingerprint(model.pretrained_model_name_or_path))
+            watch.begin(pipe, models.scheduler, progress.step, weights["pretrained_model_name_or_path"])
     session.track(run.tracker_project_name, identity.public())
     validation = Validation(
         run.validation_prompt,
@@ -178,12 +220,17 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
         run.validation_inference_steps,
     )
     gallery = Gallery(validation, models, session, output / "validation", evals.eval_batch_size)
-    gallery.show_base()
+    gallery.show_base(is_resumed=checkpoint is not None)
+    if accelerator.is_main_process:
+        if checkpoint is None:
+            folder.make_room()
+        groups = (model, data, tpo, training, evals, run)
+        write_config(output / CONFIG, *groups, left_out=("hub_token", "resume_from_checkpoint"))
     progress.begin(stepper=stepper, alarms=alarms)
     card = Card(
         identity.public(),
-        model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token),
-        dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision),
+        base,
+        source,
         {
             "images per step": loader.rows_of_batch * training.gradient_accumulation_steps,
             "rows of the data set": "streamed" if data.streaming else len(dataset),
@@ -218,11 +265,11 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
             progress.write(row)
             accelerator.log(row, step=progress.step)
 
-            # All processes agree on an ending; nothing ends without a checkpoint.
+            # All processes agree on an ending, and nothing ends without a checkpoint.
             ending = alarms.hear(progress.step, result)
             if result.is_asked_to_stop:
                 ending = request.ending()
-            if ending or progress.step % run.checkpointing_steps == 0:
+            if ending or progress.is_done or progress.step % run.checkpointing_steps == 0:
                 progress.save(keep=watch.best() if watch else None)
                 if run.hub_strategy == "every_save" and not ending and not progress.is_done:
                     with models.at_rest():
@@ -254,7 +301,6 @@ def main(  # noqa: C901 - the whole story of a run, from top to bottom
     accelerator.end_training()
     if run.push_to_hub:
         release.push()
-    session.leave()
 
 
 def columns_of(data: DataArguments) -> Columns:

@@ -5,12 +5,14 @@ The names below are imported when they are first used, so that what needs no mod
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 
 if TYPE_CHECKING:
     from .noising import Draw, Noised, add_noise, training_scheduler
     from .trainer import TPOConfig, TPOTrainer
 
-__version__ = "0.1.0"
+
 __all__ = ["Draw", "Noised", "TPOConfig", "TPOTrainer", "add_noise", "training_scheduler"]
 
 

@@ -15,10 +15,9 @@ def make_folder(path: Path, argument: str) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{argument} {str(path)!r} cannot be made ({error.strerror}); choose another folder"
-        ) from error
+    except (OSError, ValueError) as error:  # the latter for what can be no path
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        raise UserError(f"{argument} {str(path)!r} cannot be made ({why}); choose another folder") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"{argument} {str(path)!r} cannot be written to; choose another folder")
 

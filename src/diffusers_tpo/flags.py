@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UserError
+from .show import shorten
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Range:
     may_be_infinite: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if math.isnan(value) or (math.isinf(value) and not self.may_be_infinite):
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not self.may_be_infinite)):
             return False
         return (
             (self.at_least is None or value >= self.at_least)
@@ -29,6 +30,11 @@ class Range:
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
+
+    @property
+    def has_end(self) -> bool:
+        """Whether there is a largest number."""
+        return self.at_most is not None or self.below is not None
 
     def __str__(self) -> str:
         bounds = {
@@ -41,6 +47,7 @@ class Range:
         return " and ".join(words) or "a finite number"
 
 
+LARGEST = 10**9  # of a count that has no other bound
 AtLeastOne = Annotated[int, Range(at_least=1)]
 NotNegative = Annotated[int, Range(at_least=0)]
 Share = Annotated[float, Range(at_least=0, at_most=1)]
@@ -156,4 +163,6 @@ def check_ranges(*groups: Any) -> None:
                 if isinstance(number, bool) or not isinstance(number, int | float):
                     continue
                 if number not in kind.range:
-                    raise UserError(f"--{name} must be {kind.range}, got {number}")
+                    raise UserError(f"--{name} must be {kind.range}, got {shorten(str(number), 50)}")
+                if isinstance(number, int) and not kind.range.has_end and abs(number) > LARGEST:
+                    raise UserError(f"--{name} must be at most {LARGEST}, got {shorten(str(number), 50)}")

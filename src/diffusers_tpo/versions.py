@@ -5,7 +5,7 @@ import platform
 
 from packaging.requirements import Requirement
 
-from . import __version__
+from .version import __version__
 
 
 PACKAGES = ("diffusers_tpo", "diffusers", "transformers", "accelerate", "datasets", "peft", "torch")

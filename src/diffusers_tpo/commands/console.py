@@ -2,8 +2,8 @@
 
 import sys
 
-from .. import __version__
 from ..errors import UserError, exit_on_user_error
+from ..version import __version__
 from .parsing import nearest
 from .scripts import PROGRAM, SCRIPTS, run_program, sentence_of
 

@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 import yaml
 
-from .. import __version__
 from ..errors import UserError, reason
 from ..files import write_whole
 from ..flags import Kind, Range, check_ranges, default_of, kinds_of
+from ..version import __version__
 
 
 LONGEST_CONFIG = 1_000_000  # characters

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..errors import UserError, reason
-from ..files import differences, sync, write_whole
+from ..files import sync
 
 
 STATE = "trainer_state.json"
@@ -28,8 +28,11 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 def find_checkpoint(output_dir: Path, name: str) -> Path | None:
     """The checkpoint called `name`, or for "latest" the newest whole one; `None` if there is none.
 
+    Args:
+        name: may be a path, which must lead into `output_dir`.
+
     Raises:
-        UserError: if a named checkpoint does not exist or is damaged.
+        UserError: if a named checkpoint does not exist there, or is damaged.
     """
     checkpoints = list_checkpoints(output_dir)
     if name == "latest":
@@ -38,13 +41,18 @@ def find_checkpoint(output_dir: Path, name: str) -> Path | None:
                 return path
             logger.warning(f"{path.name} is skipped for the one before it: {damage}")
         return None
+    there = ", ".join(path.name for path in checkpoints) or "no checkpoint"
+    if Path(name).name != name and Path(name).resolve().parent != Path(output_dir).resolve():
+        raise UserError(
+            f"--resume_from_checkpoint {name!r} lies outside of --output_dir, which has {there}; give --output_dir "
+            "the folder that it lies in"
+        )
     for path in checkpoints:
         if path.name == Path(name).name:
             if damage := find_damage(path):
-                raise UserError(f"resume_from_checkpoint {name!r} is damaged: {damage}; use latest or another one")
+                raise UserError(f"--resume_from_checkpoint {name!r} is damaged: {damage}; use latest or another one")
             return path
-    there = ", ".join(path.name for path in checkpoints) or "no checkpoint"
-    raise UserError(f"resume_from_checkpoint {name!r} is not in output_dir, which has {there}")
+    raise UserError(f"--resume_from_checkpoint {name!r} is not in --output_dir, which has {there}")
 
 
 def find_damage(checkpoint: Path) -> str | None:
@@ -63,7 +71,7 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def read_state(checkpoint: Path) -> dict:
-    """What was saved beside the weights: `step`, `config`, the digests of all `files`, and what else the run needs.
+    """What was saved beside the weights: `step`, `identity`, `model`, the digests of all `files`, and what else the run needs.
 
     Raises:
         UserError: if the state file cannot be read.
@@ -72,9 +80,9 @@ def read_state(checkpoint: Path) -> dict:
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{checkpoint.name}/{STATE} cannot be read ({type(error).__name__})") from error
-    parts = {"step": int, "config": dict, "files": dict}
+    parts = {"step": int, "identity": dict, "model": dict, "files": dict}
     if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in parts.items()):
-        raise UserError(f"{checkpoint.name}/{STATE} lacks step, config or files")
+        raise UserError(f"{checkpoint.name}/{STATE} lacks step, identity, model or files")
     return state
 
 
@@ -90,25 +98,11 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_config(checkpoint: Path, config: dict) -> None:
-    """Checks that a run goes on with the configuration that its checkpoint was written with.
-
-    Raises:
-        UserError: naming every difference.
-    """
-    changed = differences(read_state(checkpoint)["config"], config)
-    if changed:
-        raise UserError(
-            f"resume_from_checkpoint {checkpoint.name} was written by another configuration: {changed}; "
-            "use the same flags or another output_dir"
-        )
-
-
 def check_length(state: dict, schedule: str, steps: int) -> None:
     """Raises [`UserError`] if a run that goes on from `state` would end its learning rate schedule at another step."""
     if not schedule.startswith("constant") and state["step"] < steps != state["length"]:
         were = f"was {state['length']} and is {steps}"
-        raise UserError(f"lr_scheduler {schedule} ends with max_train_steps, which {were}; use the same")
+        raise UserError(f"--lr_scheduler {schedule} ends with --max_train_steps, which {were}; use the same")
 
 
 def publish(partial: Path, state: dict, limit: int | None = None, keep: str | None = None) -> Path:
@@ -119,7 +113,7 @@ def publish(partial: Path, state: dict, limit: int | None = None, keep: str | No
 
     Args:
         partial: the folder from [`partial_folder`] with all weights in it.
-        state: `step`, `config` and whatever else describes the run; must be JSON.
+        state: `step`, `identity`, `model` and whatever else describes the run; must be JSON.
         limit: how many checkpoints up to this one to keep; older ones are removed after the new one is safe ...
         keep: ... but for the one of this name.
     """
@@ -186,7 +180,7 @@ def save_checkpoint(
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"output_dir takes no checkpoint of step {state['step']} ({reason(error)}); the earlier ones are intact: make room "
+            f"--output_dir takes no checkpoint of step {state['step']} ({reason(error)}); the earlier ones are intact: make room "
             "and go on with --resume_from_checkpoint latest"
         ) from error
 
@@ -201,37 +195,5 @@ def load_state(checkpoint: Path, accelerator: Accelerator) -> None:
         accelerator.load_state(str(checkpoint))
     except Exception as error:  # a foreign file may hold anything
         raise UserError(
-            f"resume_from_checkpoint {checkpoint.name} does not load ({reason(error)}); resume from another one"
+            f"--resume_from_checkpoint {checkpoint.name} does not load ({reason(error)}); resume from another one"
         ) from error
-
-
-class TrainingLog:
-    """One JSON line of metrics per optimizer step, cut back to the step from which a run goes on."""
-
-    def __init__(self, path: Path, step: int, is_main: bool):
-        self.path, self.is_main = Path(path), is_main
-        lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.exists() else []
-        self.rows = [row for row in map(_parse, lines) if row and row["step"] <= step]
-        if is_main:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
-
-    def append(self, step: int, metrics: dict[str, float]) -> None:
-        self.rows.append({"step": step, **metrics})
-        if self.is_main:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(self.rows[-1]) + "\n")
-
-    def sync(self) -> None:
-        """Waits until all steps are on the disk, as a checkpoint's must be before it counts."""
-        if self.is_main:
-            sync(self.path)
-
-
-def _parse(line: str) -> dict | None:
-    """A row of the log; `None` for what a run wrote as it died."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None

@@ -16,6 +16,9 @@ from .watch import EvaluationConfig
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 Weighting = Literal["none", "logit_normal", "mode", "sigma_sqrt", "cosmap"]
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
+Some = Annotated[int, Range(at_least=1, at_most=1000)]  # of what is kept in memory together
+Side = Annotated[int, Range(at_least=1, at_most=2**15)]  # in pixels
+Rank = Annotated[int, Range(at_least=1, at_most=2**15)]
 Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 
 
@@ -33,7 +36,7 @@ class ModelArguments:
         None, "What a guidance-distilled model is told while it trains; 1 by default."
     )
     use_lora: bool = flag(False, "Train LoRA weights instead of the whole denoiser.")
-    rank: AtLeastOne = flag(16, "Rank of the LoRA.")
+    rank: Rank = flag(16, "Rank of the LoRA.")
     lora_alpha: PositiveNumber | None = flag(None, "Scale of the LoRA times its rank; the rank itself by default.")
     lora_dropout: BelowOne = flag(0.0, "Dropout before the LoRA; the reference never sees it.")
     lora_layers: str | None = flag(None, "Comma-separated ends of layer names; attention layers by default.")
@@ -76,9 +79,9 @@ class DataArguments:
     principles_column: str = flag("principles", "Column of the lists of their principles.")
     label_column: str = flag("label", "Column that says whether an unpaired prompt matches, for TKTO.")
     principles: list[str] = flag(list(PRINCIPLES), "Train on mismatched prompts of these principles only.")
-    num_mismatched: AtLeastOne = flag(1, "Mismatched prompts per image and step.")
+    num_mismatched: Some = flag(1, "Mismatched prompts per image and step.")
     max_train_samples: AtLeastOne | None = flag(None, "Use only the first rows.")
-    resolution: AtLeastOne = flag(512, "Side of the square images in pixels.")
+    resolution: Side = flag(512, "Side of the square images in pixels.")
     use_aspect_ratio_buckets: bool = flag(False, "Batches of images of about the same shape instead of squares.")
     aspect_ratio_buckets: str | None = flag(None, "Their sizes as height,width;height,width; made from resolution.")
     center_crop: bool = flag(False, "Crop at the centre instead of at random.")
@@ -149,7 +152,7 @@ class RunArguments:
     allow_tf32: bool = flag(False, "Faster float32 matrix products on Ampere and newer.")
     channels_last: bool = flag(False, "Lay images out as convolutions of a UNet like them.")
     torch_compile_backend: str | None = flag(None, "Compile the denoiser's repeated blocks, with inductor or another.")
-    dataloader_num_workers: NotNegative = flag(0, "Processes that read images.")
+    dataloader_num_workers: Annotated[int, Range(at_least=0, at_most=1000)] = flag(0, "Processes that read images.")
     cache_dir: str | None = flag(None, "Where downloads are kept.")
     collapse_bound: NotNegativeNumber = flag(
         0.2, "Alarm when the matched error lies this share above the reference's ..."
@@ -163,7 +166,7 @@ class RunArguments:
     checkpoints_total_limit: AtLeastOne | None = flag(None, "Keep only so many.")
     resume_from_checkpoint: str | None = flag(None, "A checkpoint's name, or latest.")
     validation_prompt: list[str] = flag([], "Prompts that are rendered on a schedule.")
-    num_validation_images: AtLeastOne = flag(4, "Images per prompt.")
+    num_validation_images: Some = flag(4, "Images per prompt.")
     validation_steps: AtLeastOne = flag(100, "Optimizer steps between renders.")
     validation_guidance_scale: NotNegativeNumber = flag(7.5, "Guidance of these renders.")
     validation_inference_steps: AtLeastOne | None = flag(
@@ -270,6 +273,8 @@ def check_precompute(model: ModelArguments, data: DataArguments, tpo: TPOConfig)
 
 def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:
     """Raises [`UserError`] for checkpoints, trackers and repositories that do not go together."""
+    if not run.output_dir.strip():
+        raise UserError("--output_dir must name a folder, got an empty text")
     trackers = [str(tracker) for tracker in LoggerType] + ["none"]
     if run.report_to not in trackers:
         raise UserError(f"--report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")
@@ -281,3 +286,14 @@ def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:
             default = next(one.default for one in fields(run) if one.name == name)
             if getattr(run, name) != default:
                 raise UserError(f"--{name} needs --push_to_hub")
+
+
+def check_schedule(training: TrainingArguments, last_step: int) -> None:
+    """Raises [`UserError`] for a warm-up that does not end before the run, or that the schedule has not."""
+    warmup = training.lr_warmup_steps
+    if warmup and training.lr_scheduler == "constant":
+        raise UserError("--lr_warmup_steps needs a schedule with a warm-up; use --lr_scheduler constant_with_warmup")
+    if warmup >= last_step and warmup:
+        raise UserError(
+            f"--lr_warmup_steps must be less than the {last_step} optimizer steps of the run, got {warmup}"
+        )

@@ -78,7 +78,7 @@ class Cache:
         """
         self.folder, self.shards = Path(folder), []
         self.hashes, self.places = np.empty(0, np.int64), np.empty((0, 2), np.int32)
-        make_folder(self.folder, "encodings_dir")
+        make_folder(self.folder, "--encodings_dir")
         self.refresh()
 
     def refresh(self) -> None:
@@ -202,7 +202,7 @@ class Cache:
         total, free = each * number, shutil.disk_usage(self.folder).free
         sizes = f"{number} {what} of {convert_bytes(each)} make {convert_bytes(total)}"
         if total > free:
-            raise UserError(f"encodings_dir {str(self.folder.parent)!r} has {convert_bytes(free)} free, and {sizes}; "
+            raise UserError(f"--encodings_dir {str(self.folder.parent)!r} has {convert_bytes(free)} free, and {sizes}; "
                             "choose another folder, or encode while training")  # fmt: skip
         if PartialState().is_main_process:
             logger.log(logging.WARNING if total > LARGE else logging.INFO, f"{sizes} in {self.folder}")

@@ -1,5 +1,8 @@
 """Turns SIGTERM and Ctrl-C into a request that a training loop honours at the end of its step."""
 
+import atexit
+import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -9,6 +12,7 @@ from .session import Ending
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IS_LEAVING = multiprocessing.RawValue("b", 0)  # whether this program exits; its data workers see it too
 
 
 class StopRequest:
@@ -48,7 +52,19 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
-def ignore_signals(worker: int) -> None:
-    """A data worker's `worker_init_fn`: a terminal or a job queue signals it too, but its parent still finishes a step."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+@atexit.register
+def leave() -> None:
+    """Lets data workers obey SIGTERM, with which multiprocessing ends what is still there when a program exits."""
+    IS_LEAVING.value = 1
+
+
+def outlive_signals(is_leaving, worker: int) -> None:
+    """A data worker's `worker_init_fn`, with [`IS_LEAVING`] before it: a terminal or a job queue signals the worker too, while
+    its parent still finishes a step with it."""
+
+    def obey(number: int, frame) -> None:
+        if is_leaving.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, obey)

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +15,7 @@ from ..data.batch import Batch, collate
 from ..data.dataset import TextPreferenceDataset
 from ..data.streaming import StreamedTextPreferences
 from ..errors import UserError
-from .interrupts import ignore_signals
+from .interrupts import IS_LEAVING, outlive_signals
 
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class PlacedLoader:
         options = {
             "collate_fn": collate,
             "num_workers": workers,
-            "worker_init_fn": ignore_signals,
+            "worker_init_fn": partial(outlive_signals, IS_LEAVING),
             "generator": torch.Generator(),
             "pin_memory": accelerator.device.type == "cuda",
         }

@@ -9,15 +9,16 @@ from accelerate import Accelerator
 from ..errors import UserError
 from ..models.adapters import save_lora, whole_module
 from ..models.loading import save_pipeline
+from ..models.recipe import write_recipe
 from ..publish.curves import draw_training
 from ..publish.hub import ATTEMPTS, own_name, push_folder
 from ..publish.model_card import Card, Published, write_model_card
 from .arguments import RunArguments
+from .folder import CONFIG, LOCK
 from .trained import TrainedModels
 
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.yaml"  # the flags of the run, with paths: it stays here
 HALF = {"unet": "float16", "transformer": "bfloat16"}  # what a finished model is best loaded in
 
 
@@ -46,7 +47,7 @@ class Release:
         repo = run.hub_model_id or folder.resolve().name
         if run.push_to_hub and accelerator.is_main_process:
             repo = own_name(repo, run.hub_token)
-        ignored = (f"{run.logging_dir}/*", CONFIG)
+        ignored = (f"{run.logging_dir}/*", "*.before-*", CONFIG, LOCK)
         return cls(folder, repo, accelerator, run.hub_revision, run.hub_token, run.hub_private_repo, ignored)
 
     def save(self, models: TrainedModels, rows: list[dict], card: Card) -> None:
@@ -64,6 +65,7 @@ class Release:
         if self.accelerator.is_main_process:
             if not models.is_lora:
                 save_pipeline(models.pipe, self.folder)
+            write_recipe(models.recipe, self.folder)
             if rows:
                 draw_training(rows, self.folder / "assets" / "curves.png")
             model = Published(self.repo, type(models.pipe).__name__, HALF[name], self.branch)

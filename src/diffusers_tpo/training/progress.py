@@ -11,17 +11,17 @@ from tqdm.auto import tqdm
 
 from ..data.batch import Batch
 from ..models.checkpoints import (
-    TrainingLog,
-    check_config,
     check_length,
-    find_checkpoint,
     load_state,
     read_state,
     save_checkpoint,
 )
+from ..models.recipe import ModelRecipe
 from ..publish.model_card import training_facts
+from .folder import LOG
 from .identity import Identity
 from .loader import Place, PlacedLoader
+from .log import TrainingLog
 
 
 logger = logging.getLogger(__name__)
@@ -42,46 +42,51 @@ class Progress:
     Attributes:
         step: optimizer steps up to now; `last_step` is the one that ends the run.
         place: in the data.
-        is_resumed: whether it goes on from a checkpoint.
+        checkpoint: from which it goes on, `None` if it begins at the start.
         log: `training_log.jsonl`, a row for each step.
     """
 
     def __init__(
         self,
         output_dir: Path,
+        checkpoint: Path | None,
         last_step: int,
         identity: Identity,
+        recipe: ModelRecipe,
         accelerator: Accelerator,
-        resume_from: str | None = None,
         checkpoints_limit: int | None = None,
         lr_scheduler: str = "constant",
     ):
         """Finds out where to begin; nothing is loaded yet.
 
         Args:
-            resume_from: name of a checkpoint in `output_dir`, or "latest".
+            checkpoint: to go on from, `None` to begin at the start.
+            last_step: of the whole run.
             checkpoints_limit: how many checkpoints are kept.
             lr_scheduler: name of the schedule: one that decays must go on to the same last step.
 
         Raises:
-            UserError: if there is no such checkpoint, or another run wrote it.
+            UserError: if another run wrote the checkpoint, or a schedule that decays would go on to another last step.
         """
         self.output_dir, self.last_step = Path(output_dir), last_step
-        self.identity, self.accelerator = identity, accelerator
+        self.identity, self.recipe, self.accelerator = identity, recipe, accelerator
         self.limit = checkpoints_limit
         self.parts: dict[str, Any] = {}
         self.step, self.place = 0, Place()
-        self.checkpoint = find_checkpoint(self.output_dir, resume_from) if resume_from else None
-        if self.checkpoint:
-            state = read_state(self.checkpoint)
-            check_config(self.checkpoint, identity.config)
+        self.checkpoint = checkpoint
+        if checkpoint:
+            state = read_state(checkpoint)
+            self._refuse_other(state["identity"])
             check_length(state, lr_scheduler, last_step)
             self.step, self.place = state["step"], Place(state["epoch"], state["batches"])
         self.first_step = self.step
 
-    @property
-    def is_resumed(self) -> bool:
-        return self.checkpoint is not None
+    def _refuse_other(self, written: dict) -> None:
+        self.identity.refuse_other(written, f"--resume_from_checkpoint {self.checkpoint.name}")
+        if others := self.identity.other_versions(written):
+            logger.warning(
+                f"{self.checkpoint.name} goes on with other packages, which may change last digits: {others}"
+            )
 
     @property
     def is_done(self) -> bool:
@@ -100,9 +105,9 @@ class Progress:
             for name, part in parts.items():
                 part.load(state[name])
             logger.info(f"Resuming from {self.checkpoint.name}")
-        self.log = TrainingLog(self.output_dir / "training_log.jsonl", self.step, self.accelerator.is_main_process)
+        self.log = TrainingLog(self.output_dir / LOG, self.step, self.accelerator.is_main_process)
         hidden = not self.accelerator.is_main_process
-        self.bar = tqdm(initial=self.step, total=self.last_step, desc=self.identity.method, disable=hidden)
+        self.bar = tqdm(initial=self.step, total=self.last_step, desc=self.identity.parts["loss_type"], disable=hidden)
         self.began = time.monotonic()
 
     def batches(self, loader: PlacedLoader) -> Iterator[Batch]:
@@ -136,7 +141,8 @@ class Progress:
             "step": self.step,
             "epoch": self.place.epoch,
             "batches": self.place.batches,
-            "config": self.identity.config,
+            "identity": self.identity.state(),
+            "model": self.recipe.as_dict(),
             "length": self.last_step,
             **{name: part.state() for name, part in self.parts.items()},
         }

@@ -3,15 +3,17 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
+from accelerate.utils import DistributedType, ProjectConfiguration, broadcast_object_list, set_seed
 
 
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+T = TypeVar("T")
 TALKATIVE = ("httpx", "httpx2", "matplotlib", "accelerate.accelerator", "accelerate.checkpointing")
 
 
@@ -28,7 +30,6 @@ class Session:
 
     Attributes:
         accelerator: of this process.
-        half: the data type of `mixed_precision`; float32 without it.
     """
 
     def __init__(
@@ -56,7 +57,6 @@ class Session:
             project_config=ProjectConfiguration(str(output_dir), logging_dir=str(Path(output_dir) / logging_dir)),
             dataloader_config=DataLoaderConfiguration(dispatch_batches=False),
         )
-        self.half = DTYPES[mixed_precision]
         logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
         for name in TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -67,6 +67,10 @@ class Session:
     def is_sharded(self) -> bool:
         """Whether FSDP splits the weights, so that every pass is one of all processes together."""
         return self.accelerator.distributed_type == DistributedType.FSDP
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, on every process; call it on every process."""
+        return broadcast_object_list([make() if self.accelerator.is_main_process else None])[0]
 
     def track(self, project: str, config: dict[str, object]) -> None:
         """Opens the trackers and tells them what runs."""

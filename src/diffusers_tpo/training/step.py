@@ -45,7 +45,7 @@ class Stepper:
         parameters: that are trained, as the accelerator has prepared them.
         optimizer: of these, prepared too.
         schedule: of its learning rate.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients are clipped to this norm; 0 leaves them as they are.
         average: of the parameters, `None` without one.
         text: text encoders whose gradients no wrapper averages over processes; `None` if none is trained.
         skipped_steps: in the whole run.
@@ -81,7 +81,8 @@ class Stepper:
         """
         if self.text:
             self.text.average_gradients()
-        (norm,) = whole([self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)])
+        self._weigh_passes()
+        (norm,) = whole([self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)])
         own = {"grad_norm": norm, "signals": torch.tensor(float(is_asked_to_stop))}
         means = mean_over_processes(read([one.metrics | own for one in self.passes]))
         signals = means.pop("signals")
@@ -91,18 +92,23 @@ class Stepper:
         elif self.accelerator.scaler:
             self.accelerator.scaler.update()  # to a smaller scale
         self.optimizer.zero_grad()
+        rate = self.schedule.get_last_lr()[0]
         self.schedule.step()
         if fault is None and self.average:
             self.average.step(self.parameters)
         self.skipped_steps += fault is not None
         self.passes = []
-        row: dict[str, float] = {
-            "lr": float(self.schedule.get_last_lr()[0]),
-            **means,
-            "skipped_steps": self.skipped_steps,
-        }
+        row: dict[str, float] = {"lr": rate, **means, "skipped_steps": self.skipped_steps}
         finite = {name: value for name, value in row.items() if math.isfinite(value)}
         return StepResult(finite, fault, signals > 0)
+
+    def _weigh_passes(self) -> None:
+        """Makes the gradient the mean over the passes that there were: an epoch may end before the last of them is full."""
+        expected = self.accelerator.gradient_accumulation_steps
+        if len(self.passes) < expected:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(expected / len(self.passes))
 
     def _fault(self, means: dict[str, float]) -> str | None:
         """What is not finite, on every process the same; `None` if all is."""

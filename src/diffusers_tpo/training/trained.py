@@ -13,13 +13,12 @@ from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel, offload_models
 from torch import Tensor, nn
 
-from ..families import Conditioning, Family, family_of, side_multiple
-from ..models.adapters import add_lora, register_average, register_hooks
-from ..models.loading import bnb_config, load_pipeline, speed_up
+from ..families import Conditioning, Family, side_multiple
+from ..models.adapters import register_average, register_hooks, train_denoiser
+from ..models.loading import load_base, speed_up
+from ..models.recipe import ModelRecipe
 from ..models.text_encoders import TrainedTextEncoders, train_text_encoders
 from ..noising import Scheduler, training_scheduler
-from .arguments import ModelArguments, RunArguments
-from .session import DTYPES, Session
 
 
 class FrozenParts:
@@ -60,20 +59,20 @@ class TrainedModels:
     """A pipeline, its trainable denoiser and text encoders, and the reference that they are compared with.
 
     Attributes:
+        recipe: how they are loaded and what they are told.
         scheduler: the forward process.
         denoiser: as it is called while training; wrapped once [`~TrainedModels.prepare`] was called.
-        is_lora: whether adapters are trained, and not the weights themselves.
         text: the text encoders that are trained; `None` if none is.
         reference: the frozen copy of full training; `None` takes the policy with its adapters off.
         trainable: every parameter that is trained, wrapped or split as the launcher asks.
         average: of these, `None` without one.
     """
 
+    recipe: ModelRecipe
     pipe: DiffusionPipeline
     family: Family
     scheduler: Scheduler
     denoiser: nn.Module
-    is_lora: bool
     frozen: FrozenParts
     text: TrainedTextEncoders | None = None
     reference: nn.Module | None = None
@@ -83,63 +82,66 @@ class TrainedModels:
     @classmethod
     def load(
         cls,
-        model: ModelArguments,
-        run: RunArguments,
-        session: Session,
+        recipe: ModelRecipe,
+        accelerator: Accelerator,
         needs_reference: bool = True,
         reference_is_known: bool = False,
+        reference_dtype: torch.dtype = torch.float32,
+        reference_device: str | None = None,
+        offload: bool = False,
+        cache_dir: str | None = None,
+        token: str | None = None,
     ) -> "TrainedModels":
-        """Loads a pipeline and makes what `model` says of it trainable, in float32.
-
-        Frozen weights may be in half precision, as it is a LoRA's base; most VAEs stay float32, because half precision
-        overflows. A full pipeline is saved as it was loaded, in float32.
+        """Loads a pipeline and makes what the recipe says of it trainable, in float32.
 
         Args:
             needs_reference: supervised fine-tuning needs none; full training keeps frozen copies for it ...
             reference_is_known: ... but of the denoiser, if all its errors are computed before.
+            reference_dtype, reference_device: of the frozen copy of the denoiser; by default where the policy is.
+            offload: keep what is frozen on the CPU while it is not needed.
 
         Raises:
-            UserError: if it cannot be loaded, has no family, or flags of the model do not suit it.
+            UserError: if it cannot be loaded, has no family, or the recipe does not suit it.
         """
-        pipe = load_pipeline(
-            model.pretrained_model_name_or_path,
-            model.revision,
-            model.variant,
-            model.pretrained_vae_model_name_or_path,
-            dtype={"vae": torch.float32, "default": session.half} if model.use_lora else torch.float32,
-            cache_dir=run.cache_dir,
-            token=run.hub_token,
-            quantization=bnb_config(
-                model.load_in_4bit, model.load_in_8bit, model.bnb_quantization_config_path, session.half
-            ),
-        )
-        family = family_of(pipe, max_sequence_length=model.max_sequence_length, guidance_scale=model.guidance_scale)
-        scheduler = training_scheduler(pipe.scheduler, model.prediction_type)
-        if model.use_lora and not pipe.vae.config.get("force_upcast", True):  # its author says that half will do
-            pipe.vae.to(session.half)
+        pipe = load_base(recipe, cache_dir, token)
+        family, device = recipe.family(pipe), accelerator.device
         denoiser, reference = getattr(pipe, family.denoiser), None
-        if model.use_lora:
-            add_lora(denoiser, model.layers() or family.lora_targets, **model.lora())
-        else:
-            if needs_reference and not reference_is_known:
-                device = model.reference_device or session.accelerator.device
-                reference = copy.deepcopy(denoiser).to(device=device, dtype=DTYPES[model.reference_dtype])
-            denoiser.requires_grad_(True)
-        text = None
-        if model.train_text_encoder:
-            text = train_text_encoders(pipe, family, model.lora(), needs_reference)
-            for part in text.copies.values():
-                part.to(session.accelerator.device)
-        trained = {family.denoiser, *(text.names if text else ())}
-        frozen = FrozenParts(pipe, trained, session.accelerator.device, run.offload)
-        for name in trained - {family.denoiser}:
-            getattr(pipe, name).to(session.accelerator.device)
+        if needs_reference and not recipe.lora and not reference_is_known:
+            reference = copy.deepcopy(denoiser).to(device=reference_device or device, dtype=reference_dtype)
+        train_denoiser(denoiser, family, recipe.lora)
         denoiser.train()
-        if run.gradient_checkpointing:
-            denoiser.enable_gradient_checkpointing()
-        for module in filter(None, (denoiser, reference)):
-            speed_up(module, run.channels_last, run.torch_compile_backend)
-        return cls(pipe, family, scheduler, denoiser, model.use_lora, frozen, text, reference)
+        text = None
+        if recipe.train_text_encoder:
+            text = train_text_encoders(pipe, family, recipe.lora, needs_reference)
+            for part in (*text.modules().values(), *text.copies.values()):
+                part.to(device)
+        trained = {family.denoiser, *(text.names if text else ())}
+        return cls(
+            recipe,
+            pipe,
+            family,
+            training_scheduler(pipe.scheduler),
+            denoiser,
+            FrozenParts(pipe, trained, device, offload),
+            text,
+            reference,
+        )
+
+    def speed_up(self, gradient_checkpointing: bool, channels_last: bool, compile_backend: str | None) -> None:
+        """Changes how denoiser and reference are computed, but not what; see [`~diffusers_tpo.models.loading.speed_up`].
+
+        Args:
+            gradient_checkpointing: less memory, more time.
+        """
+        if gradient_checkpointing:
+            self.denoiser.enable_gradient_checkpointing()
+        for module in filter(None, (self.denoiser, self.reference)):
+            speed_up(module, channels_last, compile_backend)
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether adapters are trained, and not the weights themselves."""
+        return self.recipe.lora is not None
 
     @property
     def side_multiple(self) -> int:

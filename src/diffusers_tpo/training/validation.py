@@ -1,6 +1,7 @@
 """Shows a model while it trains: its prompts, rendered. Knows nothing of losses or data."""
 
 import json
+import logging
 import math
 import shutil
 from dataclasses import asdict, dataclass
@@ -11,13 +12,15 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from ..families import call_arguments
+from ..errors import reason
+from ..families import Family, call_arguments
 from ..memory import FittingBatches
 from ..publish.model_card import Picture
 from .session import Session
 from .trained import TrainedModels
 
 
+logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
 GAP = 4  # pixels between the images of a grid
 SIDE = 512  # pixels of an image in a grid, at most ...
@@ -41,17 +44,20 @@ class Validation:
     num_inference_steps: int | None = None
 
     @torch.no_grad()
-    def render(self, pipe: DiffusionPipeline, batch_size: int, may_halve: bool = True) -> list[list[Image.Image]]:
+    def render(
+        self, pipe: DiffusionPipeline, batch_size: int, may_halve: bool = True, family: Family | None = None
+    ) -> list[list[Image.Image]]:
         """The images of every prompt.
 
         Args:
             batch_size: images at once, of several prompts; fewer if they do not fit into memory.
+            family: whose options, such as the length of a prompt, the pipeline is told; `None` for its own.
             may_halve: `False` if processes render in step, where one of them must not try again alone.
         """
 
         def draw(jobs: list[tuple[str, int]]) -> list[Image.Image]:
             generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
-            call = call_arguments(pipe, [prompt for prompt, _ in jobs], self.guidance_scale)
+            call = call_arguments(pipe, [prompt for prompt, _ in jobs], self.guidance_scale, family)
             return pipe(**call, **options, generator=generators).images
 
         options = {"height": self.resolution, "width": self.resolution}
@@ -122,18 +128,25 @@ class Gallery:
         if not self.validation.prompts or not (self.session.accelerator.is_main_process or self.session.is_sharded):
             return
         with self.models.at_rest() as pipe, self.session.accelerator.autocast():
-            images = self.validation.render(pipe, self.batch_size, may_halve=not self.session.is_sharded)
+            may_halve = not self.session.is_sharded
+            images = self.validation.render(pipe, self.batch_size, may_halve, self.models.family)
         if self.session.accelerator.is_main_process:
-            self.validation.show(images, self._of(step), self.session.accelerator.trackers, step)
+            try:
+                self.validation.show(images, self._of(step), self.session.accelerator.trackers, step)
+            except OSError as error:  # no reason to lose the training
+                logger.warning(f"the validation images of step {step} cannot be written ({reason(error)})")
 
-    def show_base(self) -> None:
-        """The same before the first step, unless the run that goes on has done it."""
-        if not self.validation.is_in(self._of(0)):
+    def show_base(self, is_resumed: bool) -> None:
+        """The same before the first step, unless a run that goes on has done it."""
+        if not (is_resumed and self.validation.is_in(self._of(0))):
             self.show(0)
 
     def side_by_side(self, step: int, assets: Path) -> list[Picture]:
         """Base and model of this step in `assets`, see [`Validation.side_by_side`]; nothing where nothing is shown."""
         if not self.validation.prompts or not self.session.accelerator.is_main_process:
+            return []
+        if not self.validation.is_in(self._of(0)):
+            logger.warning(f"the base's images in {self._of(0)} were removed, so the card has no pictures")
             return []
         return self.validation.side_by_side(self._of(0), self._of(step), assets)
 
