@@ -63,7 +63,7 @@ def test_what_a_killed_run_leaves_is_never_a_checkpoint_and_can_be_cleared(tmp_p
     write(tmp_path, 1)
     partial = partial_folder(tmp_path, 2)
     partial.mkdir()
-    (partial / "trainer_state.json").write_text('{"step": 2, "config": {}}')
+    (partial / "trainer_state.json").write_text('{"step": 2, "identity": {}}')
     (tmp_path / "checkpoint-3").mkdir()  # no state in it
     (tmp_path / "checkpoint-best").mkdir()
     (tmp_path / "checkpoint-best" / "trainer_state.json").write_text("{}")
@@ -77,7 +77,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path):
     partial = partial_folder(tmp_path, 2)
     partial.mkdir()
     with pytest.raises(TypeError):
-        publish(partial, {"step": 2, "config": object()}, limit=1)
+        publish(partial, {"step": 2, "identity": object()}, limit=1)
     assert names(tmp_path) == ["checkpoint-1"]
 
 

@@ -26,6 +26,7 @@ from diffusers_tpo.evaluation.suite import keep_settings
 from diffusers_tpo.models.checkpoints import find_checkpoint, read_state
 from diffusers_tpo.models.loading import load_model, load_pipeline
 from diffusers_tpo.models.quantization import bnb_arguments
+from diffusers_tpo.models.recipe import ModelRecipe
 from diffusers_tpo.negatives.build import check_config
 from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows
 from diffusers_tpo.training.encoding import Encoder
@@ -360,7 +361,9 @@ def test_a_pickle_in_a_lora_or_checkpoint_is_never_run(trap, name, config, pipe_
     folder = tmp_path / "checkpoint-5"
     folder.mkdir()
     if config is not None:
-        (folder / "trainer_state.json").write_text(json.dumps({"step": 5, "config": config, "files": {}}))
+        model = ModelRecipe.from_flags(config | {"pretrained_model_name_or_path": pipe_dir}).as_dict()
+        state = {"step": 5, "identity": {}, "model": model, "files": {}}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
     if config == {"use_ema": True}:
         shutil.copy(next(Path(pipe_dir, "unet").glob("*.safetensors")), folder / "model.safetensors")
     (folder / name).write_bytes(trap)

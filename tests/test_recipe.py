@@ -189,7 +189,7 @@ def checkpoint_of(recipe: ModelRecipe, folder: Path) -> str:
     save_file(
         {name: value.contiguous() for name, value in transformer.state_dict().items()}, folder / "model.safetensors"
     )
-    state = {"step": 5, "config": {}, "files": {}, "model": recipe.as_dict()}
+    state = {"step": 5, "identity": {}, "files": {}, "model": recipe.as_dict()}
     (folder / STATE).write_text(json.dumps(state))
     return str(folder)
 

@@ -339,15 +339,9 @@ def recipe_of_checkpoint(checkpoint: Path, base: str | None = None) -> ModelReci
     Raises:
         UserError: if it does not say.
     """
-    state = read_state(checkpoint)
-    if "model" in state:
-        recipe = ModelRecipe.from_dict(state["model"])
-        is_there = Path(recipe.source).exists() or not Path(recipe.source).is_absolute()
-        return recipe if is_there or base is None else replace(recipe, source=base)
-    source = base or state["config"].get("pretrained_model_name_or_path")
-    if not isinstance(source, str):
-        raise UserError(f"{checkpoint.name} does not name its base; do so in --pretrained_model_name_or_path")
-    return ModelRecipe.from_flags(state["config"] | {"pretrained_model_name_or_path": source})
+    recipe = ModelRecipe.from_dict(read_state(checkpoint)["model"])
+    is_there = Path(recipe.source).exists() or not Path(recipe.source).is_absolute()
+    return recipe if is_there or base is None else replace(recipe, source=base)
 
 
 def _add_trained_lora(pipe: DiffusionPipeline, source: str, base: str, **place) -> None:
