@@ -1,6 +1,7 @@
 """How a model is loaded and told things: one recipe for training, checkpoints and judging, and names by content."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -13,12 +14,12 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig
+from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import call_arguments
 from diffusers_tpo.models.checkpoints import STATE
-from diffusers_tpo.models.fingerprints import fingerprint
+from diffusers_tpo.models.fingerprints import digest_of, fingerprint
 from diffusers_tpo.models.loading import load_base, load_model, load_pipeline, refuse_own_base, save_pipeline
 from diffusers_tpo.models.recipe import RECIPE, LoraShape, ModelRecipe, read_recipe, write_recipe
 
@@ -109,7 +110,26 @@ def test_a_moved_model_is_the_same_and_changed_weights_are_another(pipe_dir, tmp
     assert fingerprint(str(moved)) != changed
 
 
-def test_a_hub_model_is_its_commit_and_large_files_of_the_cache_are_not_read(tmp_path, monkeypatch):
+def test_a_language_model_is_named_by_its_tokenizer_too(tmp_path):
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_text("{}")
+    before = fingerprint(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text('{"a": 1}')
+    assert fingerprint(str(tmp_path)) != before
+
+
+def test_a_large_file_of_the_hubs_cache_has_its_digest_as_its_name(tmp_path):
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / digest).write_bytes(content)
+    (tmp_path / "lora.safetensors").symlink_to(tmp_path / "blobs" / digest)
+    (tmp_path / "copy.safetensors").write_bytes(content)
+    assert digest_of(tmp_path / "lora.safetensors") == digest_of(tmp_path / "copy.safetensors") == digest
+
+
+def test_a_hub_model_is_its_commit(tmp_path):
     assert fingerprint("someone/model") == fingerprint("someone/model")
     assert fingerprint("someone/model") != fingerprint("someone/model", revision="v2")
     commits = {"v1": "a" * 40, "v2": "b" * 40, "v3": "a" * 40}
@@ -133,10 +153,8 @@ def unsafe(tmp_path_factory) -> str:
     checker = StableDiffusionSafetyChecker(config)
     torch.nn.init.constant_(checker.concept_embeds_weights, -2.0)
     pipe = tiny.make_pipe()
-    from transformers import CLIPImageProcessor
-
     sizes = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
-    parts = pipe.components | {"safety_checker": checker, "feature_extractor": CLIPImageProcessor(**sizes)}
+    parts = pipe.components | {"safety_checker": checker, "feature_extractor": CLIPImageProcessorPil(**sizes)}
     StableDiffusionPipeline(**parts).save_pretrained(folder)
     return str(folder)
 

@@ -6,32 +6,43 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download
 
 
 WEIGHTS = (".safetensors", ".bin")
+HEADS = ("model_index.json", "config.json", "pytorch_lora_weights.safetensors")  # one of them is in every repository
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 
 def fingerprint(
-    source: str, revision: str | None = None, variant: str | None = None, cache_dir: str | None = None
+    source: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    cache_dir: str | None = None,
+    token: str | None = None,
 ) -> str:
     """Changes with the files that loading a model reads.
 
     Args:
-        source: folder of a pipeline, folder or file of a LoRA, folder of a checkpoint, or Hub id. A Hub id that has been loaded
-            stands for its commit, and one that has not for its name and revision.
+        source: folder of a pipeline, folder or file of a LoRA, folder of a checkpoint, or Hub id, which stands for its commit.
         variant: of the weight files of a pipeline.
     """
     path = Path(source)
     if not path.exists():
-        found = [
-            try_to_load_from_cache(source, name, cache_dir, revision) for name in ("model_index.json", "config.json")
-        ]
-        commits = [Path(file).parent.name for file in found if isinstance(file, str)]
-        return _short(commits[0] if commits else f"{source}@{revision}")
+        return _short(_commit(source, revision, cache_dir, token) or f"{source}@{revision}")
     files = {file.relative_to(path).as_posix() if path.is_dir() else "": file for file in files_of(path, variant)}
     return _short(repr([(name, digest_of(file)) for name, file in sorted(files.items())]))
+
+
+def _commit(source: str, revision: str | None, cache_dir: str | None, token: str | None) -> str | None:
+    """The commit of a revision that loading will read; `None` if the Hub has no such model, or cannot be reached."""
+    for name in HEADS:
+        try:
+            file = hf_hub_download(source, name, revision=revision, cache_dir=cache_dir, token=token)
+        except (OSError, ValueError):  # another kind of model, or none
+            continue
+        return Path(file).parent.name
+    return None
 
 
 def _short(text: str) -> str:
@@ -42,9 +53,10 @@ def files_of(path: Path, variant: str | None = None) -> list[Path]:
     """The files of a local model that loading reads, but for those that say what a run was."""
     if path.is_file():
         return [path]
+    if (path / "config.json").is_file():  # a single module, or a language model with its tokenizer
+        return _files_of_part(path, variant)
     if not (path / "model_index.json").is_file():  # a run may leave other things beside its LoRA or in its checkpoint
-        files = [file for file in path.glob("*") if file.suffix in WEIGHTS or file.name == "config.json"]
-        return [file for file in files if not file.name.startswith(("optimizer", "scheduler"))]
+        return [file for file in path.glob("*") if file.suffix == ".safetensors" or file.name.startswith("pytorch_")]
     parts = [path / name for name in index_of(path) if (path / name).is_dir()]
     return [path / "model_index.json", *(file for part in parts for file in _files_of_part(part, variant))]
 

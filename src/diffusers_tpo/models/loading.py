@@ -325,9 +325,10 @@ def find_recipe(source: str, cache_dir: str | None = None, token: str | None = N
         beside = (path if path.is_dir() else path.parent) / RECIPE
         return read_recipe(beside) if beside.is_file() else None
     try:
-        return read_recipe(Path(hf_hub_download(source, RECIPE, cache_dir=cache_dir, token=token)))
+        beside = hf_hub_download(source, RECIPE, cache_dir=cache_dir, token=token)
     except (OSError, ValueError):  # the Hub has none, or cannot be reached
         return None
+    return read_recipe(Path(beside))
 
 
 def recipe_of_checkpoint(checkpoint: Path, base: str | None = None) -> ModelRecipe:

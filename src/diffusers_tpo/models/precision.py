@@ -33,7 +33,7 @@ def part_dtypes(index: dict, dtype: torch.dtype) -> dict[str, torch.dtype]:
     dtypes = {"vae": torch.float32, "default": dtype}
     if dtype is torch.float16:
         for name, part in index.items():
-            if name.startswith("text_encoder") and part[1] not in SAFE_IN_FP16:
+            if name.startswith("text_encoder") and part[1] not in (None, *SAFE_IN_FP16):
                 dtypes[name] = torch.float32
     return dtypes
 

@@ -134,15 +134,15 @@ class ModelRecipe:
             raise UserError(f"the recipe of a model is damaged ({error})") from error
         return recipe
 
-    def identity(self, cache_dir: str | None = None) -> dict[str, Any]:
+    def identity(self, cache_dir: str | None = None, token: str | None = None) -> dict[str, Any]:
         """All of the model that the numbers of a run depend on, under the names of the flags.
 
         Weights are named by their content: a folder that was moved is the same, and changed weights are others.
         """
         lora = self.lora and _plain(self.lora) | {"alpha": self.lora.scale}
         return {
-            "pretrained_model_name_or_path": fingerprint(self.source, self.revision, self.variant, cache_dir),
-            "pretrained_vae_model_name_or_path": self.vae and fingerprint(self.vae, cache_dir=cache_dir),
+            "pretrained_model_name_or_path": fingerprint(self.source, self.revision, self.variant, cache_dir, token),
+            "pretrained_vae_model_name_or_path": self.vae and fingerprint(self.vae, cache_dir=cache_dir, token=token),
             "quantization": self.quantization,
             "prediction_type": self.prediction_type,
             "mixed_precision": self.precision,
