@@ -6,9 +6,10 @@ processes, workers or where it was resumed.
 
 import hashlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 from diffusers.training_utils import (
     compute_density_for_timestep_sampling,
     compute_loss_weighting_for_sd3,
@@ -49,9 +50,17 @@ class Noised:
 
     def repeat(self, n: int) -> "Noised":
         """The same images, noise and timesteps for `n` prompts each: `n` blocks of `N` rows."""
-        tensors = (self.latents, self.timesteps, self.target, self.weights)
-        repeated = (None if x is None else x.repeat(n, *[1] * (x.ndim - 1)) for x in tensors)
-        return Noised(*repeated, prompts_per_image=n * self.prompts_per_image)
+
+        def repeated(tensor: Tensor) -> Tensor:
+            return tensor.repeat(n, *[1] * (tensor.ndim - 1))
+
+        return Noised(
+            repeated(self.latents),
+            repeated(self.timesteps),
+            repeated(self.target),
+            None if self.weights is None else repeated(self.weights),
+            n * self.prompts_per_image,
+        )
 
 
 def sample_latents(mean: Tensor, std: Tensor, draws: list[Draw]) -> Tensor:
@@ -60,10 +69,10 @@ def sample_latents(mean: Tensor, std: Tensor, draws: list[Draw]) -> Tensor:
     return mean + std * noise.to(mean.device, mean.dtype, non_blocking=True)
 
 
-Scheduler = DDPMScheduler | FlowMatchEulerDiscreteScheduler
+Scheduler: TypeAlias = DDPMScheduler | FlowMatchEulerDiscreteScheduler
 
 
-def training_scheduler(scheduler, prediction_type: str | None = None) -> Scheduler:
+def training_scheduler(scheduler: SchedulerMixin, prediction_type: str | None = None) -> Scheduler:
     """The forward process of a pipeline's scheduler: discrete diffusion, or the straight flow from image to noise.
 
     Raises:
@@ -169,7 +178,9 @@ def add_noise(
     return Noised(scheduler.add_noise(latents, noise, timesteps), timesteps, target, weights)
 
 
-def _flow(scheduler, latents: Tensor, noise: Tensor, shares: Tensor, weighting_scheme: str) -> Noised:
+def _flow(
+    scheduler: FlowMatchEulerDiscreteScheduler, latents: Tensor, noise: Tensor, shares: Tensor, weighting_scheme: str
+) -> Noised:
     """Noises each row at this share `(N,)` of the way to noise, before the shift."""
     steps, shift = scheduler.config.num_train_timesteps, scheduler.config.shift
     sigmas = shift * shares / (1 + (shift - 1) * shares)

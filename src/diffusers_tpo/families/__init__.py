@@ -7,7 +7,7 @@ To add a family without a fork, write a class with the members of [`Family`] and
 import dataclasses
 import inspect
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import (
@@ -44,10 +44,21 @@ Conditioning = dict[str, Tensor]  # every value is batch-first, so it can be cac
 
 
 class Family(Protocol):
-    denoiser: str  # the pipeline's component that is trained: "unet" or "transformer"
-    lora_targets: tuple[str, ...]
-    text_encoders: tuple[str, ...]  # the components that `train_text_encoder` trains; empty if none can be
-    unconditional: str  # where a guided pipeline asks about the empty prompt: "first half" or "second half" of a batch, "own call"
+    @property
+    def denoiser(self) -> str:
+        """The pipeline's component that is trained: "unet" or "transformer"."""
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Ends of the names of the layers that carry a LoRA."""
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The components that `train_text_encoder` trains; empty if none can be."""
+
+    @property
+    def unconditional(self) -> str:
+        """Where a guided pipeline asks about the empty prompt: "first half" or "second half" of a batch, or "own call"."""
 
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> Conditioning:
         """Conditioning of `len(prompts)` rows; of an empty prompt that of the pipeline's rows without one, under guidance."""
@@ -84,7 +95,7 @@ FAMILIES: dict[type[DiffusionPipeline], Family] = {
 }
 
 
-def family_of(pipe: DiffusionPipeline, **options) -> Family:
+def family_of(pipe: DiffusionPipeline, **options: Any) -> Family:
     """The family of a pipeline, by its class or the nearest known base class.
 
     Args:
@@ -100,7 +111,9 @@ def family_of(pipe: DiffusionPipeline, **options) -> Family:
             for name in given:
                 if not hasattr(family, name):
                     raise UserError(f"{name} has no meaning for a {type(pipe).__name__}; leave it out")
-            return dataclasses.replace(family, **given) if given else family
+            if not given:
+                return family
+            return dataclasses.replace(family, **given)  # type: ignore[type-var] # one with options is a dataclass
     known = ", ".join(sorted(cls.__name__ for cls in FAMILIES))
     raise UserError(
         f"pretrained_model_name_or_path is a {type(pipe).__name__}, which has no family here; use one of {known}, or add "

@@ -1,11 +1,12 @@
 """FLUX.1, guidance-distilled (dev) and schnell: a transformer over packed latents that predicts the flow from image to noise."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import extract_model_from_parallel
-from diffusers import FluxPipeline
-from torch import Tensor
+from diffusers import DiffusionPipeline, FluxPipeline
+from torch import Tensor, nn
 
 from .stable_diffusion_3 import StableDiffusion3
 
@@ -17,19 +18,19 @@ class Flux(StableDiffusion3):
     max_sequence_length: int = 512
     guidance_scale: float = 1.0
 
-    lora_targets = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
-    text_encoders = ("text_encoder",)
-    unconditional = "own call"
+    lora_targets: ClassVar[tuple[str, ...]] = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    unconditional: ClassVar[str] = "own call"
 
-    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+    def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, pooled, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length
         )
         return {"encoder_hidden_states": embeddings, "pooled_projections": pooled}
 
-    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    def predict(self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         rows, channels, height, width = latents.shape
-        place = {"device": latents.device, "dtype": torch.float32}
+        place: dict[str, Any] = {"device": latents.device, "dtype": torch.float32}
         is_distilled = extract_model_from_parallel(denoiser).config.guidance_embeds
         packed = denoiser(
             hidden_states=FluxPipeline._pack_latents(latents, rows, channels, height, width),

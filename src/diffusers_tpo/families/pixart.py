@@ -1,9 +1,11 @@
 """PixArt-Sigma and PixArt-Alpha: a transformer told the prompt by T5 that predicts noise, and its variance besides."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from diffusers import DiffusionPipeline
 from diffusers.utils import is_bs4_available, is_ftfy_available
-from torch import Tensor
+from torch import Tensor, nn
 
 from .stable_diffusion import StableDiffusion
 
@@ -14,11 +16,11 @@ class PixArtSigma(StableDiffusion):
 
     max_sequence_length: int = 300
 
-    denoiser = "transformer"
-    lora_targets = ()
-    text_encoders = ()
+    denoiser: ClassVar[str] = "transformer"
+    lora_targets: ClassVar[tuple[str, ...]] = ()
+    text_encoders: ClassVar[tuple[str, ...]] = ()
 
-    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+    def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, mask, _, _ = pipe.encode_prompt(
             prompts,
             do_classifier_free_guidance=False,
@@ -28,7 +30,7 @@ class PixArtSigma(StableDiffusion):
         )
         return {"encoder_hidden_states": embeddings, "encoder_attention_mask": mask}
 
-    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    def predict(self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         prediction = denoiser(
             latents,
             timestep=timesteps,

@@ -1,10 +1,11 @@
 """Qwen-Image: a transformer over packed latents of one video frame, told the prompt by a language model's last hidden states."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from diffusers import QwenImagePipeline
-from torch import Tensor
+from diffusers import DiffusionPipeline, QwenImagePipeline
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 
@@ -17,8 +18,8 @@ class QwenImage:
 
     max_sequence_length: int = 512
 
-    denoiser = "transformer"
-    lora_targets = (
+    denoiser: ClassVar[str] = "transformer"
+    lora_targets: ClassVar[tuple[str, ...]] = (
         "attn.to_q",
         "attn.to_k",
         "attn.to_v",
@@ -28,10 +29,10 @@ class QwenImage:
         "add_v_proj",
         "to_add_out",
     )
-    text_encoders = ()
-    unconditional = "own call"
+    text_encoders: ClassVar[tuple[str, ...]] = ()
+    unconditional: ClassVar[str] = "own call"
 
-    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+    def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, mask = pipe.encode_prompt(
             [prompt or EMPTY for prompt in prompts],
             device=pipe.text_encoder.device,
@@ -48,7 +49,7 @@ class QwenImage:
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pipe: DiffusionPipeline, pixels: Tensor) -> tuple[Tensor, Tensor]:
         posterior = pipe.vae.encode(
             pixels.unsqueeze(2).to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)
         ).latent_dist
@@ -57,11 +58,12 @@ class QwenImage:
         shift, spread = (mean.new_tensor(x).view(-1, 1, 1) for x in (config.latents_mean, config.latents_std))
         return (mean - shift) / spread, std / spread
 
-    def idle_layers(self, denoiser) -> list:
-        last = denoiser.transformer_blocks[-1]  # the prompt's tokens that it makes are not read
+    def idle_layers(self, denoiser: nn.Module) -> list[nn.Module]:
+        blocks: Any = denoiser.transformer_blocks
+        last = blocks[-1]  # the prompt's tokens that it makes are not read
         return [last.attn.to_add_out, last.txt_mlp]
 
-    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    def predict(self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         rows, channels, height, width = latents.shape
         mask = cond["encoder_hidden_states_mask"]
         longest = int(mask.sum(dim=1).max())  # the padding that all rows share changes nothing and costs time

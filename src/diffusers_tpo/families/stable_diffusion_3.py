@@ -1,8 +1,10 @@
 """Stable Diffusion 3 and 3.5: up to three text encoders and a transformer that predicts the flow from image to noise."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -11,8 +13,8 @@ class StableDiffusion3:
 
     max_sequence_length: int = 256
 
-    denoiser = "transformer"
-    lora_targets = (
+    denoiser: ClassVar[str] = "transformer"
+    lora_targets: ClassVar[tuple[str, ...]] = (
         "attn.to_q",
         "attn.to_k",
         "attn.to_v",
@@ -22,10 +24,10 @@ class StableDiffusion3:
         "add_v_proj",
         "to_add_out",
     )
-    text_encoders = ("text_encoder", "text_encoder_2")
-    unconditional = "first half"
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
+    unconditional: ClassVar[str] = "first half"
 
-    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+    def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _, pooled, _ = pipe.encode_prompt(
             prompts,
             None,
@@ -39,13 +41,13 @@ class StableDiffusion3:
     def encode_sizes(self, sizes: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def encode_images(self, pipe, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pipe: DiffusionPipeline, pixels: Tensor) -> tuple[Tensor, Tensor]:
         posterior = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype, non_blocking=True)).latent_dist
         shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
         return (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
 
-    def idle_layers(self, denoiser) -> list:
+    def idle_layers(self, denoiser: nn.Module) -> list[nn.Module]:
         return []
 
-    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    def predict(self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         return denoiser(hidden_states=latents, timestep=timesteps, **cond).sample

@@ -1,8 +1,10 @@
 """Stable Diffusion XL: two text encoders and a UNet that is also told the size and the crop of the image."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from .stable_diffusion import StableDiffusion
@@ -10,9 +12,9 @@ from .stable_diffusion import StableDiffusion
 
 @dataclass(frozen=True)
 class StableDiffusionXL(StableDiffusion):
-    text_encoders = ("text_encoder", "text_encoder_2")
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
 
-    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+    def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _, pooled, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder_2.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )

@@ -1,9 +1,11 @@
 """Z-Image: a transformer over one sequence of latents and prompt, told how much of the noise is gone."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .stable_diffusion_3 import StableDiffusion3
@@ -15,11 +17,16 @@ class ZImage(StableDiffusion3):
 
     max_sequence_length: int = 512
 
-    lora_targets = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
-    text_encoders = ()
-    unconditional = "second half"
+    lora_targets: ClassVar[tuple[str, ...]] = (
+        "attention.to_q",
+        "attention.to_k",
+        "attention.to_v",
+        "attention.to_out.0",
+    )
+    text_encoders: ClassVar[tuple[str, ...]] = ()
+    unconditional: ClassVar[str] = "second half"
 
-    def encode_prompts(self, pipe, prompts: list[str]) -> dict[str, Tensor]:
+    def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         device = pipe.text_encoder.device
         texts, _ = pipe.encode_prompt(
             list(prompts),  # the pipeline writes its templates into the list
@@ -32,7 +39,7 @@ class ZImage(StableDiffusion3):
         mask = torch.arange(self.max_sequence_length, device=device) < lengths[:, None]
         return {"encoder_hidden_states": torch.stack(padded), "encoder_hidden_states_mask": mask}
 
-    def predict(self, denoiser, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    def predict(self, denoiser: nn.Module, latents: Tensor, timesteps: Tensor, cond: dict[str, Tensor]) -> Tensor:
         texts = zip(cond["encoder_hidden_states"], cond["encoder_hidden_states_mask"], strict=True)
         clean = denoiser(
             list(latents.unsqueeze(2)),  # images of one frame

@@ -4,10 +4,11 @@ import contextlib
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from diffusers.loaders import PeftAdapterMixin
@@ -78,7 +79,7 @@ def add_lora(
     denoiser.requires_grad_(False)
     config = LoraConfig(
         r=rank,
-        lora_alpha=rank if alpha is None else alpha,
+        lora_alpha=rank if alpha is None else alpha,  # type: ignore[arg-type] # PEFT takes any number
         lora_dropout=dropout,
         target_modules=list(targets),
         init_lora_weights="gaussian",
@@ -159,9 +160,10 @@ def whole_module(module: nn.Module) -> nn.Module:
     bare = extract_model_from_parallel(module)
     if not isinstance(bare, FSDPModule):
         return bare
-    own = next(kind for kind in type(bare).__mro__ if not issubclass(kind, FSDPModule))
-    whole = own.from_config(bare.config)
-    whole.load_state_dict({name: value.cpu() for name, value in whole_tensors(bare.state_dict()).items()})
+    split: Any = bare
+    own: Any = next(kind for kind in type(bare).__mro__ if not issubclass(kind, FSDPModule))
+    whole = own.from_config(split.config)
+    whole.load_state_dict({name: value.cpu() for name, value in whole_tensors(split.state_dict()).items()})
     return whole
 
 
@@ -190,7 +192,7 @@ def save_lora(
     pipe_class: type[DiffusionPipeline],
     denoiser: nn.Module,
     name: str,
-    folder,
+    folder: str | Path,
     text_encoders: dict[str, nn.Module] | None = None,
 ) -> None:
     """Writes `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(folder)` of any pipeline of the class reads.
@@ -210,6 +212,12 @@ def save_lora(
         pipe_class.save_lora_weights(folder, **weights, **metadata)
 
 
+def lora_config(module: nn.Module) -> LoraConfig:
+    """Of the one LoRA that a module carries."""
+    configs: Any = module.peft_config
+    return configs["default"]
+
+
 def published_lora(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """LoRA weights as every reader takes them: with the scale in them, so that alpha is the rank.
 
@@ -218,7 +226,7 @@ def published_lora(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
     Args:
         state: of [`lora_state`].
     """
-    config = module.peft_config["default"]
+    config = lora_config(module)
     scale = config.lora_alpha / config.r
     scaled = {key: value * scale if "lora_B" in key else value for key, value in state.items()}
     if isinstance(module, TransformersAdapterMixin):  # it reads the vectors of DoRA under the names of its modules
@@ -228,18 +236,18 @@ def published_lora(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Ten
 
 def published_config(module: nn.Module) -> dict[str, object]:
     """The PEFT configuration that goes with [`published_lora`]: for use, so without the dropout of training."""
-    config = module.peft_config["default"]
+    config = lora_config(module)
     return config.to_dict() | {"base_model_name_or_path": None, "lora_alpha": config.r, "lora_dropout": 0.0}
 
 
-def load_trained(modules: dict[str, nn.Module], use_lora: bool, folder) -> None:
+def load_trained(modules: dict[str, nn.Module], use_lora: bool, folder: str | Path) -> None:
     """Reads the file that [`register_hooks`] wrote for each module, by name."""
     for name, module in modules.items():
         state = load_file(Path(folder) / f"{name}.safetensors")
         load_lora_state(module, state) if use_lora else module.load_state_dict(state)
 
 
-def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Module]) -> None:
+def register_hooks(accelerator: Accelerator, use_lora: bool, text_encoders: dict[str, nn.Module]) -> None:
     """Makes `accelerator.save_state` and `load_state` handle what is trained and nothing else.
 
     Args:
@@ -250,7 +258,7 @@ def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Modu
     def state_of(module: nn.Module) -> dict[str, Tensor]:
         return lora_state(module) if use_lora else module.state_dict()
 
-    def save(models, weights, folder):
+    def save(models: list[nn.Module], weights: list[dict], folder: str) -> None:
         trained = {LORA_FILE: models[0]} if use_lora else {}
         trained |= {f"{name}.safetensors": module for name, module in text_encoders.items()}
         for file, module in trained.items():
@@ -260,7 +268,7 @@ def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Modu
         if use_lora:
             weights.clear()
 
-    def load(models, folder):
+    def load(models: list[nn.Module], folder: str) -> None:
         if use_lora and models:  # what FSDP has split is not among them: accelerate has read it back with its base
             load_lora_state(models.pop(), load_file(Path(folder) / LORA_FILE))
         load_trained(text_encoders, use_lora, folder)
@@ -269,10 +277,10 @@ def register_hooks(accelerator, use_lora: bool, text_encoders: dict[str, nn.Modu
     accelerator.register_load_state_pre_hook(load)
 
 
-def register_average(accelerator, average: EMAModel) -> None:
+def register_average(accelerator: Accelerator, average: EMAModel) -> None:
     """Makes `accelerator.save_state` and `load_state` handle averaged weights too, in `ema.safetensors`."""
 
-    def save(models, weights, folder):
+    def save(models: list[nn.Module], weights: list[dict], folder: str) -> None:
         state = {str(number): value.contiguous() for number, value in enumerate(whole(average.shadow_params))}
         state["optimization_step"] = torch.tensor(average.optimization_step)
         if accelerator.is_main_process:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,8 @@ class Cache:
         Raises:
             UserError: naming `encodings_dir`, if the folder cannot be written to.
         """
-        self.folder, self.shards = Path(folder), []
+        self.folder = Path(folder)
+        self.shards: list[Path] = []
         self.hashes, self.places = np.empty(0, np.int64), np.empty((0, 2), np.int32)
         make_folder(self.folder, "--encodings_dir")
         self.refresh()
@@ -102,7 +103,10 @@ class Cache:
         wanted = np.int64(hash_of(key))
         index = self.hashes.searchsorted(wanted)
         is_here = index < len(self.hashes) and self.hashes[index] == wanted
-        return tuple(self.places[index].tolist()) if is_here else None
+        if not is_here:
+            return None
+        shard, row = self.places[index].tolist()
+        return shard, row
 
     def __contains__(self, key: str) -> bool:
         return self._place(key) is not None
@@ -114,21 +118,21 @@ class Cache:
         shard, row = place
         return {name: stacked[row].clone() for name, stacked in open_shard(self.shards[shard]).items()}
 
-    def lacking(self, keys: Sequence[str]) -> np.ndarray:
+    def lacking(self, keys: Sequence[str]) -> list[int]:
         """Indices of the `keys` that are missing, of all at once."""
-        return self._lacking(hashes_of(keys))
+        return self._lacking(hashes_of(keys)).tolist()
 
     def _lacking(self, hashes: np.ndarray) -> np.ndarray:
         return np.flatnonzero(~np.isin(hashes, self.hashes))
 
     def add(self, entries: dict[str, Entry]) -> None:
         """Writes one shard for all entries of the same names, shapes and types; an empty one is not kept."""
-        alike = defaultdict(dict)
+        alike: defaultdict[tuple, dict[str, Entry]] = defaultdict(dict)
         for key, entry in entries.items():
             alike[tuple((name, x.dtype, x.shape) for name, x in sorted(entry.items()))][key] = entry
         for form, part in alike.items():
             if form:
-                hashes = hashes_of(part)
+                hashes = hashes_of(list(part))
                 stacked = {name: torch.stack([entry[name] for entry in part.values()]) for name, *_ in form}
                 name = hashlib.sha256(np.sort(hashes).tobytes()).hexdigest()[:24]
                 partial = self.folder / f".partial-{os.getpid()}-{name}"
@@ -180,9 +184,18 @@ class Cache:
                 if time.time() - path.stat().st_mtime > 3600:
                     path.unlink()
 
-    def _make(self, keys, parts, made: Iterator[list[Entry]], bar: tqdm, number: int, what: str) -> None:
+    def _make(
+        self,
+        keys: Sequence[str],
+        parts: list[list[int]],
+        made: Iterator[list[Entry]],
+        bar: tqdm,
+        number: int,
+        what: str,
+    ) -> None:
         """Writes entries as they are made, enough for a shard at a time, and those that an error leaves."""
-        entries, size, began = {}, 0, time.monotonic()
+        entries: dict[str, Entry] = {}
+        size, began = 0, time.monotonic()
         try:
             for part, batch in zip(parts, made, strict=True):
                 batch = [{name: x.cpu() for name, x in entry.items()} for entry in batch]
@@ -210,7 +223,8 @@ class Cache:
 
 def read_ahead(read: Callable, batches: Iterable) -> Iterator:
     """What `read` makes of each batch, in order; threads read the next batches meanwhile."""
-    pool, waiting = ThreadPoolExecutor(AHEAD, "read_ahead"), deque()
+    pool = ThreadPoolExecutor(AHEAD, "read_ahead")
+    waiting: deque[Future] = deque()
     try:
         for batch in batches:
             waiting.append(pool.submit(read, batch))
@@ -226,7 +240,7 @@ def bytes_of(entry: Entry) -> int:
     return sum(x.numel() * x.element_size() for x in entry.values())
 
 
-def fingerprint(parts: dict[str, object], *besides) -> str:
+def fingerprint(parts: dict[str, object], *besides: object) -> str:
     """Changes with the weights, the configuration or the vocabulary of what encodes, wherever it was loaded from, and with the
     versions of the libraries that do it.
 
@@ -241,7 +255,7 @@ def fingerprint(parts: dict[str, object], *besides) -> str:
             digest.update(repr(settings(part)).encode())
             for key, value in sorted(bare_state(part).items()):
                 digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         elif part is not None:
             for file, content in saved_files(part):
                 digest.update(file.encode() + content)
@@ -254,14 +268,14 @@ def bare_state(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name.replace(".base_layer.", "."): value for name, value in state.items()}
 
 
-def settings(module) -> list:
+def settings(module: Any) -> list[tuple[str, str]]:
     """The configuration of a module or scheduler but for where and with which version it was saved."""
     config = module.config if isinstance(module.config, dict) else module.config.to_dict()
     left_out = ("transformers_version", "dtype", "torch_dtype")
     return sorted((name, repr(value)) for name, value in config.items() if name[0] != "_" and name not in left_out)
 
 
-def saved_files(tokenizer) -> list[tuple[str, bytes]]:
+def saved_files(tokenizer: Any) -> list[tuple[str, bytes]]:
     """Name and content of the files that a tokenizer or processor consists of, whatever it was last called with."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)

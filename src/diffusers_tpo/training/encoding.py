@@ -66,12 +66,13 @@ class Encoder:
             return [dataset.crop(*crops.row_and_mirror(index)) for index in indices]
 
         def encode(cut: list[Crop | None]) -> list[Entry]:
-            entries = [{} for _ in cut]
+            entries: list[Entry] = [{} for _ in cut]
             for shape in {crop.pixels.shape for crop in cut if crop}:
-                places = [place for place, crop in enumerate(cut) if crop and crop.pixels.shape == shape]
-                pixels = torch.stack([cut[place].pixels for place in places])
-                for place, mean, std in zip(places, *self.family.encode_images(self.pipe, pixels), strict=True):
-                    sizes = torch.tensor(cut[place].sizes)
+                alike = {place: crop for place, crop in enumerate(cut) if crop and crop.pixels.shape == shape}
+                pixels = torch.stack([crop.pixels for crop in alike.values()])
+                encoded = zip(alike.items(), *self.family.encode_images(self.pipe, pixels), strict=True)
+                for (place, crop), mean, std in encoded:
+                    sizes = torch.tensor(crop.sizes)
                     entries[place] = {"mean": mean.clone(), "std": std.clone(), "sizes": sizes}
             return entries
 
@@ -104,7 +105,7 @@ class Encoder:
         told = {} if kinds == ("vae",) else told | templates(self.pipe)
         return fingerprint(parts, type(self.family).__name__, told, *besides)
 
-    def reference_folder(self, folder: Path, scheduler: Scheduler, *besides) -> Path:
+    def reference_folder(self, folder: Path, scheduler: Scheduler, *besides: object) -> Path:
         """Where the reference's errors belong, by all weights that they depend on, without adapters, and what else counts."""
         kinds = ("vae", "text_encoder", "tokenizer", self.family.denoiser)
         return folder / f"reference-{self._fingerprint(*kinds, besides=(settings(scheduler), *besides))}"
@@ -113,9 +114,12 @@ class Encoder:
     def encode_images(self, batch: Batch) -> Tensor:
         """Sampled, scaled latents `(B, C, ...)` of the images, float32, on the device."""
         if batch.encoded is not None:
-            return sample_latents(*(part.to(self.device, non_blocking=True) for part in batch.encoded), batch.draws)
+            mean, std = (part.to(self.device, non_blocking=True) for part in batch.encoded)
+            return sample_latents(mean, std, batch.draws)
+        assert batch.pixels is not None  # a batch has one or the other
         with self.frozen.working(self.frozen.autoencoder):
-            return sample_latents(*self.family.encode_images(self.pipe, batch.pixels), batch.draws)
+            mean, std = self.family.encode_images(self.pipe, batch.pixels)
+            return sample_latents(mean, std, batch.draws)
 
     def encode_prompts(self, batch: Batch, needs_reference: bool) -> tuple[Conditioning, Conditioning | None]:
         """What policy and reference are told of all rows.

@@ -3,9 +3,10 @@
 import itertools
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -111,8 +112,12 @@ class PlacedLoader:
         return epochs_of(self.batches, first, steps, self.accumulation_steps, self.accelerator.num_processes)
 
 
+class BatchSampler(Sized, Iterable[list[int]], Protocol):
+    """Batches of positions, and how many there are."""
+
+
 def epochs_of(
-    batch_sampler: Collection[list[int]], first: int, steps: int, accumulation_steps: int, processes: int
+    batch_sampler: BatchSampler, first: int, steps: int, accumulation_steps: int, processes: int
 ) -> Iterator[tuple[int, Iterable[list[int]]]]:
     """The epochs of a run, each with those of its batches that the run takes; see [`PlacedLoader.epochs`].
 
