@@ -131,11 +131,11 @@ def test_lora_state_goes_from_one_denoiser_to_another():
 
 def test_lora_state_of_another_rank_or_of_other_layers_is_a_user_error():
     pipe = tiny.make_policy(rank=4)
-    with pytest.raises(UserError, match="use the same rank and lora_layers"):
+    with pytest.raises(UserError, match="use the same --rank and --lora_layers"):
         load_lora_state(pipe.unet, lora_state(tiny.make_policy(rank=2).unet))
     other = tiny.make_pipe()
     add_lora(other.unet, ("to_q",), rank=4)
-    with pytest.raises(UserError, match="use the same rank and lora_layers"):
+    with pytest.raises(UserError, match="use the same --rank and --lora_layers"):
         load_lora_state(pipe.unet, lora_state(other.unet))
 
 

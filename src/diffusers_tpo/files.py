@@ -54,9 +54,9 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} is damaged ({reason(error)}); use another output_dir") from error
+        raise UserError(f"{str(path)!r} is damaged ({reason(error)}); use another --output_dir") from error
     if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} is damaged (it holds no object); use another output_dir")
+        raise UserError(f"{str(path)!r} is damaged (it holds no object); use another --output_dir")
     return content
 
 

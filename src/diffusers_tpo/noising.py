@@ -82,20 +82,20 @@ def training_scheduler(scheduler: SchedulerMixin, prediction_type: str | None = 
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or config.get("use_flow_sigmas"):
         if prediction_type is not None:
             raise UserError(
-                f"prediction_type {prediction_type!r} is for diffusion models, and this is a flow model; leave it out"
+                f"--prediction_type {prediction_type!r} is for diffusion models, and this is a flow model; leave it out"
             )
         shift = 1.0 if config.get("use_dynamic_shifting") else config.get("flow_shift", config.get("shift", 1.0))
         return FlowMatchEulerDiscreteScheduler(config.num_train_timesteps, shift=shift)
     if "beta_schedule" not in config:
         raise UserError(
-            f"pretrained_model_name_or_path has a {type(scheduler).__name__}, which has no discrete noise schedule; "
+            f"--pretrained_model_name_or_path has a {type(scheduler).__name__}, which has no discrete noise schedule; "
             "use a pipeline that predicts noise, velocity or flow"
         )
     changes = {} if prediction_type is None else {"prediction_type": prediction_type}
     trained = DDPMScheduler.from_config(config, **changes)
     if trained.config.prediction_type not in ("epsilon", "v_prediction"):
         raise UserError(
-            f"prediction_type must be epsilon or v_prediction, got {trained.config.prediction_type!r}: "
+            f"--prediction_type must be epsilon or v_prediction, got {trained.config.prediction_type!r}: "
             "set --prediction_type to what the model was trained with"
         )
     return trained
@@ -152,7 +152,7 @@ def add_noise(
         shares = shares * (high - low) + low
     elif weighting_scheme != "none":
         raise UserError(
-            f"weighting_scheme {weighting_scheme!r} is for flow models, and this is a diffusion model; leave it out"
+            f"--weighting_scheme {weighting_scheme!r} is for flow models, and this is a diffusion model; leave it out"
         )
     else:
         low, high = (round(bound * scheduler.config.num_train_timesteps) for bound in timestep_range)
@@ -165,7 +165,7 @@ def add_noise(
     if is_flow:
         if snr_gamma is not None:
             raise UserError(
-                "snr_gamma weighs the timesteps of diffusion models, and this is a flow model; leave it out"
+                "--snr_gamma weighs the timesteps of diffusion models, and this is a flow model; leave it out"
             )
         return _flow(scheduler, latents, noise, shares.to(latents.device, non_blocking=True), weighting_scheme)
     timesteps = timesteps.to(latents.device, non_blocking=True)

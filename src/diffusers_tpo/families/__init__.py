@@ -116,7 +116,7 @@ def family_of(pipe: DiffusionPipeline, **options: Any) -> Family:
             return dataclasses.replace(family, **given)  # type: ignore[type-var] # one with options is a dataclass
     known = ", ".join(sorted(cls.__name__ for cls in FAMILIES))
     raise UserError(
-        f"pretrained_model_name_or_path is a {type(pipe).__name__}, which has no family here; use one of {known}, or add "
+        f"--pretrained_model_name_or_path is a {type(pipe).__name__}, which has no family here; use one of {known}, or add "
         "yours to diffusers_tpo.families.FAMILIES"
     )
 

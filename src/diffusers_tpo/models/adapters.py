@@ -68,14 +68,14 @@ def add_lora(
     """
     if not isinstance(denoiser, (PeftAdapterMixin, TransformersAdapterMixin)):
         raise UserError(
-            f"use_lora adds adapters, and diffusers loads none into a {type(denoiser).__name__}; leave it out and train in full"
+            f"--use_lora adds adapters, and diffusers loads none into a {type(denoiser).__name__}; leave it out and train in full"
         )
     if rank < 1:
         raise UserError(f"rank must be at least 1, got {rank}")
     check_peft()
     names = [f".{name}" for name, _ in denoiser.named_modules()]
     if not any(name.endswith(f".{target}") for name in names for target in targets):
-        raise UserError(f"lora_layers {', '.join(targets)} name no layer of {type(denoiser).__name__}")
+        raise UserError(f"--lora_layers {', '.join(targets)} name no layer of {type(denoiser).__name__}")
     denoiser.requires_grad_(False)
     config = LoraConfig(
         r=rank,
@@ -90,7 +90,7 @@ def add_lora(
     except (TypeError, ValueError) as error:  # a layer that PEFT cannot adapt, such as a norm
         layers = ", ".join(targets)
         raise UserError(
-            f"lora_layers {layers} of a {type(denoiser).__name__} take no LoRA ({reason(error)})"
+            f"--lora_layers {layers} of a {type(denoiser).__name__} take no LoRA ({reason(error)})"
         ) from error
     cast_training_params(denoiser, dtype=torch.float32)
 
@@ -107,7 +107,7 @@ def check_peft(installed: str | None = None) -> None:
         if Version(installed) < Version(version):
             have = f"{library} {importlib.metadata.version(library)}"
             raise UserError(
-                f"use_lora needs peft {version} or newer with {have}, and {installed} is installed; update peft, or use an "
+                f"--use_lora needs peft {version} or newer with {have}, and {installed} is installed; update peft, or use an "
                 f"older {library}"
             )
 
@@ -183,7 +183,7 @@ def load_lora_state(denoiser: nn.Module, state: dict[str, Tensor]) -> None:
     wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
     if wrong:
         raise UserError(
-            f"the LoRA weights do not fit: {len(wrong)} tensors differ, first {wrong[0]}; use the same rank and lora_layers"
+            f"the LoRA weights do not fit: {len(wrong)} tensors differ, first {wrong[0]}; use the same --rank and --lora_layers"
         )
     set_peft_model_state_dict(bare, state)
 

@@ -20,7 +20,7 @@ def bnb_arguments(load_in_4bit: bool, load_in_8bit: bool, config_path: str | Non
     """
     asked = [load_in_4bit, load_in_8bit, config_path is not None]
     if sum(asked) > 1:
-        raise UserError("give at most one of load_in_4bit, load_in_8bit and bnb_quantization_config_path")
+        raise UserError("give at most one of --load_in_4bit, --load_in_8bit and --bnb_quantization_config_path")
     if not any(asked):
         return None
     require("bitsandbytes", extra="bnb")
@@ -31,7 +31,7 @@ def bnb_arguments(load_in_4bit: bool, load_in_8bit: bool, config_path: str | Non
         BitsAndBytesConfig(**arguments)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"bnb_quantization_config_path {config_path!r} is no configuration of bitsandbytes ({error})"
+            f"--bnb_quantization_config_path {config_path!r} is no configuration of bitsandbytes ({error})"
         ) from error
     return arguments
 

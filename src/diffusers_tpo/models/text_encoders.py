@@ -87,7 +87,7 @@ def train_text_encoders(
     names = [name for name in family.text_encoders if getattr(pipe, name) is not None]
     if not names:
         raise UserError(
-            f"train_text_encoder: the text encoders of a {type(pipe).__name__} cannot be trained here; leave it out"
+            f"--train_text_encoder: the text encoders of a {type(pipe).__name__} cannot be trained here; leave it out"
         )
     encoders = TrainedTextEncoders(pipe, family, names)
     for module in encoders.modules().values():

@@ -26,7 +26,7 @@ class CollapseAlarm:
     def __str__(self) -> str:
         return (
             f"Collapse: for {self.patience} steps the matched error lies over {self.bound:.0%} above the reference's; lower "
-            "learning_rate or mismatched_clip, or raise anchor_weight"
+            "--learning_rate or --mismatched_clip, or raise --anchor_weight"
         )
 
 
@@ -45,7 +45,7 @@ class FaultAlarm:
     def __str__(self) -> str:
         return (
             f"Not finite: the last {self.patience} steps were skipped, because their loss or gradient was infinite or no "
-            "number; lower learning_rate, or use mixed_precision bf16 or no"
+            "number; lower --learning_rate, or use --mixed_precision bf16 or no"
         )
 
 

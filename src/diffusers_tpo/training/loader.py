@@ -95,7 +95,7 @@ class PlacedLoader:
                 used += 1
                 yield batch, Place(epoch, used)
             if used == 0:
-                raise UserError("--dataset_name streams fewer rows than train_batch_size times processes; lower it")
+                raise UserError("--dataset_name streams fewer rows than --train_batch_size times processes; lower it")
             used = 0
 
     def _rest_of_epoch(self, used: int) -> Iterable[Batch]:

@@ -61,8 +61,8 @@ class KnownReference:
             number = self.dataset.reader.draw(rows[0], epoch).number
             keys = [self.key(row_id, number, prompt) for row_id, prompt in uses]
             if not may_compute and not all(key in self.cache for key in keys):
-                raise UserError("precompute_reference cannot fill its table under FSDP; run the command with one process "
-                                "first, which fills encodings_dir, or leave it out")  # fmt: skip
+                raise UserError("--precompute_reference cannot fill its table under FSDP; run the command with one process "
+                                "first, which fills --encodings_dir, or leave it out")  # fmt: skip
 
             def read(indices: list[int], uses: list[tuple[int, str]] = uses) -> tuple[list, list[Batch]]:
                 return self._read([uses[index] for index in indices])
