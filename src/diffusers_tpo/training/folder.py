@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import TracebackType
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -55,7 +56,9 @@ class RunFolder:
             ) from error
         return self
 
-    def __exit__(self, kind, error: BaseException | None, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Raises [`UserError`] in the place of an error that says that the folder cannot be written to any more."""
         if self.is_main:
             self.lock.release()

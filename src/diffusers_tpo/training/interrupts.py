@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 from .session import Ending
 
@@ -58,11 +59,11 @@ def leave() -> None:
     IS_LEAVING.value = 1
 
 
-def outlive_signals(is_leaving, worker: int) -> None:
+def outlive_signals(is_leaving: Any, worker: int) -> None:
     """A data worker's `worker_init_fn`, with [`IS_LEAVING`] before it: a terminal or a job queue signals the worker too, while
     its parent still finishes a step with it."""
 
-    def obey(number: int, frame) -> None:
+    def obey(number: int, frame: FrameType | None) -> None:
         if is_leaving.value:
             os._exit(0)
 

@@ -76,17 +76,15 @@ class Progress:
         self.checkpoint = checkpoint
         if checkpoint:
             state = read_state(checkpoint)
-            self._refuse_other(state["identity"])
+            self._refuse_other(checkpoint.name, state["identity"])
             check_length(state, lr_scheduler, last_step)
             self.step, self.place = state["step"], Place(state["epoch"], state["batches"])
         self.first_step = self.step
 
-    def _refuse_other(self, written: dict) -> None:
-        self.identity.refuse_other(written, f"--resume_from_checkpoint {self.checkpoint.name}")
+    def _refuse_other(self, name: str, written: dict) -> None:
+        self.identity.refuse_other(written, f"--resume_from_checkpoint {name}")
         if others := self.identity.other_versions(written):
-            logger.warning(
-                f"{self.checkpoint.name} goes on with other packages, which may change last digits: {others}"
-            )
+            logger.warning(f"{name} goes on with other packages, which may change last digits: {others}")
 
     @property
     def is_done(self) -> bool:

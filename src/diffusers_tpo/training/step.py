@@ -92,7 +92,7 @@ class Stepper:
         elif self.accelerator.scaler:
             self.accelerator.scaler.update()  # to a smaller scale
         self.optimizer.zero_grad()
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         if fault is None and self.average:
             self.average.step(self.parameters)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -134,7 +135,8 @@ class TrainedModels:
             gradient_checkpointing: less memory, more time.
         """
         if gradient_checkpointing:
-            self.denoiser.enable_gradient_checkpointing()
+            denoiser: Any = self.denoiser
+            denoiser.enable_gradient_checkpointing()
         for module in filter(None, (self.denoiser, self.reference)):
             speed_up(module, channels_last, compile_backend)
 
