@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from diffusers_tpo import __version__, versions
 from diffusers_tpo.commands import console, environment, scripts
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.models import adapters
 
 
 ROOT = Path(__file__).parents[1]
@@ -202,8 +203,8 @@ def test_packages_that_do_not_fit_together_are_named(monkeypatch):
 
 
 def test_a_pair_that_is_found_only_in_use_is_named_too(monkeypatch):
-    monkeypatch.setattr(environment, "MIN_PEFT_VERSION", "99.0")
-    assert any("wants peft>=99.0 for adapters" in problem for problem in environment.problems())
+    monkeypatch.setattr(adapters, "MIN_PEFT_VERSION", "99.0")
+    assert any("needs peft 99.0 or newer with transformers" in problem for problem in environment.problems())
 
 
 def test_what_is_installed_here_fits_together():

@@ -38,7 +38,7 @@ MAY_KNOW = {
     "evaluation": GROUND | {"data", "families", "losses", "models", "noising", "shapes"},
     "training": GROUND
     | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
-    "commands": GROUND,
+    "commands": GROUND | {"models"},
     "__init__": {"noising", "trainer", "version"},
     "__main__": {"commands"},
 } | dict.fromkeys(GROUND, GROUND)

@@ -5,9 +5,9 @@ import platform
 
 import psutil
 import torch
-from packaging.version import Version
-from transformers.integrations.peft import MIN_PEFT_VERSION
 
+from ..errors import UserError
+from ..models.adapters import check_peft
 from ..versions import PACKAGES, misfits, version_of
 
 
@@ -37,11 +37,10 @@ def accelerator() -> str:
 def problems() -> list[str]:
     """Packages that do not work together: by what they ask for, and by what one of them says only when it is used."""
     found = misfits()
-    peft = version_of("peft")
-    if peft and Version(peft) < Version(MIN_PEFT_VERSION):
-        found.append(
-            f"transformers {version_of('transformers')} wants peft>={MIN_PEFT_VERSION} for adapters, and {peft} is installed"
-        )
+    try:
+        check_peft()
+    except UserError as error:
+        found.append(str(error))
     return found
 
 
