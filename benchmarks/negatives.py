@@ -31,7 +31,7 @@ def timed_build(source: Source, editor, plan: Plan) -> tuple[float, int]:
     """Seconds and requests of a whole build, journal and parquet files included."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        tally = build(source, editor, plan, Path(folder), config={})
+        tally = build(source, editor, plan, Path(folder), identity={})
         return time.perf_counter() - start, tally.requests
 
 

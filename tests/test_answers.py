@@ -17,7 +17,7 @@ from diffusers_tpo.negatives.asking import Wanted, chat_messages
 from diffusers_tpo.negatives.checks import REASONS, Limits, check_edit, count_edits
 from diffusers_tpo.negatives.editors import Answer
 from diffusers_tpo.negatives.journal import Journal
-from diffusers_tpo.negatives.work import LONGEST_REJECTED, Plan, RowWork
+from diffusers_tpo.negatives.work import LONGEST_REJECTED, CaptionWork, Plan
 from diffusers_tpo.principles import PRINCIPLES
 
 
@@ -353,7 +353,7 @@ ANSWERS = st.one_of(
 @given(st.lists(ANSWERS, max_size=12), st.integers(1, 3), st.integers(1, 3), st.integers(0, 20))
 def test_whatever_is_answered_only_checked_edits_come_out(answers, num_negatives, max_attempts, seed):
     plan = Plan(num_negatives=num_negatives, max_attempts=max_attempts, seed=seed)
-    work = RowWork(7, CAPTION, plan)
+    work = CaptionWork(7, CAPTION, plan)
     for answer in answers:
         request = work.request()
         if request is None:
@@ -373,7 +373,7 @@ def test_whatever_is_answered_only_checked_edits_come_out(answers, num_negatives
 def test_a_row_needs_few_requests_whatever_is_answered():
     plan = Plan(num_negatives=2, max_attempts=3)
     for answer in ("", as_json(("content", None), ("content", None)), "null\nnull"):
-        work, requests = RowWork(0, CAPTION, plan), 0
+        work, requests = CaptionWork(0, CAPTION, plan), 0
         while work.request() is not None and requests < 50:
             work.receive(answer)
             requests += 1
@@ -381,7 +381,7 @@ def test_a_row_needs_few_requests_whatever_is_answered():
 
 
 def test_a_null_moves_on_to_the_next_principle_and_costs_no_attempt():
-    work = RowWork(3, CAPTION, Plan(max_attempts=1))
+    work = CaptionWork(3, CAPTION, Plan(max_attempts=1))
     order = Plan().order(3, 0)
     asked = []
     while (request := work.request()) is not None:
@@ -393,7 +393,7 @@ def test_a_null_moves_on_to_the_next_principle_and_costs_no_attempt():
 
 
 def test_an_unusable_edit_is_shown_with_its_reason_and_the_last_one_is_the_rows():
-    work = RowWork(0, CAPTION, Plan(principles=("content",), max_attempts=2))
+    work = CaptionWork(0, CAPTION, Plan(principles=("content",), max_attempts=2))
     assert work.request().rejected == ()
     work.receive(json.dumps([CAPTION]))
     assert work.request().rejected == ((CAPTION, REASONS["unchanged"]),)
@@ -405,13 +405,13 @@ def test_an_unusable_edit_is_shown_with_its_reason_and_the_last_one_is_the_rows(
 
 
 def test_an_endless_unusable_edit_is_shown_in_part():
-    work = RowWork(0, CAPTION, Plan(principles=("content",)))
+    work = CaptionWork(0, CAPTION, Plan(principles=("content",)))
     work.receive(json.dumps(["banana " * 10_000]))
     assert [len(text) for text, _ in work.request().rejected] == [LONGEST_REJECTED]
 
 
 def test_accepted_edits_stay_while_others_are_asked_again():
-    work = RowWork(0, CAPTION, Plan(principles=("content",), num_negatives=2))
+    work = CaptionWork(0, CAPTION, Plan(principles=("content",), num_negatives=2))
     work.receive(json.dumps([DOG, DOG]))
     request = work.request()
     assert request.wanted == (Wanted("content"),) and request.accepted == (DOG,) and request.attempt == 1
@@ -443,7 +443,7 @@ def test_weights_must_fit(weights):
 
 
 def test_an_empty_caption_is_asked_for_nothing():
-    work = RowWork(0, " ", Plan())
+    work = CaptionWork(0, " ", Plan())
     assert work.request() is None and work.result().reason == "the caption is empty"
 
 
@@ -458,10 +458,10 @@ def test_data_decodes_to_itself_and_holds_no_control_token(text):
 
 
 def test_the_journal_keeps_no_more_of_an_answer_than_is_read(tmp_path):
-    request = RowWork(0, CAPTION, Plan()).request()
-    with Journal(tmp_path / "j") as journal:
+    request = CaptionWork(0, CAPTION, Plan()).request()
+    with Journal(tmp_path / "j", {0}) as journal:
         record = journal.append(request, Answer("x" * 10_000_000))
-    assert len(record["answer"]) == LONGEST_READ and (tmp_path / "j").stat().st_size < LONGEST_READ + 200
+    assert len(record.answer) == LONGEST_READ and (tmp_path / "j").stat().st_size < LONGEST_READ + 200
 
 
 @pytest.mark.parametrize(

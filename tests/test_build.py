@@ -33,10 +33,10 @@ from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, Tally, build
 from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.checks import check_edit
-from diffusers_tpo.negatives.dataset import Source, iterate_rows, join_images, load_captions_file, shard_files
+from diffusers_tpo.negatives.dataset import Source, join_images, load_captions_file, shard_files, stream_texts
 from diffusers_tpo.negatives.editors import Answer
-from diffusers_tpo.negatives.journal import Journal
-from diffusers_tpo.negatives.work import Plan, RowWork
+from diffusers_tpo.negatives.journal import Journal, Record
+from diffusers_tpo.negatives.work import CaptionWork, Plan
 
 
 processes_group = pytest.mark.xdist_group("processes")  # one server of them
@@ -71,7 +71,7 @@ def killed(process: multiprocessing.Process, count, moment: int, seconds: float)
 
 def state(folder: Path) -> tuple[list[dict], list[str]]:
     """All rows and all rows that were set aside."""
-    return list(iterate_rows(folder)), (folder / "failed.jsonl").read_text().splitlines()
+    return list(stream_texts(folder)), (folder / "failed.jsonl").read_text().splitlines()
 
 
 def journalled(folder: Path) -> Counter:
@@ -108,37 +108,37 @@ def blue(request) -> str:
 # ---- the journal
 
 
-REQUEST = RowWork(3, "a red cat", Plan()).request()
+REQUEST = CaptionWork(3, "a red cat", Plan()).request()
 
 
 def test_a_journal_gives_back_what_it_was_given(tmp_path):
     texts = ["plain", "two\nlines \u2028 \x00", "half \ud800 characters", "", '{"edits": []}\r\n', "ü猫"]
-    with Journal(tmp_path / "work" / "j") as journal:
+    with Journal(tmp_path / "work" / "j", {3}) as journal:
         for attempt, text in enumerate(texts):
             journal.append(replace(REQUEST, attempt=attempt), Answer(text, 7, 8))
-    with Journal(tmp_path / "work" / "j") as journal:
-        assert [record["answer"] for record in journal.records] == texts
-        assert journal.records[2] == {"row": 3, "attempt": 2, "answer": texts[2], "tokens": [7, 8]}
+    with Journal(tmp_path / "work" / "j", {3}) as journal:
+        assert [record.answer for record in journal.records] == texts
+        assert journal.records[2] == Record(3, 2, texts[2], 7, 8)
 
 
 def test_every_torn_last_line_is_cut_off_and_the_journal_goes_on(tmp_path):
     path = tmp_path / "j"
-    with Journal(path) as journal:
+    with Journal(path, {3}) as journal:
         journal.append(REQUEST, Answer("first"))
         journal.append(replace(REQUEST, attempt=1), Answer("second"))
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with Journal(path) as journal:
-            assert [record["answer"] for record in journal.records] == ["first"] * (length >= first)
-            journal.append(REQUEST, Answer("later"))
-        with Journal(path) as journal:
-            assert [record["answer"] for record in journal.records][-1:] == ["later"]
+        with Journal(path, {3}) as journal:
+            assert [record.answer for record in journal.records] == ["first"] * (length >= first)
+            journal.append(replace(REQUEST, attempt=len(journal.records)), Answer("later"))
+        with Journal(path, {3}) as journal:
+            assert [record.answer for record in journal.records][-1:] == ["later"]
 
 
 def test_an_answer_is_in_the_file_as_soon_as_it_is_given(tmp_path):
-    with Journal(tmp_path / "j") as journal:
+    with Journal(tmp_path / "j", {3}) as journal:
         journal.append(REQUEST, Answer("x"))
         assert (tmp_path / "j").read_bytes().endswith(b"\n")
 
@@ -162,7 +162,7 @@ def test_the_folder_is_a_data_set(tmp_path):
             "editor": datasets.Value("string"),
         }
     )
-    assert list(rows) == list(iterate_rows(tmp_path / "out"))
+    assert list(rows) == list(stream_texts(tmp_path / "out"))
     kept = [row for row in range(100) if row % 23 != 22]
     assert rows["key"] == [str(row) for row in kept] and rows["prompt"] == [captions(100)[row] for row in kept]
     for row in rows:
@@ -184,7 +184,7 @@ def test_rows_that_are_set_aside_are_listed_with_their_reason(tmp_path):
         lambda request: down if "fox" in request.caption else "?" if "dog" in request.caption else blue(request)
     )
     tally = build(Source(rows, "caption", key_column="id"), editor, Plan(max_attempts=1), tmp_path, {}, 2)
-    assert [(row["key"], row["prompt"]) for row in iterate_rows(tmp_path)] == [("5", "a red cat")]
+    assert [(row["key"], row["prompt"]) for row in stream_texts(tmp_path)] == [("5", "a red cat")]
     failed = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
     empty = {"reason": "the caption is empty", "unanswered": False}
     assert failed == [
@@ -487,7 +487,7 @@ def test_a_run_killed_many_times_ends_as_an_uninterrupted_one(tmp_path):
         assert kills >= 8
 
     assert state(folder) == state(tmp_path / "whole")
-    keys = [int(row["key"]) for row in iterate_rows(folder)] + [json.loads(line)["row"] for line in state(folder)[1]]
+    keys = [int(row["key"]) for row in stream_texts(folder)] + [json.loads(line)["row"] for line in state(folder)[1]]
     assert sorted(keys) == list(range(rows)) and 0 < len(state(folder)[1]) < rows / 4
     assert sorted(os.listdir(folder)) == ["data", "failed.jsonl", "work"]
 

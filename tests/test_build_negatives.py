@@ -70,7 +70,9 @@ def test_rules_build_a_set_with_card_audit_and_preview(run, tmp_path, capsys):
     assert front["dataset_info"]["splits"][0]["num_examples"] == len(rows)
     assert "Blind test" in text and "out of" not in front and str(tmp_path) not in text
     assert "<mark" in (folder / "preview.html").read_text()
-    assert "rows in" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"{len(rows)} captions with" in shown and f"train on the set with --dataset_name {folder}" in shown
+    assert len(shown[shown.index("preview.html shows") :].splitlines()) <= 10 and "|" not in shown
 
 
 def test_running_again_builds_nothing_twice(run, tmp_path):
@@ -177,18 +179,24 @@ def test_principles_weights_and_edits_are_what_was_asked_for(run):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({}, "exactly one of dataset_name"),
+        ({}, "exactly one of --dataset_name"),
         ({"captions_file": "x.txt", "dataset_name": "y"}, "exactly one of"),
         ({"captions_file": "x.txt", "editor": "rules"}, "captions_file 'x.txt'"),
         ({"dataset_name": "nobody/nothing", "editor": "rules"}, "dataset_name 'nobody/nothing'"),
         ({"shapes_rows": 2}, "editor chat needs --model"),
-        ({"shapes_rows": 2, "editor": "rules", "principles": ["colour"]}, "principles must be among"),
+        ({"shapes_rows": 2, "editor": "rules", "principles": ["colour"]}, "--principles must be one of"),
         ({"shapes_rows": 2, "editor": "rules", "principle_weights": [1.0]}, "principle_sampling weighted"),
         ({"shapes_rows": 2, "editor": "rules", "principle_sampling": "weighted"}, "principle_weights needs"),
-        ({"shapes_rows": 2, "editor": "rules", "num_negatives": 0}, "num_negatives must be at least 1"),
+        (
+            {"shapes_rows": 2, "editor": "rules", "num_negatives": 0},
+            "--num_negatives must be at least 1 and at most 100, got 0",
+        ),
         ({"shapes_rows": 2, "model": "m", "extra_body": "{"}, "extra_body must be JSON"),
         ({"shapes_rows": 2, "model": "m", "extra_body": "[1]"}, "extra_body must be JSON of an object, got '[1]'"),
-        ({"shapes_rows": 2, "editor": "shapes", "preview": -1}, "preview must be at least 1, got -1"),
+        (
+            {"shapes_rows": 2, "editor": "shapes", "preview": -1},
+            "--preview must be at least 0 and at most 1000, got -1",
+        ),
         ({"shapes_rows": 2, "model": "m", "api_key_env": "NO_SUCH_NAME"}, "api_key_env 'NO_SUCH_NAME'"),
         ({"shapes_rows": 2, "model": "m"}, "needs your token"),
         ({"shapes_rows": 2, "model": "m", "base_url": "localhost:8000/v1"}, "base_url must look like"),
@@ -215,4 +223,4 @@ def test_another_configuration_is_refused_and_nothing_is_touched(run, tmp_path, 
 
 def test_strict_does_not_push_what_the_audit_warns_of(run, capsys):
     code = run(captions_file=CAPTIONS, editor="rules", max_samples=60, strict=True, preview=0)
-    assert "not pushed: strict" in code
+    assert "not pushed: --strict" in code

@@ -27,7 +27,7 @@ from diffusers_tpo.models.checkpoints import find_checkpoint, read_state
 from diffusers_tpo.models.loading import load_model, load_pipeline
 from diffusers_tpo.models.quantization import bnb_arguments
 from diffusers_tpo.models.recipe import ModelRecipe
-from diffusers_tpo.negatives.build import check_config
+from diffusers_tpo.negatives.build import begin
 from diffusers_tpo.negatives.dataset import join_images, stored_images, write_rows
 from diffusers_tpo.training.encoding import Encoder
 from diffusers_tpo.training.trained import FrozenParts
@@ -288,7 +288,7 @@ def test_a_file_that_holds_anything_is_read_or_refused(content, tmp_path_factory
         lambda: find_checkpoint(folder, "latest"),
         lambda: find_checkpoint(folder, "checkpoint-5"),
         lambda: keep_settings(settings, {"seed": 0}, "output_dir"),
-        lambda: check_config(folder, {"seed": 0}),
+        lambda: begin(folder, {"seed": 0}, bool),
         lambda: bnb_arguments(False, False, str(settings)),
     ]
     refused = 0

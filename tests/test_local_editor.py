@@ -12,7 +12,7 @@ from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives.asking import Wanted, chat_messages
 from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.checks import REASONS
-from diffusers_tpo.negatives.dataset import Source, iterate_rows
+from diffusers_tpo.negatives.dataset import Source, stream_texts
 from diffusers_tpo.negatives.editors import EditRequest
 from diffusers_tpo.negatives.local import TransformersEditor
 from diffusers_tpo.negatives.work import Plan
@@ -131,7 +131,7 @@ def test_babble_sets_rows_aside_with_reasons(babbler, tmp_path):
     failed = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in failed] == CAPTIONS
     assert all(row["reason"].removeprefix("no usable edit: ") in REASONS.values() for row in failed)
-    assert not list(iterate_rows(tmp_path))
+    assert not list(stream_texts(tmp_path))
 
 
 def test_greedy_answers_do_not_depend_on_the_batch(babbler):
@@ -167,7 +167,7 @@ def test_it_takes_no_more_requests_than_it_works_on(babbler):
 def test_a_model_that_has_learned_writes_mismatched_prompts(scholar, tmp_path):
     editor = TransformersEditor(scholar, batch_size=2, max_new_tokens=64)
     tally = build(source_of(list(ANSWERS)), editor, Plan(principles=("content",)), tmp_path, {})
-    rows = list(iterate_rows(tmp_path))
+    rows = list(stream_texts(tmp_path))
     assert {row["prompt"]: row["negative_prompts"] for row in rows} == {key: [text] for key, text in ANSWERS.items()}
     assert {row["editor"] for row in rows} == {scholar} and (tally.kept, tally.requests) == (2, 2)
 

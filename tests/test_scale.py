@@ -22,7 +22,7 @@ from pyarrow import parquet
 from diffusers_tpo import negatives
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives import scale
-from diffusers_tpo.negatives.dataset import TEXT_FEATURES, iterate_rows
+from diffusers_tpo.negatives.dataset import TEXT_FEATURES, stream_texts
 from diffusers_tpo.negatives.rules.editor import RulesEditor
 from diffusers_tpo.negatives.work import Plan
 
@@ -84,7 +84,7 @@ def failed_keys(folder: Path) -> list[str]:
 
 def assert_complete(folder: Path, captions: dict[str, str]) -> None:
     """Every caption is in the data or among the failed ones, once, and the data have the columns of our data sets."""
-    rows = list(iterate_rows(folder))
+    rows = list(stream_texts(folder))
     assert Counter([row["key"] for row in rows] + failed_keys(folder)) == Counter(captions.keys())
     assert all(row["prompt"] == captions[row["key"]] for row in rows)
     assert all(len(row["negative_prompts"]) == len(row["principles"]) == len(row["num_edits"]) > 0 for row in rows)
@@ -113,13 +113,13 @@ def test_two_workers_and_more_tasks_than_files(run, captions, capsys):
     assert_complete(folder, captions)
     assert 0 < len(failed_keys(folder)) < len(captions)
     assert sorted(path.name for path in (folder / "logs" / "completions").iterdir()) == [f"0000{n}" for n in range(4)]
-    assert {row["editor"] for row in iterate_rows(folder)} == {"rules"}
-    assert len(datasets.load_dataset(str(folder), split="train")) == len(list(iterate_rows(folder)))
+    assert {row["editor"] for row in stream_texts(folder)} == {"rules"}
+    assert len(datasets.load_dataset(str(folder), split="train")) == len(list(stream_texts(folder)))
 
     before = {path: time for path, time in snapshot(folder).items() if path.name != "files.txt"}
     run(tasks=4)
     assert before.items() <= snapshot(folder).items()
-    assert f"{len(list(iterate_rows(folder)))} rows are in" in capsys.readouterr().out
+    assert f"{len(list(stream_texts(folder)))} rows are in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
@@ -128,7 +128,7 @@ def test_what_is_drawn_depends_on_keys_and_not_on_tasks_or_formats(kind, inputs,
     three = run(input=f"file://{inputs[kind]}", output_dir=tmp_path / "three")
     assert_complete(three, captions)
     assert len(list((three / "data").iterdir())) == FILES
-    rows = [{row["key"]: row for row in iterate_rows(folder)} for folder in (one, three)]
+    rows = [{row["key"]: row for row in stream_texts(folder)} for folder in (one, three)]
     assert rows[0] == rows[1]
 
 

@@ -27,15 +27,17 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from transformers import HfArgumentParser
-
+from diffusers_tpo import __version__
+from diffusers_tpo.commands.parsing import parse_flags
 from diffusers_tpo.errors import UserError, exit_on_user_error
+from diffusers_tpo.files import make_folder
+from diffusers_tpo.flags import AtLeastOne, NotNegative, NotNegativeNumber, Range, flag
 from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER
 from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
@@ -43,28 +45,28 @@ from diffusers_tpo.negatives.work import Plan
 from diffusers_tpo.principles import PRINCIPLES
 
 
-def flag(default, help: str):
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+PrincipleName = Literal["content", "attribute", "spatial", "contextual"]
+Few = Annotated[int, Range(at_least=1, at_most=100)]
 
 
 @dataclass
 class EditArguments:
     """What is edited and how; a run that goes on must keep these."""
 
-    input: str = field(metadata={"help": "Folder or URL (hf://, s3://) with parquet or jsonl files of captions."})
+    input: str = flag(help="Folder or URL (hf://, s3://) with parquet or jsonl files of captions.")
     glob_pattern: str | None = flag(None, "Only files of input that match it, such as **/train-*.parquet.")
     caption_column: str = flag("prompt", "Column of the captions.")
     key_column: str | None = flag(None, "Column whose values name the rows; file and place of the row by default.")
     editor: Literal["rules", "chat"] = flag("chat", "Who edits; rules need no model.")
     model: str | None = flag(None, "Model at the endpoints.")
     extra_body: str | None = flag(None, "JSON with further parameters of each request, such as temperature.")
-    principles: list[str] = flag(list(PRINCIPLES), "Kinds of edits; one is drawn for each mismatched prompt.")
-    principle_weights: list[float] = flag([], "How likely each of them is; equal by default.")
-    num_negatives: int = flag(1, "Mismatched prompts per caption.")
-    num_edits: int = flag(1, "Budget of edits within one mismatched prompt.")
-    seed: int = flag(0, "Seed of every random choice.")
+    principles: list[PrincipleName] = flag(
+        list(PRINCIPLES), "Kinds of edits; one is drawn for each mismatched prompt."
+    )
+    principle_weights: list[NotNegativeNumber] = flag([], "How likely each of them is; equal by default.")
+    num_negatives: Few = flag(1, "Mismatched prompts per caption.")
+    num_edits: Few = flag(1, "Budget of edits within one mismatched prompt.")
+    seed: NotNegative = flag(0, "Seed of every random choice.")
 
 
 @dataclass
@@ -75,83 +77,123 @@ class RunArguments:
     logging_dir: str | None = flag(None, "Logs and marks of finished tasks; logs in output_dir by default.")
     base_url: list[str] = flag([HUGGING_FACE_ROUTER], "OpenAI-compatible endpoints that serve the model.")
     api_key_env: str | None = flag(None, "Name of the environment variable that holds their key, never the key.")
-    concurrency: int = flag(32, "Requests at once, of each task that runs.")
+    concurrency: Annotated[int, Range(at_least=1, at_most=10_000)] = flag(
+        32, "Requests at once, of each task that runs."
+    )
     executor: Literal["local", "slurm", "ray"] = flag("local", "Engine of datatrove that runs the tasks.")
-    tasks: int | None = flag(None, "Into how many tasks the files are dealt; one per file by default.")
-    workers: int | None = flag(None, "Tasks at once; one per CPU locally, no limit elsewhere, by default.")
+    tasks: Annotated[int, Range(at_least=1, at_most=100_000)] | None = flag(
+        None, "Into how many tasks the files are dealt; one per file by default."
+    )
+    workers: AtLeastOne | None = flag(None, "Tasks at once; one per CPU locally, no limit elsewhere, by default.")
     retry_failed: bool = flag(False, "Do finished tasks again for the rows that got no answer.")
     partition: str | None = flag(None, "Slurm partition.")
     time: str | None = flag(None, "Slurm time limit of a task.")
-    cpus_per_task: int = flag(1, "Of Slurm and Ray.")
-    mem_per_cpu_gb: int = flag(4, "Of Slurm and Ray.")
+    cpus_per_task: AtLeastOne = flag(1, "Of Slurm and Ray.")
+    mem_per_cpu_gb: AtLeastOne = flag(4, "Of Slurm and Ray.")
     slurm_options: str | None = flag(None, "JSON with further arguments of SlurmPipelineExecutor, such as qos.")
 
 
 def as_dict(name: str, text: str | None) -> dict:
     try:
-        return dict(json.loads(text or "{}"))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{name} must be a JSON object, got {text!r}") from error
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--{name} must be a JSON object, got {text!r}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"--{name} must be a JSON object, got {text!r}")
+    return value
 
 
 def check_arguments(edit: EditArguments, run: RunArguments) -> None:
-    if wrong := [name for name in edit.principles if name not in PRINCIPLES]:
-        raise UserError(f"principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
-    for name in ("num_negatives", "num_edits", "concurrency", "tasks", "workers", "cpus_per_task", "mem_per_cpu_gb"):
-        value = (vars(edit) | vars(run))[name]
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
+    """What no flag can know of alone."""
+    if not edit.principles or len(set(edit.principles)) != len(edit.principles):
+        raise UserError(f"--principles must be different ones, got {', '.join(edit.principles) or 'none'}")
+    if edit.principle_weights and (
+        len(edit.principle_weights) != len(edit.principles) or not sum(edit.principle_weights)
+    ):
+        wanted = f"one number for each of the {len(edit.principles)} principles, not all 0"
+        raise UserError(f"--principle_weights needs {wanted}, got {edit.principle_weights}")
     if edit.editor == "chat" and edit.model is None:
-        raise UserError("editor chat needs --model; without any model use --editor rules")
+        raise UserError("--editor chat needs --model; without any model use --editor rules")
     if run.executor == "slurm" and (shutil.which("sbatch") is None or None in (run.partition, run.time)):
-        raise UserError("executor slurm needs --partition, --time and the command sbatch; start it on a login node")
+        raise UserError("--executor slurm needs --partition, --time and the command sbatch; start it on a login node")
     if run.executor == "ray" and find_spec("ray") is None:
-        raise UserError("executor ray needs the package 'ray'; install it with: pip install 'datatrove[ray]'")
+        raise UserError("--executor ray needs the package 'ray'; install it with: pip install 'datatrove[ray]'")
 
 
 def make_executor(pipeline: list, tasks: int, logging_dir: str, run: RunArguments):
+    """What runs the tasks on this machine, on a Slurm cluster or on Ray."""
     from datatrove.executor import LocalPipelineExecutor, RayPipelineExecutor, SlurmPipelineExecutor
 
     settings = {"pipeline": pipeline, "tasks": tasks, "logging_dir": logging_dir}
     if run.executor == "local":
         return LocalPipelineExecutor(**settings, workers=min(run.workers or os.cpu_count(), tasks))
-    settings |= {name: getattr(run, name) for name in ("cpus_per_task", "mem_per_cpu_gb")}
-    settings |= {"workers": run.workers or -1}
+    settings["workers"] = run.workers or -1
+    settings["cpus_per_task"] = run.cpus_per_task
+    settings["mem_per_cpu_gb"] = run.mem_per_cpu_gb
     if run.executor == "ray":
         quiet = {"env_vars": {"LOGURU_DIAGNOSE": "NO"}}  # for the reason given in negatives/scale.py
         return RayPipelineExecutor(**settings, ray_remote_kwargs={"runtime_env": quiet})
-    settings |= {"partition": run.partition, "time": run.time, "job_name": "mismatched-prompts"}
-    settings |= {"venv_path": f"{sys.prefix}/bin/activate"} if sys.prefix != sys.base_prefix else {}
+    settings["partition"] = run.partition
+    settings["time"] = run.time
+    settings["job_name"] = "mismatched-prompts"
+    if sys.prefix != sys.base_prefix:
+        settings["venv_path"] = f"{sys.prefix}/bin/activate"
     try:
         return SlurmPipelineExecutor(**settings | as_dict("slurm_options", run.slurm_options))
     except TypeError as error:
-        raise UserError(f"slurm_options do not fit SlurmPipelineExecutor: {error}") from error
+        raise UserError(f"--slurm_options do not fit SlurmPipelineExecutor: {error}") from error
 
 
 def main(edit: EditArguments, run: RunArguments) -> None:
     check_arguments(edit, run)
     from diffusers_tpo.negatives import scale  # needs datatrove, and says so
 
+    # Where it goes, and what it reads.
     folder = Path(run.output_dir).resolve()
+    make_folder(folder, "--output_dir")
     logging_dir = run.logging_dir or str(folder / "logs")
     files = scale.CaptionFiles(edit.input, edit.caption_column, edit.key_column, edit.glob_pattern)
-    sample, tasks = files.sample(10_000), run.tasks or len(files.paths)
-    weights = tuple(edit.principle_weights) or None
-    plan = Plan(tuple(edit.principles), weights, edit.num_negatives, edit.num_edits, seed=edit.seed)
+    sample = files.sample(10_000)
+    tasks = run.tasks or len(files.paths)
+
+    # Who edits, and what is asked for. Each task makes its own editor; what is wrong with it shows here, not in a thousand tasks.
+    plan = Plan(
+        principles=tuple(edit.principles),
+        weights=tuple(edit.principle_weights) or None,
+        num_negatives=edit.num_negatives,
+        num_edits=edit.num_edits,
+        seed=edit.seed,
+    )
     if edit.editor == "rules":
         make_editor = partial(RulesEditor, count_words(sample))
     else:
-        chat = {"concurrency": run.concurrency, "extra_body": as_dict("extra_body", edit.extra_body)}
-        make_editor = partial(scale.chat_editor, edit.model, tuple(run.base_url), run.api_key_env, **chat)
-        make_editor()  # what is wrong with it shows here, not in a thousand tasks
+        make_editor = partial(
+            scale.chat_editor,
+            edit.model,
+            tuple(run.base_url),
+            run.api_key_env,
+            concurrency=run.concurrency,
+            extra_body=as_dict("extra_body", edit.extra_body),
+        )
+        make_editor()
 
-    paths_file = files.begin(folder, asdict(edit) | {"template_version": TEMPLATE_VERSION}, tasks)
+    # What a run goes on with must be the same.
+    versions = {"template_version": TEMPLATE_VERSION, "diffusers_tpo": __version__}
+    content = {"input": None, "captions": scale.fingerprint(sample)}  # wherever the files lie
+    list_of_files = files.begin(folder, asdict(edit) | versions | content, tasks)
     if run.retry_failed:
         scale.reopen_unanswered(folder, logging_dir)
-    edits = scale.MismatchedPrompts(make_editor, plan, folder)
-    executor = make_executor([files.reader(paths_file), edits, scale.ParquetShards(folder)], tasks, logging_dir, run)
+
+    # The tasks.
+    pipeline = [
+        files.reader(list_of_files),
+        scale.MismatchedPrompts(make_editor, plan, folder),
+        scale.ParquetShards(folder),
+    ]
+    executor = make_executor(pipeline, tasks, logging_dir, run)
     executor.run()
 
+    # What came of them.
     unfinished = len(executor.get_incomplete_ranks())
     if unfinished and run.executor == "slurm":
         print(f"{unfinished} tasks are left to Slurm; their logs will be in {logging_dir}")
@@ -164,5 +206,4 @@ def main(edit: EditArguments, run: RunArguments) -> None:
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        groups = (EditArguments, RunArguments)
-        main(*HfArgumentParser(groups, description=__doc__).parse_args_into_dataclasses())
+        main(*parse_flags(EditArguments, RunArguments, description=__doc__))

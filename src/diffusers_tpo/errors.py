@@ -13,6 +13,19 @@ from .show import harmless, shorten
 
 
 FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))  # safetensors has errors of its own for them
+DISK = (  # other faults that end a run
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+)
+LONGEST_NAME = 300  # characters of a path
 LONGEST = 2000  # characters of a sentence
 IN_WORKER = re.compile(r"^diffusers_tpo\.errors\.\w+: ", re.MULTILINE)  # a data worker puts its traceback before it
 
@@ -30,20 +43,39 @@ def reason(error: BaseException) -> str:
     return ([*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__])[0]
 
 
+def _about_disk(error: BaseException) -> str | None:
+    """What a fault of the disk is, as a sentence; `None` if the error is none.
+
+    A full disk is looked for in what led to the error too: who closes a file that could not be written fails once more.
+    """
+    if isinstance(error, OSError) and error.errno in DISK and error.filename is not None:
+        name = shorten(str(error.filename), LONGEST_NAME)
+        return f"{name!r} could not be read or written ({error.strerror}); see to it"
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        if any(sign in str(link) for sign in FULL):
+            return f"a file could not be written ({reason(link)}); make room"
+        seen.append(link)
+        link = link.__cause__ or link.__context__
+    return None
+
+
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """Ends the program with exit code 2 and the sentence on standard error, without a traceback.
 
-    A full disk counts as an error that a user can mend.
+    A full disk, and a file or folder that is gone or cannot be used, count as errors that a user can mend.
     """
     try:
         yield
     except UserError as error:
         _exit(IN_WORKER.split(str(error).strip())[-1])
     except Exception as error:
-        if not any(sign in str(error) for sign in FULL):
+        about = _about_disk(error)
+        if about is None:
             raise
-        _exit(f"a file could not be written ({reason(error)}); make room and start again: what is complete is kept")
+        _exit(f"{about} and start again: what is complete is kept")
 
 
 def _exit(sentence: str) -> NoReturn:

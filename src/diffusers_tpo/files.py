@@ -45,6 +45,20 @@ def write_whole(path: Path, text: str) -> None:
     publish_file(partial, path)
 
 
+def write_unless_changed(path: Path, text: str, copy: Path) -> bool:
+    """Writes a text file again, unless somebody else has written or changed it since; `copy` always gets the text.
+
+    Returns:
+        Whether it was written.
+    """
+    content, before = (file.read_bytes() if file.exists() else None for file in (path, copy))
+    is_own = content is None or content == before
+    if is_own:
+        write_whole(path, text)
+    write_whole(copy, text)
+    return is_own
+
+
 def read_json(path: Path) -> dict:
     """The object in a JSON file that a run has left.
 

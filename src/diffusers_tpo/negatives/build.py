@@ -4,23 +4,25 @@ Every answer is appended to its shard's journal as it comes. A shard is finished
 starts at the first unfinished shard and replays that shard's journal.
 """
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..files import differences, publish_file, read_json, write_whole
+from ..files import differences, make_folder, publish_file, read_json, write_whole
 from .dataset import Source, write_shard
-from .editors import Answer, Editor, EditRequest
-from .journal import Journal
-from .work import Plan, Result, RowWork
+from .editors import Answer, Editor, EditRequest, Edits, failure_of
+from .journal import Journal, Record
+from .work import CaptionWork, Plan, Result
 
 
 FAILURES_IN_A_ROW = 100
+WRITTEN = ("README.md", "audit.json", "failed.jsonl", "preview.html")  # in output_dir, beside data/ and work/
 
 
 @dataclass
@@ -35,10 +37,10 @@ class Tally:
     completion_tokens: int = 0
     rejected: Counter = field(default_factory=Counter)
 
-    def add_answer(self, record: dict) -> None:
+    def add_answer(self, record: Record) -> None:
         self.requests += 1
-        self.prompt_tokens += record["tokens"][0]
-        self.completion_tokens += record["tokens"][1]
+        self.prompt_tokens += record.prompt_tokens
+        self.completion_tokens += record.completion_tokens
 
     def add_result(self, result: Result) -> None:
         self.captions += 1
@@ -48,7 +50,16 @@ class Tally:
 
     @classmethod
     def read(cls, saved: dict) -> "Tally":
-        """A tally as a report keeps it."""
+        """A tally as a report keeps it.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        if saved.keys() != vars(cls()).keys() or not isinstance(saved["rejected"], dict):
+            raise ValueError("it is no tally")
+        counts = [*saved["rejected"].values(), *(value for name, value in saved.items() if name != "rejected")]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a tally holds whole numbers")
         return cls(**saved | {"rejected": Counter(saved["rejected"])})
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -61,19 +72,20 @@ class Guarded:
     def __init__(self, editor: Editor):
         self.editor, self.name, self.failures = editor, editor.name, 0
 
-    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:
+    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer | Edits]]:
         for request, answer in self.editor.edit(requests):
-            self.failures = 0 if answer.failure is None else self.failures + 1
+            failure = failure_of(answer)
+            self.failures = 0 if failure is None else self.failures + 1
             if self.failures >= FAILURES_IN_A_ROW:
                 raise UserError(
-                    f"the editor failed {self.failures} times in a row, at last with {answer.failure!r}; check it and run "
+                    f"the editor failed {self.failures} times in a row, at last with {failure!r}; check it and run "
                     "the same command again: no answer that came is lost"
                 )
             yield request, answer
 
 
 def work_through(
-    captions: Sequence[tuple[int, str]],
+    captions: dict[int, str],
     editor: Editor,
     plan: Plan,
     journal: Journal,
@@ -82,34 +94,34 @@ def work_through(
     """Gets mismatched prompts for some captions: first from the journal, then from the editor.
 
     Args:
-        captions: number and text of every caption.
+        captions: text of every caption by its number.
         progress: called with the tally of this call after every answer.
     """
-    rows = {number: RowWork(number, caption, plan) for number, caption in captions}
     tally = Tally()
-    for record in sorted(journal.records, key=lambda record: record["attempt"]):
-        work = rows[record["row"]]
-        if record["attempt"] == work.attempt:
-            tally.add_answer(record)
-            work.receive(record["answer"])
-    results = {number: work.result() for number, work in rows.items() if work.request() is None}
+    works = {number: CaptionWork(number, caption, plan) for number, caption in captions.items()}
+    for record in journal.records:
+        tally.add_answer(record)
+        works[record.row].receive(record.answer)
+    results = {number: work.result() for number, work in works.items() if work.request() is None}
     for result in results.values():
         tally.add_result(result)
     progress(tally)
-    while len(results) < len(rows):
-        requests = (work.request() for number, work in rows.items() if number not in results)
+
+    while len(results) < len(works):
+        requests = (work.request() for number, work in works.items() if number not in results)
         for request, answer in editor.edit(requests):
-            work = rows[request.row]
-            if answer.failure is None:
-                tally.add_answer(journal.append(request, answer))
-                work.receive(answer.text)
+            work, failure = works[request.row], failure_of(answer)
+            if failure is None:
+                record = journal.append(request, answer)
+                tally.add_answer(record)
+                work.receive(record.answer)
             else:
-                work.failure = answer.failure
+                work.failure = failure
             if work.request() is None:
                 results[request.row] = work.result()
                 tally.add_result(results[request.row])
             progress(tally)
-    return [results[number] for number in rows], tally
+    return [results[number] for number in works], tally
 
 
 @dataclass(frozen=True)
@@ -134,9 +146,38 @@ class Shard:
     def report(self) -> Path:
         return self.folder / "work" / f"{self.number:05d}.report.json"
 
-    def read_report(self) -> dict | None:
-        """`tally`, `failed` and `unanswered` of a finished shard, else `None`."""
-        return read_json(self.report) if self.report.exists() and self.data.exists() else None
+    def read_report(self) -> "Report | None":
+        """The report of a finished shard; a damaged one is none, and its shard is made again from the journal."""
+        if not (self.report.exists() and self.data.exists()):
+            return None
+        try:
+            return Report.read(read_json(self.report))
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the captions of a finished shard.
+
+    Args:
+        failed: the captions that were set aside, with the reasons.
+        unanswered: how many of them got no answer.
+    """
+
+    tally: Tally
+    failed: list[dict]
+    unanswered: int
+
+    @classmethod
+    def read(cls, saved: dict) -> "Report":
+        """Raises `ValueError` if `saved` is none."""
+        tally, failed, unanswered = (saved.get(name) for name in ("tally", "failed", "unanswered"))
+        if not isinstance(tally, dict) or type(unanswered) is not int:
+            raise ValueError("it is no report")
+        if not isinstance(failed, list) or not all(isinstance(row, dict) for row in failed):
+            raise ValueError("it is no report")
+        return cls(Tally.read(tally), failed, unanswered)
 
 
 def split(folder: Path, rows: int, rows_per_shard: int) -> list[Shard]:
@@ -147,22 +188,54 @@ def split(folder: Path, rows: int, rows_per_shard: int) -> list[Shard]:
     ]
 
 
-def check_config(folder: Path, config: dict) -> None:
-    """Writes the configuration of a new run, or checks that a run goes on with its own.
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder while the block works in it.
 
     Raises:
-        UserError: naming every difference.
+        UserError: if another run does, or the folder cannot be written to.
+    """
+    make_folder(folder, "--output_dir")
+    make_folder(folder / "work", "--output_dir")
+    try:
+        with FileLock(folder / "work" / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"--output_dir {str(folder)!r} is in use by another run; wait for it or use another one"
+        ) from error
+
+
+def begin(folder: Path, identity: dict, is_own: Callable[[str], bool]) -> None:
+    """Writes down what a new run builds from, or checks that a run goes on with the same.
+
+    Args:
+        identity: whatever decides what the result is.
+        is_own: whether a file of this name in `data/` belongs to the run.
+
+    Raises:
+        UserError: naming every difference, or a file in the folder that no such run has written.
     """
     path = folder / "work" / "config.json"
-    if not path.exists():
-        write_whole(path, json.dumps(config, indent=2, sort_keys=True))
-        return
-    changed = differences(read_json(path), json.loads(json.dumps(config)))
-    if changed:
+    is_new = not path.exists()
+    if is_new:
+        foreign = [folder / name for name in WRITTEN if (folder / name).exists()]
+    elif changed := differences(read_json(path), json.loads(json.dumps(identity))):
         raise UserError(
-            f"output_dir {str(folder)!r} was begun with another configuration: {changed}; use the same flags or another "
+            f"--output_dir {str(folder)!r} was begun with another configuration: {changed}; use the same flags or another "
             "output_dir"
         )
+    else:
+        foreign = []
+    there = sorted((folder / "data").iterdir()) if (folder / "data").exists() else []
+    foreign += [file for file in there if not file.name.startswith(".partial-") and (is_new or not is_own(file.name))]
+    if foreign:
+        raise UserError(
+            f"--output_dir {str(folder)!r} holds {str(foreign[0].relative_to(folder))!r}, which this run has not written; use "
+            "another output_dir"
+        )
+    if is_new:
+        write_whole(path, json.dumps(identity, indent=2, sort_keys=True))
 
 
 def build(
@@ -170,7 +243,7 @@ def build(
     editor: Editor,
     plan: Plan,
     folder: Path,
-    config: dict,
+    identity: dict,
     rows_per_shard: int = 10_000,
     retry_failed: bool = False,
     progress: Callable[[Tally], None] = lambda tally: None,
@@ -179,7 +252,7 @@ def build(
 
     Args:
         source: captions, and images if there are any.
-        config: whatever decides what the result is; a run with another one does not go on.
+        identity: whatever decides what the result is; a run with another one does not go on.
         rows_per_shard: captions in one parquet file.
         retry_failed: do the finished shards with rows that got no answer again; what was answered is not asked again.
         progress: called with the tally so far after every answer.
@@ -191,38 +264,35 @@ def build(
         UserError: if the folder belongs to another configuration or another run works in it, or the editor fails.
     """
     folder, editor = Path(folder), Guarded(editor)
-    (folder / "work").mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / "work" / "lock", timeout=0):
-            check_config(folder, config | {"rows_per_shard": rows_per_shard})
-            total, unfinished = Tally(), []
-            for shard in split(folder, len(source.rows), rows_per_shard):
-                report = shard.read_report()
-                if report is None or retry_failed and report["unanswered"]:
-                    unfinished.append(shard)
-                else:
-                    total += Tally.read(report["tally"])
-            for shard in unfinished:
-                total += build_shard(shard, source, editor, plan, lambda tally, done=total: progress(done + tally))
-            collect_failed(folder)
-    except Timeout as error:
-        raise UserError(
-            f"output_dir {str(folder)!r} is in use by another run; wait for it or use another one"
-        ) from error
+    shards = split(folder, len(source.rows), rows_per_shard)
+    names = {shard.data.name for shard in shards}
+    with only_run(folder):
+        begin(folder, identity | {"rows_per_shard": rows_per_shard}, names.__contains__)
+        total, unfinished = Tally(), []
+        for shard in shards:
+            report = shard.read_report()
+            if report is None or retry_failed and report.unanswered:
+                unfinished.append(shard)
+            else:
+                total += report.tally
+        for shard in unfinished:
+            total += build_shard(shard, source, editor, plan, lambda tally, done=total: progress(done + tally))
+        collect_failed(folder, shards)
     return total
 
 
 def build_shard(shard: Shard, source: Source, editor: Editor, plan: Plan, progress: Callable[[Tally], None]) -> Tally:
     """Works one shard through, writes its rows and then its report, which makes it finished."""
     shard.report.unlink(missing_ok=True)
-    captions = list(zip(range(shard.start, shard.stop), source.captions(shard.start, shard.stop), strict=True))
-    with Journal(shard.journal) as journal:
+    numbers = range(shard.start, shard.stop)
+    captions = dict(zip(numbers, source.captions(shard.start, shard.stop), strict=True))
+    with Journal(shard.journal, numbers) as journal:
         results, tally = work_through(captions, editor, plan, journal, progress)
     write_shard(shard.data, source, [result for result in results if result.reason is None], editor.name)
     failed = [
-        {"row": result.row, "key": source.key(result.row), "prompt": caption, "reason": result.reason}
+        {"row": result.row, "key": source.key(result.row), "prompt": captions[result.row], "reason": result.reason}
         | {"unanswered": result.unanswered}
-        for result, (_, caption) in zip(results, captions, strict=True)
+        for result in results
         if result.reason is not None
     ]
     unanswered = sum(result.unanswered for result in results)
@@ -231,11 +301,11 @@ def build_shard(shard: Shard, source: Source, editor: Editor, plan: Plan, progre
     return tally
 
 
-def collect_failed(folder: Path) -> None:
-    """Writes `failed.jsonl`: every row that was set aside, and why."""
+def collect_failed(folder: Path, shards: list[Shard]) -> None:
+    """Writes `failed.jsonl`: every caption that was set aside, and why."""
     partial = folder / ".partial-failed.jsonl"
     with partial.open("w", encoding="utf-8") as file:
-        for path in sorted((folder / "work").glob("*.report.json")):
-            for row in read_json(path)["failed"]:
+        for shard in shards:
+            for row in shard.read_report().failed:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     publish_file(partial, folder / "failed.jsonl")

@@ -1,8 +1,10 @@
 """Says whether an edited caption can be used, from the two texts alone. Knows nothing of editors or data sets."""
 
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 
 from .language.grammar import is_same_verb
 from .language.lexicon import NUMBERS, SYNONYMS
@@ -24,18 +26,17 @@ REFUSAL = re.compile(
     r"(i'?m|i am) (sorry|unable|not able)|i (can'?t|cannot|won'?t|will not|do not|don'?t) (help|assist|edit|create|provide"
     r"|comply|generate|fulfill|see|do that)|as an ai\b|as a language model|(here is|here's) (the|your|an?) (edited|modified)"
     r"|the (edited|modified|original) caption|unfortunately,? i\b|\A(sure|certainly|of course)\b"
-    r"|\b(chang|replac|swapp)(ed|ing)\b.*\b(to|with|by|for)\b"
+    r"|\b(chang|replac|swapp)(ed|ing)\b.*\b(to|with|by|for)\b|\bnothing else\b"
 )
 FUNCTION_WORDS = frozenset(
     "a an the of in on at with and or is are was were to from by for near under over behind into onto its his her their".split()
 )
 NEGATIONS = frozenset("no not without never nothing nobody none isn't aren't".split())
 LATIN = re.compile(r"[A-Za-zªµº\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
-UNSTORABLE = re.compile(r"[\ud800-\udfff]")  # half characters, which UTF-8 cannot hold
-# invisible characters, and those of markup, JSON and labels: only a caption that has them may keep them
-STRANGE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd*_`#{}\[\]<>|\\\"“”→:]"
-)
+# marks of markup, JSON and labels: only a caption that has them may keep them
+STRANGE = re.compile(r"[*_`#{}\[\]<>|\\\"“”→:\ufffd]")
+ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-f]+|[a-z]+\d*);", re.IGNORECASE)  # of HTML, which a caption would be shown with
+MOST_MARKS = 3  # accents and the like upon one letter, or beyond those of a caption in Latin letters
 SYMMETRIC = re.compile(r"(?:,|\b(?:and|or|with|near|beside|next to)\b)+")  # both sides may change places
 PHRASES = {  # synonyms of more than one word
     "next to": "beside",
@@ -144,6 +145,33 @@ def _contradict(before: list[str], after: list[str]) -> bool:
     return any(_contradicts(change, before, after) for change in changes(before, after))
 
 
+def _marks(text: str) -> tuple[int, int]:
+    """How many accents and the like stand in a text beyond those that are part of a letter, and the most in a row."""
+    composed = unicodedata.normalize("NFC", text)
+    runs = [
+        len(list(run))
+        for is_mark, run in groupby(composed, lambda c: unicodedata.category(c) in ("Mn", "Me"))
+        if is_mark
+    ]
+    return sum(runs), max(runs, default=0)
+
+
+def is_strange(edited: str, prompt: str) -> bool:
+    """True if an edit has what its caption has not: markup, characters that nobody sees or that mean nothing, heaps of accents."""
+    added = set(edited) - set(prompt)
+    if any(STRANGE.match(character) or unicodedata.category(character)[0] == "C" for character in added):
+        return True
+    if "\ud800" <= max(edited) and any(unicodedata.category(character) == "Cs" for character in edited):
+        return True  # half characters, which UTF-8 cannot hold, though the caption has them
+    if {found.casefold() for found in ENTITY.findall(edited)} - {found.casefold() for found in ENTITY.findall(prompt)}:
+        return True
+    if edited.isascii():
+        return False
+    (number, longest), (before, longest_before) = _marks(edited), _marks(prompt)
+    is_latin = _latin_share(prompt) > 0.9
+    return longest > max(MOST_MARKS, longest_before) or (is_latin and number > before + MOST_MARKS)
+
+
 def check_edit(
     prompt: str, edited: str, num_edits: int = 1, others: tuple[str, ...] = (), limits: Limits | None = None
 ) -> str | None:
@@ -161,7 +189,7 @@ def check_edit(
     limits = limits or Limits()
     if not edited.strip():
         return "empty"
-    if UNSTORABLE.search(edited) or set(STRANGE.findall(edited.strip())) - set(prompt):
+    if is_strange(edited.strip(), prompt):
         return "malformed"
     before, after = folded(prompt), folded(edited)
     if before == after:

@@ -1,13 +1,16 @@
 """Reads captions and writes shards of mismatched prompts with the `datasets` library, and joins them to images by key."""
 
+import glob
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
 from datasets.table import embed_table_storage
 from pyarrow.parquet import ParquetFile
@@ -27,6 +30,13 @@ TEXT_FEATURES = {
     "editor": Value("string"),
 }
 FILE_LOADERS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+READ_OPTIONS = {  # a byte order mark is no part of a caption, and a caption may be "NA" or "None"
+    "text": {"encoding": "utf-8-sig"},
+    "json": {"encoding": "utf-8-sig"},
+    "csv": {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]},
+    "parquet": {},
+}
+READ_BATCH = 10_000  # captions that are in memory at once
 WRITE_BATCH = 100  # rows with images that are in memory at once
 
 
@@ -38,13 +48,13 @@ def load_captions_file(path: str) -> Dataset:
     """
     loader = FILE_LOADERS.get(Path(path).suffix)
     if loader is None or not Path(path).is_file():
-        raise UserError(f"captions_file {path!r} must be an existing file that ends in {', '.join(FILE_LOADERS)}")
+        raise UserError(f"--captions_file {path!r} must be an existing file that ends in {', '.join(FILE_LOADERS)}")
     if not Path(path).stat().st_size:
-        raise UserError(f"captions_file {path!r} is empty; give one that holds captions")
+        raise UserError(f"--captions_file {path!r} is empty; give one that holds captions")
     try:
-        return datasets.load_dataset(loader, data_files=path, split="train")
+        return datasets.load_dataset(loader, data_files=glob.escape(path), split="train", **READ_OPTIONS[loader])
     except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
-        raise UserError(f"captions_file {path!r} cannot be read ({reason(error.__cause__ or error)})") from error
+        raise UserError(f"--captions_file {path!r} cannot be read ({reason(error.__cause__ or error)})") from error
 
 
 @dataclass(frozen=True)
@@ -71,21 +81,26 @@ class Source:
         for flag, column in (columns | {"key_column": self.key_column}).items():
             if column is not None and column not in self.rows.column_names:
                 there = ", ".join(self.rows.column_names)
-                raise UserError(f"{flag} {column!r} is not a column of the data set; it has {there}")
+                raise UserError(f"--{flag} {column!r} is not a column of the data set; it has {there}")
         feature = self.rows.features[self.caption_column]
         if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string"):
-            raise UserError(f"caption_column {self.caption_column!r} must hold strings, it holds {feature}")
+            raise UserError(f"--caption_column {self.caption_column!r} must hold strings, it holds {feature}")
         if len(self.rows) == 0:
             raise UserError("the data set of captions holds no rows; give one that does")
 
     def captions(self, start: int, stop: int) -> list[str]:
+        """Raises [`UserError`] if one is not encoded in UTF-8."""
+        return self._captions(range(start, stop))
+
+    def _captions(self, numbers: range) -> list[str]:
         try:
-            captions = self.rows.select_columns([self.caption_column])[start:stop][self.caption_column]
+            captions = self.rows.select_columns([self.caption_column]).select(numbers)[self.caption_column]
+            return [caption or "" for caption in captions]
         except UnicodeDecodeError as error:
             raise UserError(
-                f"caption_column {self.caption_column!r} is not encoded in UTF-8 in rows {start} to {stop} ({error})"
+                f"--caption_column {self.caption_column!r} is not encoded in UTF-8 in rows {numbers[0]} to {numbers[-1]} "
+                f"({error}); write it anew in UTF-8"
             ) from error
-        return [caption or "" for caption in captions]
 
     def key(self, row: int) -> str:
         return (
@@ -106,13 +121,34 @@ class Source:
     def sample(self, size: int) -> list[str]:
         """Captions at even distances."""
         step = max(1, len(self.rows) // size)
-        rows = self.rows.select_columns([self.caption_column]).select(range(0, len(self.rows), step)[:size])
-        return [caption or "" for caption in rows[self.caption_column]]
+        return self._captions(range(0, len(self.rows), step)[:size])
 
-    def fingerprint(self) -> str:
-        """Names the captions by their number and a thousand of them: enough to notice another data set."""
-        text = "\n".join([str(len(self.rows)), *self.sample(1000)])
-        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    def fingerprints(self) -> dict[str, str | None]:
+        """Names captions, keys and images by what they are, wherever they lie; of an image, its number of bytes.
+
+        Raises:
+            UserError: if a caption is not encoded in UTF-8.
+        """
+        return {
+            "captions": self._fingerprint(self.caption_column),
+            "keys": self._fingerprint(self.key_column),
+            "images": self._fingerprint(self.image_column, stored_sizes),
+        }
+
+    def _fingerprint(self, column: str | None, values: Callable[[Dataset, str], list] | None = None) -> str | None:
+        if column is None:
+            return None
+        digest = sha256()
+        for start in range(0, len(self.rows), READ_BATCH):
+            stop = min(len(self.rows), start + READ_BATCH)
+            if values is not None:
+                part = values(self.rows.select(range(start, stop)), column)
+            elif column == self.caption_column:
+                part = self.captions(start, stop)
+            else:
+                part = self.keys(range(start, stop))
+            digest.update(json.dumps(part).encode())
+        return digest.hexdigest()[:16]
 
 
 def stored_images(rows: Dataset, column: str) -> Dataset:
@@ -124,8 +160,23 @@ def stored_images(rows: Dataset, column: str) -> Dataset:
     try:
         rows = rows.select_columns([column]).cast_column(column, Image(decode=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"image_column {column!r} holds no images but {rows.features[column]}") from error
+        raise UserError(f"--image_column {column!r} holds no images but {rows.features[column]}") from error
     return rows if column == "image" else rows.rename_column(column, "image")
+
+
+def stored_sizes(rows: Dataset, column: str) -> list[int | None]:
+    """Bytes of the images of some rows, of which none is read; `None` where there is none.
+
+    Raises:
+        UserError: if the column holds no images.
+    """
+    cells = stored_images(rows, column).with_format("arrow")[:]["image"].combine_chunks()
+    sizes = pc.binary_length(cells.field("bytes")).to_pylist()
+    paths = cells.field("path").to_pylist()
+    for number, (size, path) in enumerate(zip(sizes, paths, strict=True)):
+        if not size and path is not None and Path(path).is_file():
+            sizes[number] = Path(path).stat().st_size
+    return sizes
 
 
 def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> None:
@@ -187,11 +238,11 @@ def shard_files(folder: Path) -> list[Path]:
 
 def stream_built(folder: Path) -> IterableDataset:
     """The finished rows with their images, read from the shards as they are asked for."""
-    files = list(map(str, shard_files(folder)))
+    files = [glob.escape(str(path)) for path in shard_files(folder)]
     return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
 
 
-def iterate_rows(folder: Path) -> Iterator[dict]:
+def stream_texts(folder: Path) -> Iterator[dict]:
     """The texts of all finished rows, one after the other, in flat memory."""
     for path in shard_files(folder):
         for batch in ParquetFile(path).iter_batches(1000, columns=list(TEXT_FEATURES)):

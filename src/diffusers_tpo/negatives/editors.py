@@ -1,4 +1,4 @@
-"""What an editor of captions is: it receives requests and yields raw answers, in any order."""
+"""What an editor of captions is: it receives requests and yields answers, in any order."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,11 +30,30 @@ class EditRequest:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Edits:
+    """The answer of an editor that needs no language model.
+
+    Args:
+        captions: one for each wanted edit, `None` where the caption has nothing of that principle to change.
+    """
+
+    captions: tuple[str | None, ...]
+
+
+def failure_of(answer: Answer | Edits) -> str | None:
+    """Why there is no answer, `None` if there is one."""
+    return answer.failure if isinstance(answer, Answer) else None
+
+
 class Editor(Protocol):
-    """Writes edits. `name` stands in the data set's column `editor`."""
+    """Writes edits. `name` stands in the data set's column `editor`.
+
+    It answers with captions, or with what a language model wrote, which is then read for captions.
+    """
 
     name: str
 
-    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:
+    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer | Edits]]:
         """Answers every request once, as soon as it can, and takes no more requests than it works on."""
         ...

@@ -17,10 +17,11 @@ from filelock import FileLock, Timeout
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import ParquetFile
 
-from ..errors import UserError, require
+from ..chat import Endpoint
+from ..errors import UserError, reason, require
 from ..files import write_whole
 from ..privacy import short_name
-from .build import Guarded, Tally, check_config, work_through
+from .build import Guarded, Tally, begin, only_run, work_through
 from .chat import ChatEditor
 from .dataset import shard_files, write_rows
 from .editors import Editor
@@ -38,7 +39,7 @@ logger = require("datatrove.utils.logging", extra="scale").logger
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".jsonl.zst": "jsonl"}
 LISTS = ("negative_prompts", "principles", "num_edits")
 SAMPLED_FILES = 50
-WEB_ADDRESS = re.compile(r"https?://[^/@\s]+(/\S*)?")
+SHARD = re.compile(r"train-(\d{5,})-\d{5,}\.parquet")
 
 
 def as_document(caption_column: str, key_column: str | None, reader, row: dict, path: str, number: int) -> dict:
@@ -46,11 +47,11 @@ def as_document(caption_column: str, key_column: str | None, reader, row: dict, 
     caption = row.get(caption_column)
     if not isinstance(caption, str | None):
         raise UserError(
-            f"caption_column {caption_column!r} must hold strings, not {caption!r} as row {number} of {path}"
+            f"--caption_column {caption_column!r} must hold strings, not {caption!r} as row {number} of {path}"
         )
     key = f"{path}/{number}" if key_column is None else row.get(key_column)
     if key is None:
-        raise UserError(f"key_column {key_column!r} must name every row, row {number} of {path} has none")
+        raise UserError(f"--key_column {key_column!r} must name every row, row {number} of {path} has none")
     return {"text": caption or " ", "id": str(key), "metadata": {}}
 
 
@@ -77,18 +78,18 @@ class CaptionFiles:
             self.paths = [path for path in there if path.endswith(tuple(FORMATS))]
             self.sizes = files.fs.sizes(files.resolve_paths(self.paths))
         except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"input {folder!r} cannot be read ({_reason(error)})") from error
+            raise UserError(f"--input {folder!r} cannot be read ({reason(error)})") from error
         formats = {kind for end, kind in FORMATS.items() if any(path.endswith(end) for path in self.paths)}
         if len(formats) != 1:
             raise UserError(
-                f"input must be a folder with files of one format, parquet or jsonl, and {folder!r} has "
+                f"--input must be a folder with files of one format, parquet or jsonl, and {folder!r} has "
                 f"{' and '.join(sorted(formats)) or 'neither'}"
             )
         self.format = formats.pop()
         columns = self._first_columns()
         for flag, column in zip(("caption_column", "key_column"), self.columns, strict=True):
             if column is not None and column not in columns:
-                raise UserError(f"{flag} {column!r} is not a column of input; it has {', '.join(columns)}")
+                raise UserError(f"--{flag} {column!r} is not a column of input; it has {', '.join(columns)}")
 
     def _first_columns(self) -> list[str]:
         path = next((path for path, size in zip(self.paths, self.sizes, strict=True) if size), self.paths[0])
@@ -99,7 +100,7 @@ class CaptionFiles:
             with get_datafolder(self.folder).open(path, "rt", compression="infer") as file:
                 return list(map(str, json.loads(file.readline())))
         except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"the file {path!r} of input cannot be read ({_reason(error)})") from error
+            raise UserError(f"the file {path!r} of input cannot be read ({reason(error)})") from error
 
     def reader(self, paths_file: Path | None = None):
         """The first block of a pipeline; `paths_file` keeps the list of files, should the folder change meanwhile."""
@@ -121,31 +122,43 @@ class CaptionFiles:
         reader, each = self.reader(), -(-size // len(chosen))
         try:
             found = [document.text for path in chosen for document in islice(reader.read_file(path), each)]
-        except (OSError, ArrowInvalid) as error:
-            raise UserError(f"input {self.folder!r} cannot be read ({_reason(error)})") from error
+        except (OSError, ArrowInvalid, UnicodeDecodeError) as error:
+            raise UserError(f"--input {self.folder!r} cannot be read ({reason(error)})") from error
         if not found:
-            raise UserError(f"input {self.folder!r} holds no rows; give files that do")
+            raise UserError(f"--input {self.folder!r} holds no rows; give files that do")
         return found
 
-    def begin(self, folder: Path, config: dict, tasks: int) -> Path:
+    def begin(self, folder: Path, identity: dict, tasks: int) -> Path:
         """Fixes what a folder is built from, or checks that a run goes on with the same.
+
+        Args:
+            identity: whatever decides what the result is, beside the files.
 
         Returns:
             The list of files for [`reader`].
 
         Raises:
-            UserError: if a run with another configuration, other files or another number of tasks began there.
+            UserError: if a run with another configuration, other files or another number of tasks began there, or files that
+                no run wrote are there.
         """
-        work = Path(folder) / "work"
-        work.mkdir(parents=True, exist_ok=True)
+        folder = Path(folder)
         files = sha256(json.dumps([self.paths, self.sizes]).encode()).hexdigest()[:16]  # enough to notice other ones
-        check_config(Path(folder), config | {"files": files, "tasks": tasks})
-        write_whole(work / "files.txt", "".join(f"{path}\n" for path in self.paths))
-        return work / "files.txt"
+        list_of_files = folder / "work" / "files.txt"
+        with only_run(folder):
+            begin(folder, identity | {"files": files, "tasks": tasks}, lambda name: is_shard(name, tasks))
+            write_whole(list_of_files, "".join(f"{path}\n" for path in self.paths))
+        return list_of_files
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def fingerprint(captions: list[str]) -> str:
+    """Names captions by what they are."""
+    return sha256(json.dumps(captions).encode()).hexdigest()[:16]
+
+
+def is_shard(name: str, tasks: int) -> bool:
+    """Whether one of so many tasks writes a file of this name; see [`ParquetShards`]."""
+    found = SHARD.fullmatch(name)
+    return found is not None and int(found[1]) < tasks
 
 
 def chat_editor(model: str, base_urls: tuple[str, ...], api_key_env: str | None = None, **settings) -> ChatEditor:
@@ -158,10 +171,10 @@ def chat_editor(model: str, base_urls: tuple[str, ...], api_key_env: str | None 
     Raises:
         UserError: if there is no such variable, or a base URL is none or holds a password.
     """
-    if not all(WEB_ADDRESS.fullmatch(url) for url in base_urls):
-        raise UserError("base_url must be http(s) URLs without a password, which goes to api_key_env")
+    if any(Endpoint.of(url).login for url in base_urls):  # the pipeline is stored with them
+        raise UserError("--base_url must hold no password; it goes into the environment variable of --api_key_env")
     if api_key_env is not None and api_key_env not in os.environ:
-        raise UserError(f"api_key_env {api_key_env!r} is no environment variable; set it to the endpoints' key")
+        raise UserError(f"--api_key_env {api_key_env!r} is no environment variable; set it to the endpoints' key")
     editor = ChatEditor(model, base_urls, os.environ[api_key_env] if api_key_env else None, **settings)
     editor.name = short_name(model)
     return editor
@@ -213,8 +226,8 @@ class MismatchedPrompts(PipelineStep):
                 editor = Guarded(self.make_editor())
                 for number, block in enumerate(blocks(data, self.block_size)):
                     rows = numbered(block)
-                    captions = [(row, document.text) for row, document in rows.items()]
-                    with self.track_time("block"), Journal(work / f"{number:05d}.journal.jsonl") as journal:
+                    captions = {row: document.text for row, document in rows.items()}
+                    with self.track_time("block"), Journal(work / f"{number:05d}.journal.jsonl", captions) as journal:
                         results, tally = work_through(captions, editor, self.plan, journal)
                     self._count(number, tally)
                     failed += [_failed(result, rows[result.row]) for result in results if result.reason is not None]
@@ -224,7 +237,7 @@ class MismatchedPrompts(PipelineStep):
                 self._write_failed(rank, failed)
         except Timeout as error:
             raise UserError(
-                f"output_dir {self.folder!r}: another process works on task {rank}; wait for it"
+                f"--output_dir {self.folder!r}: another process works on task {rank}; wait for it"
             ) from error
 
     def _write_failed(self, rank: int, failed: list[dict]) -> None:
@@ -281,8 +294,15 @@ def read_failed(folder: Path) -> Iterator[tuple[int, dict]]:
     """The rows that were set aside by finished tasks, each with the number of its task."""
     for path in sorted((Path(folder) / "failed").glob("*.jsonl")):
         with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield int(path.stem), json.loads(line)
+            for number, line in enumerate(file, 1):
+                try:
+                    row = json.loads(line)
+                    yield int(path.stem), {"key": row["key"], "unanswered": row["unanswered"]} | row
+                except (ValueError, LookupError, TypeError, RecursionError) as error:
+                    raise UserError(
+                        f"line {number} of {str(path)!r} is damaged ({reason(error)}); delete the file and the mark "
+                        f"completions/{path.stem} of its task, which is then done again"
+                    ) from error
 
 
 def count_rows(folder: Path) -> tuple[int, int]:

@@ -1,13 +1,12 @@
 """Edits captions of the shapes world exactly, through their scenes. An editor like any other for building negatives."""
 
-import json
 import random
 from collections.abc import Iterable, Iterator
 
 from ..shapes.captions import read_scene
 from ..shapes.scenes import mismatched_scene
 from .asking import Wanted
-from .editors import Answer, EditRequest
+from .editors import EditRequest, Edits
 
 
 DRAWS = 8  # edits drawn to find one that the row has not yet
@@ -26,7 +25,7 @@ class ShapesEditor:
 
     name = "shapes"
 
-    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:
+    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Edits]]:
         for request in requests:
             edits, used = [], {*request.accepted, request.caption}
             for number, wanted in enumerate(request.wanted):
@@ -34,5 +33,5 @@ class ShapesEditor:
                 drawn = [edit_scene(rng, request.caption, wanted) for _ in range(DRAWS)]
                 caption = next((text for text in drawn if text not in used), drawn[0])
                 used.add(caption)
-                edits.append({"principle": wanted.principle, "caption": caption})
-            yield request, Answer(json.dumps({"edits": edits}))
+                edits.append(caption)
+            yield request, Edits(tuple(edits))

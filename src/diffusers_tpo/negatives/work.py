@@ -9,6 +9,7 @@ from .answers import read_answer
 from .asking import Wanted
 from .checks import REASONS, Limits, check_edit, count_edits
 from .editors import EditRequest
+from .language.words import LONGEST_CAPTION
 
 
 LONGEST_REJECTED = 1000  # characters of an unusable edit that the next request shows
@@ -82,7 +83,7 @@ class Result:
 
 
 @dataclass
-class RowWork:
+class CaptionWork:
     """The state of one caption. Feeding it the same answers again gives the same result, so answers are all that is kept."""
 
     row: int
@@ -94,7 +95,7 @@ class RowWork:
     slots: list[Slot] = field(init=False)
 
     def __post_init__(self):
-        numbers = range(self.plan.num_negatives) if self.caption.strip() else ()
+        numbers = () if self._unusable() else range(self.plan.num_negatives)
         self.slots = [Slot(self.plan.order(self.row, number)) for number in numbers]
 
     @property
@@ -113,26 +114,42 @@ class RowWork:
         """What to ask next, or `None` if the row is done."""
         if self.failure is not None or not self.open:
             return None
-        wanted = tuple(Wanted(slot.principles[0], self.plan.num_edits) for slot in self.open)
         unusable = tuple((text[:LONGEST_REJECTED], REASONS[kind]) for kind, text in self.rejected[-3:] if text)
-        return EditRequest(self.row, self.caption, wanted, self.attempt, unusable, self.accepted, self.plan.seed)
+        return EditRequest(
+            self.row, self.caption, self._wanted(), self.attempt, unusable, self.accepted, self.plan.seed
+        )
 
-    def receive(self, text: str) -> None:
-        """Reads the answer to the last [`request`]."""
+    def receive(self, answer: str | tuple[str | None, ...]) -> None:
+        """Takes the answer to the last [`request`]: what a language model wrote, or captions."""
         self.attempt += 1
         waiting = self.open
-        wanted = tuple(Wanted(slot.principles[0], self.plan.num_edits) for slot in waiting)
-        captions = read_answer(text, wanted)
-        for slot, edited in zip(waiting, captions or [""] * len(waiting), strict=True):
-            if captions is not None and edited is None:  # nothing of this principle in the caption
+        captions = self._read(answer)
+        if captions is None:
+            for slot in waiting:
+                slot.attempts += 1
+                self.rejected.append(("malformed", ""))
+            return
+        for slot, edited in zip(waiting, captions, strict=True):
+            if edited is None:  # nothing of this principle in the caption
                 slot.principles.pop(0)
                 continue
-            kind = "malformed" if captions is None else self._check(edited)
+            kind = self._check(edited)
             if kind is None:
                 slot.text, slot.num_edits = edited, count_edits(self.caption, edited)
             else:
                 slot.attempts += 1
                 self.rejected.append((kind, edited))
+
+    def _read(self, answer: str | tuple[str | None, ...]) -> list[str | None] | None:
+        """A caption for each open slot, `None` if the answer cannot be understood."""
+        wanted = self._wanted()
+        captions = read_answer(answer, wanted) if isinstance(answer, str) else answer
+        if captions is None or len(captions) != len(wanted):
+            return None
+        return [caption if caption is None else caption.strip() for caption in captions]
+
+    def _wanted(self) -> tuple[Wanted, ...]:
+        return tuple(Wanted(slot.principles[0], self.plan.num_edits) for slot in self.open)
 
     def _check(self, edited: str) -> str | None:
         return check_edit(self.caption, edited, self.plan.num_edits, self.accepted, self.plan.limits)
@@ -150,9 +167,15 @@ class RowWork:
             self.failure is not None,
         )
 
+    def _unusable(self) -> str | None:
+        """Why nothing is asked about the caption."""
+        if len(self.caption) > LONGEST_CAPTION:
+            return f"the caption has more than {LONGEST_CAPTION} characters"
+        return None if self.caption.strip() else "the caption is empty"
+
     def _reason(self) -> str:
-        if not self.caption.strip():
-            return "the caption is empty"
+        if (unusable := self._unusable()) is not None:
+            return unusable
         if self.failure is not None:
             return self.failure
         if self.rejected:

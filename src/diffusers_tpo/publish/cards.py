@@ -1,6 +1,7 @@
 """What every card needs, and the cards of data sets. Knows nothing of models or losses."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import DatasetInfo, Features
@@ -9,7 +10,7 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..show import harmless
+from ..show import harmless, inside_code
 from ..versions import versions
 
 
@@ -19,6 +20,34 @@ def size_category(rows: int) -> str:
         if rows < bound:
             return name
     return "1M<n<10M" if rows < 10**7 else "10M<n<100M"
+
+
+@dataclass(frozen=True)
+class EditorNote:
+    """What a card says of an editor: how the edits were made, and what that does not give."""
+
+    made: str
+    limits: str
+
+
+EDITORS = {
+    "rules": EditorNote(
+        "Words were exchanged by rules and a lexicon, without a language model.",
+        "Rules know a few hundred kinds of words: edits repeat, and captions that use none of them are missing.",
+    ),
+    "shapes": EditorNote(
+        "The edits are captions of edited scenes of the embedded shapes world, so they are exact.",
+        "It is a world of coloured shapes on four backgrounds, for tests and first steps only.",
+    ),
+}
+
+
+def editor_note(editor: str, template_version: str) -> EditorNote:
+    """Of an editor by its name in the data set; any other name is that of a language model."""
+    return EDITORS.get(editor) or EditorNote(
+        f"The edits were written by the language model `{editor}` (prompt template {template_version}).",
+        "A language model can misjudge which image a caption allows; checks of the words alone do not notice that.",
+    )
 
 
 def dataset_card_data(features: Features, rows: int, size: int, license: str, language: str | None) -> DatasetCardData:
@@ -42,43 +71,60 @@ def dataset_card_data(features: Features, rows: int, size: int, license: str, la
     return card_data
 
 
-def write_dataset_card(
-    path: Path,
+def dataset_card(
     repo: str,
-    card_data: DatasetCardData,
+    features: Features,
     rows: int,
+    size: int,
+    license: str,
+    language: str | None,
     example: dict,
+    source: str,
+    key: str | None,
+    template_version: str,
     settings: dict[str, object],
     principles: list,
     audit: str,
     warnings: list[str],
-    **texts: object,
-) -> Path:
-    """Writes the card of a data set of mismatched prompts.
+    with_failed: bool,
+) -> str:
+    """The card of a data set of mismatched prompts.
 
     Args:
-        path: the file, `README.md` in the data set's folder.
         repo: the Hub id that the data set is or would be pushed to.
-        card_data: from [`dataset_card_data`].
+        features: of the data set.
+        rows: how many there are.
+        size: bytes of the parquet files.
+        license, language: of the captions, for the front matter.
         example: one row without its image.
+        source: where the captions come from.
+        key: the source's column that the keys come from; `None` for the number of the row.
+        template_version: of what a language model was asked.
         settings: what the set was built with, by name, see [`public_config`].
         principles: those used, with `name`, `definition` and `examples`.
         audit: Markdown tables of the audit's figures.
-        texts: `source`, `editor`, `editor_text`, `editor_limits`, `key_meaning` and the flags `with_image`, `with_failed`.
+        with_failed: whether captions were left out.
     """
+    editor = inside_code(example["editor"])
+    note = editor_note(editor, template_version)
     card = DatasetCard.from_template(
-        card_data,
+        dataset_card_data(features, rows, size, license, language),
         template_path=str(Path(__file__).parent / "templates" / "dataset_card.md"),
         title=repo.split("/")[-1],
         repo=repo,
         captions=f"{rows:,}",
         example="\n".join(map(harmless, json.dumps(example, ensure_ascii=False, indent=2).split("\n"))),
+        source=source,
+        key_meaning=f"the source's `{key}`" if key else "the row's number in the source",
+        editor=editor,
+        editor_text=note.made,
+        editor_limits=note.limits,
         settings=settings,
         principles=principles,
         audit=audit,
         warnings=warnings,
+        with_image="image" in features,
+        with_failed=with_failed,
         versions=versions(),
-        **texts,
     )
-    card.save(path)
-    return path
+    return str(card)

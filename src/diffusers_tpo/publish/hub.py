@@ -58,13 +58,13 @@ def may_pass(error: Exception) -> bool:
     return isinstance(cause, PASSING) and not isinstance(cause, OfflineModeIsEnabled)
 
 
-def seconds_asked(error: Exception) -> int:
+def seconds_asked(error: Exception) -> float:
     """How long the Hub asks to wait: by `Retry-After`, or by the rest of a used-up `RateLimit`."""
     cause = cause_of(error)
     headers = cause.response.headers if isinstance(cause, HfHubHTTPError) else {}
     found = re.fullmatch(r"(\d+)", headers.get("Retry-After", ""))
     found = found or re.search(r"\br=0;\s*t=(\d+)", headers.get("RateLimit", ""))
-    return min(int(found[1]), LONGEST_WAIT) if found else 0
+    return min(float(found[1]), LONGEST_WAIT) if found else 0
 
 
 def persist(action: Callable[[], T], attempts: int, token: str | None) -> T:

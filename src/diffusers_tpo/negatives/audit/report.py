@@ -174,6 +174,35 @@ def _text_warnings(figures: dict, limits: AuditLimits) -> list[str]:
     return found
 
 
+def report_lines(figures: dict) -> list[str]:
+    """The figures of [`audit`] that matter first, a line for each, and its warnings."""
+    shares = (f"{name} {_percent(found['share'])}" for name, found in figures["principles"].items())
+    lines = [
+        f"{_number(figures['captions'])} captions with {_number(figures['mismatched'])} mismatched prompts",
+        f"principles: {', '.join(shares)}",
+        f"different edits: {_percent(figures['edits']['distinct_share'])}, "
+        f"{figures['length_ratio']['mean']:.2f} words per word of the caption",
+        f"blind test: {_blind_line(figures['blind_test'])}",
+    ]
+    if generation := figures.get("generation"):
+        lines.append(_generation_line(generation))
+    return lines + [f"warning: {warning}" for warning in figures.get("warnings", ())]
+
+
+def _blind_line(test: dict) -> str:
+    if "skipped" in test:
+        return f"skipped, {test['skipped']}"
+    return f"without the image, words alone tell {Interval(**test['single']).percent()} % (chance is 50 %)"
+
+
+def _generation_line(generation: dict) -> str:
+    rejected = sum(generation["rejected"].values())
+    line = f"{_number(generation['failed'])} captions set aside, {_number(rejected)} edits rejected"
+    if tokens := generation["prompt_tokens"] + generation["completion_tokens"]:
+        line += f", {_number(generation['requests'])} requests, {_number(tokens)} tokens"
+    return line + (f", ${generation['cost']:.2f}" if generation.get("cost") else "")
+
+
 def report_tables(figures: dict) -> str:
     """The figures of [`audit`], and those of `generation` if there are any, as tables that also read well as text."""
     tables = [

@@ -1,10 +1,12 @@
 """Splits captions into words and finds where two captions differ. Knows nothing of grammar or meaning."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 
+LONGEST_CAPTION = 20_000  # characters; a longer text is no caption
 TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -25,8 +27,9 @@ def words(text: str) -> list[str]:
 
 
 def folded(text: str) -> list[str]:
-    """The words alone, in lower case: what a change of case or punctuation does not touch."""
-    return [word for word in TOKEN.findall(text.casefold()) if word[0].isalnum() or word[0] == "_"]
+    """The words alone, in lower case: what a change of case, punctuation or Unicode form does not touch."""
+    text = unicodedata.normalize("NFC", text).casefold()
+    return [word for word in TOKEN.findall(text) if word[0].isalnum() or word[0] == "_"]
 
 
 def changes(before: list[str], after: list[str]) -> list[Change]:

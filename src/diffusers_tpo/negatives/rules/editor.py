@@ -1,13 +1,12 @@
 """Edits captions by rules and a lexicon, without any model: where it finds nothing safe to exchange, it says so."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from ..editors import Answer, EditRequest
+from ..editors import EditRequest, Edits
 from ..language.lexicon import NUMBERS, SEXES
-from ..language.words import TOKEN
+from ..language.words import LONGEST_CAPTION, TOKEN
 from .attribute import adjective_options, exchange_options
 from .caption import Caption, find_hits
 from .content import group_options, more_options, noun_options, number_options, several_options, sex_options
@@ -117,22 +116,21 @@ class RulesEditor:
     def __init__(self, frequencies: Counter | None = None):
         self.frequencies = frequencies or Counter()
 
-    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:
+    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Edits]]:
         for request in requests:
             caption = Caption(request.caption)
             edits = []
             for number, wanted in enumerate(request.wanted):
                 rng = random.Random(f"rules/{request.seed}/{request.row}/{request.attempt}/{number}")
-                text = edit_caption(caption, wanted.principle, wanted.num_edits, rng, self.frequencies)
-                edits.append({"principle": wanted.principle, "caption": text})
-            yield request, Answer(json.dumps({"edits": edits}))
+                edits.append(edit_caption(caption, wanted.principle, wanted.num_edits, rng, self.frequencies))
+            yield request, Edits(tuple(edits))
 
 
 def count_words(captions: Iterable[str]) -> Counter:
     """How often each word or phrase of the lexicon occurs."""
     counts: Counter = Counter()
     for text in captions:
-        words = [match.casefold() for match in TOKEN.findall(text)]
+        words = [match.casefold() for match in TOKEN.findall(text[:LONGEST_CAPTION])]
         counts.update(" ".join(words[hit.start : hit.end]) for hit in find_hits(words))
         counts.update(word for word in words if word in NUMBERS)
     return counts
