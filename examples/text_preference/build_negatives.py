@@ -55,7 +55,7 @@ from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
 from diffusers_tpo.negatives.work import Plan
 from diffusers_tpo.principles import PRINCIPLES
 from diffusers_tpo.privacy import public_config, public_name, short_name
-from diffusers_tpo.publish.cards import dataset_card
+from diffusers_tpo.publish.cards import DatasetPage
 from diffusers_tpo.publish.hub import own_name, push_folder
 
 
@@ -394,8 +394,8 @@ def write_card(
     folder: Path, repo: str, figures: dict, source: SourceArguments, edit: EditArguments, output: OutputArguments
 ) -> Path:
     """Writes the page of the data set; one that somebody has changed stays as it is."""
-    text = dataset_card(
-        repo,
+    page = DatasetPage(
+        repo=repo,
         features=stream_built(folder).features,
         rows=figures["captions"],
         size=sum(path.stat().st_size for path in shard_files(folder)),
@@ -412,7 +412,7 @@ def write_card(
         with_failed=figures["generation"].get("failed", 0) > 0,
     )
     card, copy = folder / "README.md", folder / "work" / "README.md"
-    if write_unless_changed(card, text, copy):
+    if write_unless_changed(card, page.text(), copy):
         return card
     print(f"{card} was changed by somebody else and stays as it is; {copy} is the page of this run")
     return copy

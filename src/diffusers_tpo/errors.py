@@ -15,6 +15,7 @@ from .show import harmless, shorten
 FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)))  # safetensors has errors of its own for them
 DISK = (  # other faults that end a run
     errno.EROFS,
+    errno.EEXIST,
     errno.EACCES,
     errno.EPERM,
     errno.ENOENT,

@@ -190,7 +190,7 @@ def split(folder: Path, rows: int, rows_per_shard: int) -> list[Shard]:
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder while the block works in it.
+    """Keeps other runs out of a folder while the block works in it; within the block it may be used again.
 
     Raises:
         UserError: if another run does, or the folder cannot be written to.
@@ -198,7 +198,7 @@ def only_run(folder: Path) -> Iterator[None]:
     make_folder(folder, "--output_dir")
     make_folder(folder / "work", "--output_dir")
     try:
-        with FileLock(folder / "work" / "lock", timeout=0):
+        with FileLock(folder / "work" / "lock", timeout=0, is_singleton=True):
             yield
     except Timeout as error:
         raise UserError(

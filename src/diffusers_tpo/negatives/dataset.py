@@ -129,25 +129,20 @@ class Source:
         Raises:
             UserError: if a caption is not encoded in UTF-8.
         """
-        return {
-            "captions": self._fingerprint(self.caption_column),
-            "keys": self._fingerprint(self.key_column),
-            "images": self._fingerprint(self.image_column, stored_sizes),
-        }
+        names = {"captions": self._fingerprint(self.captions, READ_BATCH), "keys": None, "images": None}
+        if self.key_column is not None:
+            names["keys"] = self._fingerprint(lambda start, stop: self.keys(range(start, stop)), READ_BATCH)
+        if self.image_column is not None:
+            names["images"] = self._fingerprint(
+                lambda start, stop: stored_sizes(self.images(range(start, stop))), WRITE_BATCH
+            )
+        return names
 
-    def _fingerprint(self, column: str | None, values: Callable[[Dataset, str], list] | None = None) -> str | None:
-        if column is None:
-            return None
+    def _fingerprint(self, read: Callable[[int, int], list], size: int) -> str:
+        """Of what `read` gives of the rows `[start, stop)`, so many at a time."""
         digest = sha256()
-        for start in range(0, len(self.rows), READ_BATCH):
-            stop = min(len(self.rows), start + READ_BATCH)
-            if values is not None:
-                part = values(self.rows.select(range(start, stop)), column)
-            elif column == self.caption_column:
-                part = self.captions(start, stop)
-            else:
-                part = self.keys(range(start, stop))
-            digest.update(json.dumps(part).encode())
+        for start in range(0, len(self.rows), size):
+            digest.update(json.dumps(read(start, min(len(self.rows), start + size))).encode())
         return digest.hexdigest()[:16]
 
 
@@ -164,18 +159,14 @@ def stored_images(rows: Dataset, column: str) -> Dataset:
     return rows if column == "image" else rows.rename_column(column, "image")
 
 
-def stored_sizes(rows: Dataset, column: str) -> list[int | None]:
-    """Bytes of the images of some rows, of which none is read; `None` where there is none.
-
-    Raises:
-        UserError: if the column holds no images.
-    """
-    cells = stored_images(rows, column).with_format("arrow")[:]["image"].combine_chunks()
-    sizes = pc.binary_length(cells.field("bytes")).to_pylist()
-    paths = cells.field("path").to_pylist()
-    for number, (size, path) in enumerate(zip(sizes, paths, strict=True)):
-        if not size and path is not None and Path(path).is_file():
-            sizes[number] = Path(path).stat().st_size
+def stored_sizes(images: Dataset) -> list[int | None]:
+    """Bytes of each of the [`stored_images`], of which none is read; `None` where there is none."""
+    sizes: list[int | None] = []
+    for cells in images.with_format("arrow")[:]["image"].chunks:
+        stored, paths = pc.binary_length(cells.field("bytes")).to_pylist(), cells.field("path").to_pylist()
+        for size, path in zip(stored, paths, strict=True):
+            is_file = not size and path is not None and Path(path).is_file()
+            sizes.append(Path(path).stat().st_size if is_file else size)
     return sizes
 
 

@@ -71,24 +71,9 @@ def dataset_card_data(features: Features, rows: int, size: int, license: str, la
     return card_data
 
 
-def dataset_card(
-    repo: str,
-    features: Features,
-    rows: int,
-    size: int,
-    license: str,
-    language: str | None,
-    example: dict,
-    source: str,
-    key: str | None,
-    template_version: str,
-    settings: dict[str, object],
-    principles: list,
-    audit: str,
-    warnings: list[str],
-    with_failed: bool,
-) -> str:
-    """The card of a data set of mismatched prompts.
+@dataclass(frozen=True)
+class DatasetPage:
+    """The page of a data set of mismatched prompts.
 
     Args:
         repo: the Hub id that the data set is or would be pushed to.
@@ -103,28 +88,47 @@ def dataset_card(
         settings: what the set was built with, by name, see [`public_config`].
         principles: those used, with `name`, `definition` and `examples`.
         audit: Markdown tables of the audit's figures.
+        warnings: of the audit.
         with_failed: whether captions were left out.
     """
-    editor = inside_code(example["editor"])
-    note = editor_note(editor, template_version)
-    card = DatasetCard.from_template(
-        dataset_card_data(features, rows, size, license, language),
-        template_path=str(Path(__file__).parent / "templates" / "dataset_card.md"),
-        title=repo.split("/")[-1],
-        repo=repo,
-        captions=f"{rows:,}",
-        example="\n".join(map(harmless, json.dumps(example, ensure_ascii=False, indent=2).split("\n"))),
-        source=source,
-        key_meaning=f"the source's `{key}`" if key else "the row's number in the source",
-        editor=editor,
-        editor_text=note.made,
-        editor_limits=note.limits,
-        settings=settings,
-        principles=principles,
-        audit=audit,
-        warnings=warnings,
-        with_image="image" in features,
-        with_failed=with_failed,
-        versions=versions(),
-    )
-    return str(card)
+
+    repo: str
+    features: Features
+    rows: int
+    size: int
+    license: str
+    language: str | None
+    example: dict
+    source: str
+    key: str | None
+    template_version: str
+    settings: dict[str, object]
+    principles: list
+    audit: str
+    warnings: list[str]
+    with_failed: bool
+
+    def text(self) -> str:
+        editor = inside_code(self.example["editor"])
+        note = editor_note(editor, self.template_version)
+        card = DatasetCard.from_template(
+            dataset_card_data(self.features, self.rows, self.size, self.license, self.language),
+            template_path=str(Path(__file__).parent / "templates" / "dataset_card.md"),
+            title=self.repo.split("/")[-1],
+            repo=self.repo,
+            captions=f"{self.rows:,}",
+            example="\n".join(map(harmless, json.dumps(self.example, ensure_ascii=False, indent=2).split("\n"))),
+            source=self.source,
+            key_meaning=f"the source's `{self.key}`" if self.key else "the row's number in the source",
+            editor=editor,
+            editor_text=note.made,
+            editor_limits=note.limits,
+            settings=self.settings,
+            principles=self.principles,
+            audit=self.audit,
+            warnings=self.warnings,
+            with_image="image" in self.features,
+            with_failed=self.with_failed,
+            versions=versions(),
+        )
+        return str(card)
