@@ -278,7 +278,7 @@ def identity_of(edit: EditArguments, chat: ChatArguments, source: Source) -> dic
     """Whatever decides what the result is. A folder goes on only with the same; it stays in the folder and is never pushed."""
     model = edit.model
     if model is not None and edit.editor == "transformers" and Path(model).is_dir():
-        from diffusers_tpo.models.loading import fingerprint
+        from diffusers_tpo.models.fingerprints import fingerprint
 
         model = fingerprint(model)
     answers = {"temperature": chat.temperature, "max_tokens": chat.max_tokens, "extra_body": chat.extra_body}
