@@ -67,15 +67,18 @@ def disk() -> FaultyDisk:
 FAULTS = [errno.EROFS, errno.ENOSPC, errno.ENOENT, errno.EIO]
 
 
-def sentence_of(run, capsys) -> str:
-    """The one sentence with which a run ends."""
+def sentence_of(run, capsys) -> str | None:
+    """The one sentence with which a run ends; `None` where it needs not what failed, as a folder that is there already."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped, exit_on_user_error():
-        run()
-    told = capsys.readouterr().err
-    assert stopped.value.code == 2 and "Traceback" not in told
-    (sentence,) = [line for line in told.splitlines() if line.startswith("error: ")]
-    return sentence
+    try:
+        with exit_on_user_error():
+            run()
+    except SystemExit as stopped:
+        told = capsys.readouterr().err
+        assert stopped.code == 2 and "Traceback" not in told
+        (sentence,) = [line for line in told.splitlines() if line.startswith("error: ")]
+        return sentence
+    return None
 
 
 @pytest.mark.parametrize("images", [False, True])
@@ -83,15 +86,18 @@ def test_a_build_survives_a_fault_at_every_write(images, tmp_path, disk, capsys)
     arguments = (50, None, 0.0, images)
     with disk.failing(tmp_path / "whole", None, 0):
         word_build(tmp_path / "whole", *arguments)
-    assert disk.written >= 12
-    for moment in range(disk.written):
+    writes, ended = disk.written, 0
+    for moment in range(writes):
         folder, fault = tmp_path / str(moment), FAULTS[moment % len(FAULTS)]
         with disk.failing(folder, moment, fault):
             sentence = sentence_of(lambda folder=folder: word_build(folder, *arguments), capsys)
-        assert os.strerror(fault) in sentence and str(folder) in sentence or "make room" in sentence
+        if sentence is not None:
+            assert os.strerror(fault) in sentence and str(folder) in sentence
+            ended += 1
         word_build(folder, *arguments)
         assert state(folder) == state(tmp_path / "whole")
         assert not list(folder.rglob(".partial-*"))
+    assert ended >= 12 and ended > writes / 2
 
 
 @pytest.mark.slow
@@ -104,15 +110,16 @@ def test_the_script_survives_a_fault_at_every_write(tmp_path, disk, capsys, monk
     whole = tmp_path / "whole" / "out"
     with disk.failing(whole, None, 0):
         run(whole)
-    assert disk.written >= 15
-    for moment in range(disk.written):
+    writes, ended = disk.written, 0
+    for moment in range(writes):
         folder, fault = tmp_path / str(moment) / "out", FAULTS[moment % len(FAULTS)]
         with disk.failing(folder, moment, fault):
-            sentence_of(lambda folder=folder: run(folder), capsys)
+            ended += sentence_of(lambda folder=folder: run(folder), capsys) is not None
         run(folder)
         assert state(folder) == state(whole)
         for name in ("README.md", "audit.json", "preview.html"):
             assert (folder / name).read_text() == (whole / name).read_text()
+    assert ended >= 15 and ended > writes / 2
 
 
 def small_disk_build(folder: Path, errors: Path) -> None:

@@ -231,6 +231,7 @@ def read_extra_body(chat: ChatArguments) -> dict | None:
 
 
 def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token: str | None) -> Editor:
+    extra = read_extra_body(chat)
     if edit.editor == "rules":
         return RulesEditor(count_words(source.sample(10_000)))
     if edit.editor == "shapes":
@@ -246,7 +247,7 @@ def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token:
             max_new_tokens=chat.max_tokens or 512,
             temperature=0.7 if chat.temperature is None else chat.temperature,
             device=chat.device,
-            template_options=read_extra_body(chat),
+            template_options=extra,
             token=token,
         )
     given = {"temperature": chat.temperature, "max_tokens": chat.max_tokens}
@@ -258,7 +259,7 @@ def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token:
         timeout=chat.timeout,
         max_retries=chat.max_retries,
         options={name: value for name, value in given.items() if value is not None},
-        extra_body=read_extra_body(chat),
+        extra_body=extra,
     )
 
 

@@ -305,7 +305,7 @@ def collect_failed(folder: Path, shards: list[Shard]) -> None:
     """Writes `failed.jsonl`: every caption that was set aside, and why."""
     partial = folder / ".partial-failed.jsonl"
     with partial.open("w", encoding="utf-8") as file:
-        for shard in shards:
-            for row in shard.read_report().failed:
+        for report in filter(None, (shard.read_report() for shard in shards)):
+            for row in report.failed:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     publish_file(partial, folder / "failed.jsonl")

@@ -76,7 +76,7 @@ class Source:
     image_column: str | None = None
     key_column: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         columns = {"caption_column": self.caption_column, "image_column": self.image_column}
         for flag, column in (columns | {"key_column": self.key_column}).items():
             if column is not None and column not in self.rows.column_names:

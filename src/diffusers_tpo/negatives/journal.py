@@ -39,7 +39,7 @@ class Record:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("row", "attempt", "prompt_tokens", "completion_tokens"):
             if type(value := getattr(self, name)) is not int or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0")
@@ -134,7 +134,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

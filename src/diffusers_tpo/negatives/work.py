@@ -39,7 +39,7 @@ class Plan:
     seed: int = 0
     limits: Limits = Limits()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         weights = self.weights if self.weights is not None else (1.0,) * len(self.principles)
         if len(weights) != len(self.principles) or min(weights, default=0) < 0 or not sum(weights):
             raise UserError(
@@ -94,7 +94,7 @@ class CaptionWork:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     slots: list[Slot] = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         numbers = () if self._unusable() else range(self.plan.num_negatives)
         self.slots = [Slot(self.plan.order(self.row, number)) for number in numbers]
 
