@@ -26,6 +26,7 @@ from diffusers_tpo.data.dataset import as_torch_dataset
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.image_files import LocalFiles
 
 
 BUCKETS = [(16, 24), (24, 16), (16, 16)]
@@ -103,7 +104,9 @@ def rows_of(sizes: list[tuple[int, int]], **columns) -> datasets.Dataset:
 
 
 def dataset_of(rows, buckets=BUCKETS, seed: int = 0, **settings):
-    return as_torch_dataset(rows, RowReader(Columns(), "tdpo", False, seed, buckets=buckets, **settings))
+    return as_torch_dataset(
+        rows, RowReader(Columns(), "tdpo", False, seed, buckets=buckets, files=LocalFiles(), **settings)
+    )
 
 
 MIXED = [(30, 20), (20, 30), (20, 20), (33, 22), (21, 30), (22, 22), (45, 30), (30, 45), (90, 60), (61, 90)]  # 4, 4, 2
@@ -144,8 +147,8 @@ def test_the_image_column_can_have_any_name():
         assert image_sizes(rows, name) == [(24, 40)]
 
 
-def test_sizes_are_kept_on_disk(tmp_path):
-    """The second time nobody looks at the files, so it does not matter that they are gone."""
+def test_sizes_are_kept_on_disk_until_a_file_changes(tmp_path, monkeypatch):
+    """The second time nobody reads the files."""
     folder = tmp_path / "data"
     folder.mkdir()
     lines = [{"file_name": f"{i}.jpg", "prompt": "cat", "negative_prompts": ["dog"]} for i in range(len(MIXED))]
@@ -153,13 +156,16 @@ def test_sizes_are_kept_on_disk(tmp_path):
     for index, size in enumerate(MIXED):
         (folder / f"{index}.jpg").write_bytes(cell(*size)["bytes"])
     dataset = dataset_of(load_rows(str(folder), cache_dir=str(tmp_path / "cache")))
-    sizes = image_sizes(dataset.rows, "image")
+    sizes = image_sizes(dataset.rows, "image", LocalFiles())
     assert sorted(sizes) == sorted((height, width) for width, height in MIXED)
     again = dataset_of(load_rows(str(folder), cache_dir=str(tmp_path / "cache")))
-    for path in folder.glob("*.jpg"):
-        path.unlink()
-    assert image_sizes(again.rows, "image") == sizes
-    assert image_sizes(again.rows.select(range(2, 5)), "image") == [None] * 3
+    with monkeypatch.context() as patch:
+        patch.setattr("diffusers_tpo.decoding.Image.open", None)
+        assert image_sizes(again.rows, "image", LocalFiles()) == sizes
+    (folder / "3.jpg").write_bytes(cell(50, 70)["bytes"])
+    (folder / "4.jpg").unlink()
+    changed = image_sizes(again.rows, "image", LocalFiles())
+    assert changed == [*sizes[:3], (70, 50), None, *sizes[5:]]
 
 
 def test_an_unreadable_image_is_a_user_error_that_names_the_row():

@@ -27,12 +27,14 @@ from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.training.loader import Place, PlacedLoader
+from diffusers_tpo.image_files import LocalFiles
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:
     columns = settings.pop("columns", Columns())
     unpaired = check_columns(rows, columns, loss_type)
-    return RowReader(columns, loss_type, unpaired, seed=0, **({"resolution": tiny.RESOLUTION} | settings))
+    defaults = {"resolution": tiny.RESOLUTION, "files": LocalFiles()}
+    return RowReader(columns, loss_type, unpaired, seed=0, **(defaults | settings))
 
 
 def dataset_of(rows, loss_type: str = "tdpo", max_samples: int | None = None, **settings):
@@ -332,7 +334,7 @@ def test_the_size_comes_from_the_header_alone(tmp_path):
     value = as_bytes(ramp(48, 16))
     (tmp_path / "image.png").write_bytes(value["bytes"][:60])  # no pixels
     for cell in ({"bytes": value["bytes"][:60], "path": None}, {"bytes": None, "path": str(tmp_path / "image.png")}):
-        assert upright_size(cell, 0) == (16, 48)
+        assert upright_size(cell, 0, LocalFiles()) == (16, 48)
     with pytest.raises(UserError, match="row 7: its image cannot be read"):
         upright_size({"bytes": value["bytes"][:20], "path": None}, 7)
 
@@ -592,7 +594,8 @@ def test_a_resumed_run_goes_on_with_the_same_batches_and_decodes_none_before(
     whole = first_batches(rows, 0, 8, workers, on_bad_row=on_bad_row)
     decoded = []
     monkeypatch.setattr(
-        "diffusers_tpo.data.reader.decode_image", lambda cell, row: decoded.append(row) or decode_image(cell, row)
+        "diffusers_tpo.data.reader.decode_image",
+        lambda cell, row, files: decoded.append(row) or decode_image(cell, row, files),
     )
     for used in (1, 4, 5):
         assert first_batches(rows, used, 3, workers, on_bad_row=on_bad_row) == whole[used : used + 3]

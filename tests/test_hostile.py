@@ -23,6 +23,7 @@ from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import upright_size
 from diffusers_tpo.errors import BadRow, UserError, exit_on_user_error
 from diffusers_tpo.evaluation.suite import keep_settings
+from diffusers_tpo.image_files import LocalFiles
 from diffusers_tpo.models.checkpoints import find_checkpoint, read_state
 from diffusers_tpo.models.loading import load_model, load_pipeline
 from diffusers_tpo.models.quantization import bnb_arguments
@@ -58,7 +59,7 @@ def dirty_rows(number: int = 12, bad_images: tuple[int, ...] = (2, 5, 6), bad_te
 
 
 def dataset_of(rows, **settings):
-    settings = {"resolution": tiny.RESOLUTION, "on_bad_row": "skip"} | settings
+    settings = {"resolution": tiny.RESOLUTION, "on_bad_row": "skip", "files": LocalFiles()} | settings
     return as_torch_dataset(rows, RowReader(Columns(), "tdpo", False, 0, **settings))
 
 
@@ -208,6 +209,7 @@ def test_a_row_is_read_or_refused_in_one_sentence(row, loss_type, has_image):
     if has_image:
         row["image"] = Image.new("RGB", (8, 8))
     try:
+        reader.check(row, 3)
         read = reader.read(row, 3, 0)
     except BadRow as error:
         assert str(error).startswith("row 3: ") and is_sentence(error)

@@ -22,6 +22,7 @@ GROUND = {
     "decoding",
     "version",
     "versions",
+    "image_files",
 }
 MAY_KNOW = {
     "losses": set(),

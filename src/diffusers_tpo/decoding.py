@@ -1,4 +1,4 @@
-"""Opens images of any kind, and none that may harm. Knows nothing of crops, data sets or models."""
+"""Opens images of any kind, and none that may harm: nothing else in this package decodes. Knows nothing of crops or models."""
 
 import io
 import struct
@@ -6,13 +6,15 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from .errors import BadRow, UserError, reason
+from .image_files import EMBEDDED, ImageFiles
 from .show import shorten
 
 
@@ -24,8 +26,11 @@ FORMATS = sorted(WANTED & set(Image.OPEN))  # what this build of Pillow can read
 
 
 @contextmanager
-def opened(value, row_id) -> Iterator[Image.Image]:
+def opened(value, row_id, files: ImageFiles = EMBEDDED) -> Iterator[Image.Image]:
     """The image of an undecoded cell (bytes or a path) or a PIL image, of which only the header has been read.
+
+    Args:
+        files: that the cell may name.
 
     Raises:
         BadRow: naming the row, if the image cannot be read here or inside the block, or says that it is too large.
@@ -34,7 +39,7 @@ def opened(value, row_id) -> Iterator[Image.Image]:
         if isinstance(value, Image.Image):
             yield value
             return
-        with opened_file(value) as file:
+        with opened_file(value, files) as file:
             with WARNINGS, warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what is an error below
                 image = Image.open(file, formats=FORMATS)
@@ -63,71 +68,142 @@ def too_large(size: str, row_id) -> BadRow:
     return BadRow(f"row {row_id}: {problem}; make it smaller or remove this row")
 
 
-def opened_file(cell) -> BinaryIO:
+def opened_file(cell, files: ImageFiles = EMBEDDED) -> BinaryIO:
     """The file of an undecoded cell.
 
     Raises:
-        OSError: if the cell holds no bytes and no path of a file.
+        OSError: if the cell holds no bytes, and no path of one of `files`.
     """
     if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
         raise OSError(f"the cell holds no image but {shorten(repr(cell), 100)}")
-    if cell.get("bytes"):
-        return io.BytesIO(cell["bytes"])
-    if not Path(cell["path"]).is_file():  # a device or a pipe might never end
-        raise FileNotFoundError(f"there is no file {shorten(repr(cell['path']), 200)}")
-    return open(cell["path"], "rb")
+    return io.BytesIO(cell["bytes"]) if cell.get("bytes") else files.open(cell["path"])
 
 
-def read_bytes(cell, row_id) -> bytes:
+def read_bytes(cell, row_id, files: ImageFiles = EMBEDDED) -> bytes:
     """The content of the file of an undecoded cell.
 
     Raises:
         BadRow: naming the row.
     """
     try:
-        with opened_file(cell) as file:
+        with opened_file(cell, files) as file:
             return file.read()
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # archives and the network raise many kinds
         raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
 
 
-def decode_image(value, row_id) -> Image.Image:
-    """Opens an undecoded image cell (bytes, a path or a PIL image) upright and in RGB; transparency becomes white.
+def decode_image(value, row_id, files: ImageFiles = EMBEDDED) -> Image.Image:
+    """Opens an undecoded image cell (bytes, a path or a PIL image) upright and in sRGB; transparency becomes white.
 
-    Of several frames it is the first.
+    Of several frames it is the first. Colours are those that its ICC profile says.
+
+    Args:
+        files: that the cell may name.
 
     Raises:
         BadRow: naming the row, if the image cannot be read or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    with opened(value, row_id) as image:
+    with opened(value, row_id, files) as image:
+        profile = image.info.get("icc_profile")
         image = ImageOps.exif_transpose(image)
         check_pixels(image, row_id)  # some formats only now tell their size
-        if image.mode.startswith("I"):
+        if image.mode == "F" or image.mode.startswith("I"):
             image = to_eight_bits(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-        return image.convert("RGB")
+        if not image.has_transparency_data:
+            return in_srgb(image, profile)
+        image = image.convert("RGBA")
+        colours = in_srgb(image.convert("RGB"), profile)
+        colours.putalpha(image.getchannel("A"))
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB")
+
+
+def decode_file(path: Path) -> Image.Image:
+    """Opens an image that a run has written, as [`decode_image`].
+
+    Raises:
+        BadRow: naming the file, if it is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadRow(f"{path.name}: its image cannot be read ({reason(error)})") from error
+    return decode_image({"bytes": content, "path": None}, path.name)
+
+
+WHITES = (255, 4095, 65535)  # the largest value of 8, 12 and 16 bits
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits, which Pillow would clip, scaled to 8 bits; a transparent grey becomes an alpha channel."""
+    """A grey image of integers or floats, which Pillow would clip, in 8 bits; a transparent grey becomes an alpha channel.
+
+    White is the smallest of 1 (of floats), [`WHITES`] that no pixel exceeds: many files keep 8 or 12 bits in larger numbers.
+
+    Raises:
+        ValueError: if the values are those of no picture.
+    """
     values = np.asarray(image)
-    grey = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-    if "transparency" in image.info:
-        grey.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return grey
+    low, high = values.min(), values.max()
+    white = next((white for white in ((1, *WHITES) if image.mode == "F" else WHITES) if high <= white), None)
+    if white is None or not low >= -0.01 * white:
+        raise ValueError(
+            f"its grey values reach from {low:g} to {high:g}, and white is 255, 4095 or 65535; convert it"
+        )
+    grey = scale_to_bytes(values, white)
+    if "transparency" not in image.info:
+        return Image.fromarray(grey)
+    transparent = Image.fromarray(grey)
+    transparent.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return transparent
 
 
-def upright_size(value, row_id) -> tuple[int, int]:
+def scale_to_bytes(values: np.ndarray, white: int) -> np.ndarray:
+    """Grey values from 0 to `white` as bytes: the highest bits of integers, the nearest of floats."""
+    if values.dtype.kind == "f":
+        return (values.clip(0, white) * (255 / white)).round().astype(np.uint8)
+    return (values.clip(0) >> {255: 0, 4095: 4, 65535: 8}[white]).astype(np.uint8)
+
+
+SRGB = ImageCms.createProfile("sRGB")
+
+
+def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An opaque image in RGB, its colours those of sRGB; a profile that is damaged or of other channels is passed over."""
+    if image.mode == "LAB":
+        return ImageCms.applyTransform(image, lab_to_srgb())
+    if profile:
+        kind = image.mode if image.mode in ("L", "CMYK") else "RGB"
+        try:
+            transform = to_srgb(profile, kind)
+        except ImageCms.PyCMSError:
+            transform = None
+        if transform is not None:
+            return ImageCms.applyTransform(image.convert(kind), transform)
+    return image.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile to sRGB, `None` where it is sRGB already. Raises `PyCMSError` if the profile does not fit the mode."""
+    given = ImageCms.getOpenProfile(io.BytesIO(profile))
+    if mode == "RGB" and ImageCms.getProfileDescription(given).startswith("sRGB"):
+        return None
+    return ImageCms.buildTransform(given, SRGB, mode, "RGB")
+
+
+@lru_cache(maxsize=1)
+def lab_to_srgb() -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), SRGB, "LAB", "RGB")
+
+
+def upright_size(value, row_id, files: ImageFiles = EMBEDDED) -> tuple[int, int]:
     """Height and width that [`decode_image`] gives, in most formats from the header alone.
 
     Raises:
         BadRow: as [`decode_image`].
     """
-    with opened(value, row_id) as image:
+    with opened(value, row_id, files) as image:
         if image.format not in HEADER_TELLS_SIZE or (image.format == "PNG" and has_late_texts(image.fp)):
-            decoded = decode_image(value, row_id)
+            decoded = decode_image(value, row_id, files)
             return decoded.height, decoded.width
         exif = Image.Image.getexif(image)  # that of PNG files decodes them
         turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)

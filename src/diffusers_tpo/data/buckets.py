@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from ..decoding import upright_size
 from ..errors import BadRow, UserError
+from ..image_files import EMBEDDED, ImageFiles
 
 
 Size = tuple[int, int]
+STATES_AT_ONCE = 1000  # rows whose files are looked at together
 
 
 def parse_buckets(text: str) -> list[Size]:
@@ -70,23 +73,37 @@ def choose_bucket(size: Size, buckets: list[Size]) -> Size:
     return options[find_nearest_bucket(*size, options)]
 
 
-def size_of_row(cell: dict, row_id: int) -> dict[str, int]:
+def size_of_row(cell: dict, row_id: int, files: ImageFiles, state: str) -> dict[str, int]:
     try:
-        height, width = upright_size(cell, row_id)
+        height, width = upright_size(cell, row_id, files)
     except BadRow:
         height, width = 0, 0
     return {"height": height, "width": width}
 
 
-def image_sizes(rows: datasets.Dataset, image_column: str) -> list[Size | None]:
+def state_of_files(rows: datasets.Dataset, image_column: str, files: ImageFiles) -> str:
+    """Changes with the files that the cells name, as far as their sizes and times tell; `""` if they name none."""
+    state = sha256()
+    for batch in rows.select_columns([image_column]).with_format("arrow").iter(STATES_AT_ONCE):
+        cells = batch[image_column].combine_chunks()
+        paths = cells.field("path").filter(cells.field("bytes").is_null()).to_pylist()
+        state.update(repr([files.state(path) for path in paths if path]).encode() if any(paths) else b"")
+    return "" if state.digest() == sha256().digest() else state.hexdigest()
+
+
+def image_sizes(rows: datasets.Dataset, image_column: str, files: ImageFiles = EMBEDDED) -> list[Size | None]:
     """Heights and widths of undecoded images, `None` where one cannot be read.
 
-    `datasets` keeps them on disk beside the rows where it may write there.
+    `datasets` keeps them on disk beside the rows where it may write there, until a file that a cell names changes.
+
+    Args:
+        files: that the cells may name.
     """
     read_only = not all(os.access(Path(file["filename"]).parent, os.W_OK) for file in rows.cache_files)
+    told = {"files": files, "state": state_of_files(rows, image_column, files)}
     options = {"input_columns": image_column, "with_indices": True, "remove_columns": image_column}
-    options |= {"keep_in_memory": read_only}
-    sizes = rows.select_columns([image_column]).map(size_of_row, **options, desc="Reading image sizes")
+    options |= {"keep_in_memory": read_only, "fn_kwargs": told, "desc": "Reading image sizes"}
+    sizes = rows.select_columns([image_column]).map(size_of_row, **options)
     return [size if all(size) else None for size in zip(sizes["height"], sizes["width"], strict=True)]
 
 
@@ -143,10 +160,10 @@ class BucketBatches(torch.utils.data.Sampler[list[int]]):
         return self.length
 
     def __iter__(self) -> Iterator[list[int]]:
-        numbers = self.numbers[self.dataset.order.numpy()]
+        numbers = self.numbers[self.dataset.order.numpy()]  # of the epoch in which the first batch is asked for
         positions = np.argsort(numbers, kind="stable")
         buckets = np.split(positions, np.cumsum(np.bincount(numbers))[:-1])
         full = [bucket[: len(bucket) // self.batch_size * self.batch_size] for bucket in buckets]
         batches = np.concatenate(full).reshape(-1, self.batch_size)
         batches = batches[np.argsort(batches[:, -1])]
-        return map(np.ndarray.tolist, batches[self.dataset.skip // self.batch_size :])
+        yield from map(np.ndarray.tolist, batches[self.dataset.skip // self.batch_size :])

@@ -17,9 +17,10 @@ from ..noising import Draw
 from ..show import harmless
 from .buckets import BucketBatches, Size, image_sizes
 from .crops import Crop, Crops, EncodedCrop
-from .reader import Example, Problems, RowReader, none_usable
-from .rows import EMPTY, allowed_mismatched, split_columns
+from .reader import Example, Problems, RowReader, Sees, none_usable
+from .rows import EMPTY, split_columns
 from .streaming import StreamedTextPreferences
+from .texts import allowed_mismatched
 
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,9 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         """Raises [`UserError`] for an empty data set or a row with wrong text."""
         if len(rows) == 0:
             raise UserError(EMPTY)
-        self.texts = rows.select_columns([c for c in rows.column_names if c != reader.columns.image])
+        used = reader.used(rows.column_names)
+        rows = rows.with_format(None).select_columns(used)
+        self.texts = rows.select_columns([name for name in used if name != reader.columns.image])
         self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
         self.reader, self.encoded, self.crops_of_rows, self.shapes = reader, None, None, None
         self.skipped, self.usable, skipped = {}, np.arange(len(rows)), {}
@@ -53,6 +56,23 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
             with reader.skipping(row_id, skipped):
                 reader.check(self.text(row_id) if row is None else row, row_id)
+        self.leave_out(skipped)
+        if reader.sees:
+            self.tell_apart(reader.sees)
+
+    def tell_apart(self, sees: Sees) -> None:
+        """Leaves out, or refuses, rows with a mismatched prompt that a model cannot tell from their prompt.
+
+        Args:
+            sees: what the model is given of each of some prompts.
+
+        Raises:
+            UserError: naming such a row, unless bad rows are skipped.
+        """
+        self.reader.sees, skipped = sees, {}
+        rows = self._in_turn(self.texts, TEXTS_AT_ONCE)
+        while part := list(itertools.islice(rows, TEXTS_AT_ONCE)):
+            self.reader.check_seen(part, skipped)
         self.leave_out(skipped)
 
     def _in_turn(self, rows: datasets.Dataset, number: int) -> Iterator[tuple[int, dict | None]]:
@@ -132,7 +152,9 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         for row_id, row in self._in_turn(self.rows.select_columns(image), IMAGES_AT_ONCE):
             with self.reader.skipping(row_id, skipped):
                 cell = self.cell(row_id) if row is None else row[image]
-                digests[row_id] = np.frombuffer(hashlib.sha256(read_bytes(cell, row_id)).digest()[:16], np.uint8)
+                digests[row_id] = np.frombuffer(
+                    hashlib.sha256(read_bytes(cell, row_id, self.reader.files)).digest()[:16], np.uint8
+                )
         self.leave_out(skipped)
         return Crops(self.usable, digests, shapes, (False, True) if self.reader.random_flip else (False,))
 
@@ -156,10 +178,16 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         reader = self.reader
         if not reader.buckets:
             return [(reader.resolution, reader.resolution)] * len(self.rows)
-        sizes, shapes, skipped = image_sizes(self.rows, reader.columns.image), [None] * len(self.rows), {}
+        sizes, shapes, skipped = (
+            image_sizes(self.rows, reader.columns.image, reader.files),
+            [None] * len(self.rows),
+            {},
+        )
         for row_id in self.usable.tolist():
             with reader.skipping(row_id, skipped):
-                shapes[row_id] = reader.size_of_crop(*(sizes[row_id] or upright_size(self.cell(row_id), row_id)))
+                shapes[row_id] = reader.size_of_crop(
+                    *(sizes[row_id] or upright_size(self.cell(row_id), row_id, reader.files))
+                )
         self.leave_out(skipped)
         return shapes
 
@@ -167,22 +195,37 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         return len(self.usable)
 
     def __getitem__(self, index: int) -> Example:
-        own, skipped = int(self.order[index]), {}
+        skipped = {}
+        for row_id in self.standing_in(index):
+            with self.reader.skipping(row_id, skipped):
+                return replace(self.example(row_id), skipped=skipped)
+        raise none_usable(skipped)
+
+    def standing_in(self, index: int) -> Iterator[int]:
+        """The row at a position of the order, and those that take its place one after the other if it cannot be used."""
+        own = int(self.order[index])
         for step in range(len(self)):
             row_id = int(self.order[(index + step) % len(self)])
             if self.shapes is None or self.shapes[row_id] == self.shapes[own]:
-                with self.reader.skipping(row_id, skipped):
-                    return replace(self.example(row_id), skipped=skipped)
-        raise none_usable(skipped)
+                yield row_id
 
     def prompts_of(self, row_id: int) -> list[str]:
         """The prompts of a row in this epoch."""
         return self.reader.prompts(self.text(row_id), Draw(self.reader.seed, row_id, self.epoch))[0]
 
     def example(self, row_id: int) -> Example:
-        """What this epoch makes of a row."""
+        """What this epoch makes of a row.
+
+        Raises:
+            BadRow: if its image cannot be read, or is no more that whose size was read before.
+        """
         if self.encoded is None:
-            return self.reader.read(self.rows[row_id], row_id, self.epoch)
+            example = self.reader.read(self.rows[row_id], row_id, self.epoch)
+            if self.shapes is not None and self.shapes[row_id] != example.crop.sizes[4:]:
+                raise BadRow(
+                    f"row {row_id}: its image has changed since the run began; leave the files alone and resume"
+                )
+            return example
         mirror = self.reader.is_mirrored(self.reader.draw(row_id, self.epoch))
         entry = self.encoded[self.crops_of_rows.key(row_id, mirror)]
         encoded = EncodedCrop(entry["mean"], entry["std"], tuple(entry["sizes"].tolist()))

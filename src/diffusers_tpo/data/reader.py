@@ -1,21 +1,23 @@
 """Makes an example of one row of a text-preference data set: a crop and its prompts. Knows nothing of other rows or batches."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 
-from ..decoding import decode_image
+from ..decoding import EMBEDDED, ImageFiles, decode_image
 from ..errors import BadRow, UserError
 from ..noising import Draw
 from ..principles import PRINCIPLES
 from .buckets import choose_bucket
 from .crops import Crop, EncodedCrop, is_mirrored, transform_image
-from .rows import Columns, allowed_mismatched, check_text
+from .rows import Columns
+from .texts import allowed_mismatched, brief, check_text, label_of
 
 
 Problems = dict[int, str]  # what is wrong with rows that cannot be used, by row
+Sees = Callable[[list[str]], list[Hashable]]  # what a model is given of each prompt
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, princ
 
 @dataclass
 class RowReader:
-    """Turns a raw data set row into a [`Example`]: the same for a map-style and a streamed data set.
+    """Turns a raw data set row into an [`Example`]: the same for a map-style and a streamed data set.
 
     `buckets` are heights and widths, of which each image gets the nearest; `None` means a square of `resolution`.
     `on_bad_row` is "error" or "skip". With `draws`, crop, noise and timestep of a row come back after so many uses.
+    `files` says which files the cells of the image column may name, see [`~diffusers_tpo.decoding.ImageFiles`].
+    `sees` gives what the model is given of each prompt, such as token ids; a mismatched prompt must not look like its prompt.
     """
 
     columns: Columns
@@ -62,6 +66,12 @@ class RowReader:
     buckets: list[tuple[int, int]] | None = None
     on_bad_row: str = "error"
     draws: int | None = None
+    files: ImageFiles = EMBEDDED
+    sees: Sees | None = None
+
+    def used(self, present: list[str]) -> list[str]:
+        """Which of the columns that are `present` are read; no other is ever looked at."""
+        return self.columns.used(present, self.loss_type, self.unpaired)
 
     def size_of_crop(self, height: int, width: int) -> tuple[int, int]:
         return choose_bucket((height, width), self.buckets) if self.buckets else (self.resolution, self.resolution)
@@ -70,7 +80,12 @@ class RowReader:
         return self.random_flip and is_mirrored(draw)
 
     def crop(self, row: dict, draw: Draw, mirror: bool) -> Crop:
-        image = decode_image(row[self.columns.image], draw.row)
+        """The crop of a row.
+
+        Raises:
+            BadRow: naming the row, if its image cannot be read.
+        """
+        image = decode_image(row[self.columns.image], draw.row, self.files)
         size = self.size_of_crop(image.height, image.width)
         return transform_image(image, draw, size, self.center_crop, mirror)
 
@@ -89,7 +104,7 @@ class RowReader:
             skipped[row_id] = str(error)
 
     def check(self, row: dict, row_id: int) -> None:
-        """Checks the texts of a row.
+        """Checks the texts of a row, once: what [`~RowReader.read`] and [`~RowReader.prompts`] take has been checked.
 
         Raises:
             BadRow: naming the row and what is wrong with it.
@@ -99,6 +114,27 @@ class RowReader:
             wanted = ", ".join(self.principles)
             raise BadRow(f"row {row_id}: no mismatched prompt follows {wanted}; widen --principles")
 
+    def check_seen(self, rows: list[tuple[int, dict]], skipped: Problems) -> None:
+        """Checks that the model can tell the mismatched prompts of checked rows from their prompts, if `sees` is known.
+
+        Args:
+            rows: with their numbers; the more at once, the faster.
+            skipped: see [`~RowReader.skipping`].
+        """
+        if self.sees is None or not self.paired:
+            return
+        texts = [
+            [row[self.columns.prompt], *allowed_mismatched(row, self.columns, self.principles)] for _, row in rows
+        ]
+        distinct = list(dict.fromkeys(text for of_row in texts for text in of_row))
+        seen = dict(zip(distinct, self.sees(distinct), strict=True))
+        for (row_id, _), (prompt, *mismatched) in zip(rows, texts, strict=True):
+            with self.skipping(row_id, skipped):
+                for text in mismatched:
+                    if seen[text] == seen[prompt]:
+                        same = f"the model is given the same tokens for the mismatched prompt {brief(text)} and the prompt"
+                        raise BadRow(f"row {row_id}: {same}; shorten both or remove it")
+
     def draw(self, row_id: int, number: int) -> Draw:
         """Of crop, noise and timestep of one use."""
         return Draw(self.seed, row_id, number if self.draws is None else number % self.draws)
@@ -107,7 +143,7 @@ class RowReader:
         """The prompts of one use, and which of them match."""
         prompt = row[self.columns.prompt]
         if self.unpaired:
-            return [prompt], [bool(row[self.columns.label])]
+            return [prompt], [label_of(row[self.columns.label])]
         if self.loss_type == "sft":
             is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
             return ["" if is_empty else prompt], [True]
@@ -115,12 +151,12 @@ class RowReader:
         return [prompt, *mismatched], [True] + [False] * len(mismatched)
 
     def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Example:
-        """One use of a row; `encoded` takes the place of its image.
+        """One use of a row whose texts have been checked; `encoded` takes the place of its image.
 
         Raises:
-            BadRow: naming the row and what is wrong with it.
+            BadRow: naming the row, if its image cannot be read.
         """
-        self.check(row, row_id)
         draw = self.draw(row_id, number)
         crop = self.crop(row, draw, self.is_mirrored(draw)) if encoded is None else encoded
-        return Example(draw, crop, *self.prompts(row, Draw(self.seed, row_id, number)))
+        prompts, is_matched = self.prompts(row, Draw(self.seed, row_id, number))
+        return Example(draw, crop, prompts, is_matched)

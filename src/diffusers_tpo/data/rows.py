@@ -1,6 +1,5 @@
 """Loads the rows of a text-preference data set and checks them. Knows nothing of batches or models."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,10 @@ from datasets.data_files import sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from ..errors import BadRow, UserError, reason
+from ..errors import UserError, reason
 from ..show import shorten
 
 
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # no tokenizer takes it
 EMPTY = "dataset_name holds no rows in this split; choose another --dataset_split or data set"
 
 
@@ -27,6 +25,15 @@ class Columns:
     mismatched: str = "negative_prompts"
     principles: str = "principles"
     label: str = "label"
+
+    def used(self, present: list[str], loss_type: str, unpaired: bool) -> list[str]:
+        """Which of the columns that are `present` training reads; no other is ever looked at."""
+        names = [self.image, self.prompt]
+        if unpaired or loss_type == "sft":
+            names.append(self.label)
+        if not unpaired and loss_type != "sft":
+            names += [self.mismatched, self.principles]
+        return [name for name in names if name in present]
 
 
 def files_of_card(folder: Path, config: str | None) -> dict[str, list[str]] | None:
@@ -135,57 +142,3 @@ def check_columns(rows, columns: Columns, loss_type: str) -> bool:
             f"image_column {columns.image!r} holds no images but {shorten(str(feature), 100)}; name another column"
         )
     return unpaired
-
-
-def is_prompt(text) -> bool:
-    """Whether it is a text that a tokenizer takes: not empty and without lone surrogates."""
-    return isinstance(text, str) and bool(text.strip()) and not LONE_SURROGATE.search(text)
-
-
-def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bool) -> None:
-    """Checks the texts of one row.
-
-    Raises:
-        BadRow: naming the row and what is wrong with it.
-    """
-    prompt = row.get(columns.prompt)
-    if not is_prompt(prompt):
-        raise BadRow(f"row {row_id}: column {columns.prompt!r} must hold a prompt, got {brief(prompt)}")
-    if unpaired:
-        if (label := row.get(columns.label)) not in (True, False):
-            raise BadRow(f"row {row_id}: column {columns.label!r} must be true or false, got {brief(label)}")
-        return
-    if loss_type == "sft":
-        if row.get(columns.label) is False:
-            raise BadRow(f"row {row_id}: column {columns.label!r} is false, and sft learns every row; remove this row")
-        return
-    mismatched = row.get(columns.mismatched)
-    if not isinstance(mismatched, list) or not mismatched:
-        wanted = "must be a list of at least one prompt"
-        raise BadRow(f"row {row_id}: column {columns.mismatched!r} {wanted}, got {brief(mismatched)}")
-    for text in mismatched:
-        if not is_prompt(text):
-            raise BadRow(f"row {row_id}: column {columns.mismatched!r} holds {brief(text)}, which is no prompt")
-        if text.strip() == prompt.strip():
-            raise BadRow(f"row {row_id}: a mismatched prompt equals its prompt {brief(prompt)}; remove it")
-    principles = row.get(columns.principles)
-    if principles is None:
-        return
-    if not isinstance(principles, list):
-        raise BadRow(f"row {row_id}: column {columns.principles!r} must be a list, got {brief(principles)}")
-    if len(principles) != len(mismatched):
-        raise BadRow(
-            f"row {row_id}: columns {columns.principles!r} and {columns.mismatched!r} must have the same length, "
-            f"got {len(principles)} and {len(mismatched)}"
-        )
-
-
-def brief(value) -> str:
-    """A value as it is shown in a message."""
-    return shorten(repr(value), 200)
-
-
-def allowed_mismatched(row: dict, columns: Columns, principles: tuple[str, ...]) -> list[str]:
-    """A row's mismatched prompts that follow one of `principles`; all where the row names none."""
-    prompts, names = row[columns.mismatched], row.get(columns.principles)
-    return [p for p, name in zip(prompts, names, strict=True) if name in principles] if names else list(prompts)

@@ -8,7 +8,7 @@ import datasets
 import torch
 
 from ..errors import UserError
-from .reader import Example, RowReader, none_usable
+from .reader import Example, RowReader, Sees, none_usable
 from .rows import EMPTY, read_on, split_columns
 
 
@@ -19,6 +19,8 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
     """Streamed rows, shuffled within a buffer; a row is known by its place in the shuffled stream."""
 
     def __init__(self, rows: datasets.IterableDataset, reader: RowReader, shuffle_buffer: int = 1000):
+        if rows.column_names:  # where a stream does not tell them, nothing is decoded
+            rows = rows.select_columns(reader.used(rows.column_names))
         rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
         self.rows = rows.shuffle(seed=reader.seed, buffer_size=shuffle_buffer).batch(AT_ONCE)
         self.reader = reader
@@ -35,6 +37,14 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         """
         self.epoch, self.used, self.rows_of_batch = epoch, used, rows_of_batch
         self.rows.set_epoch(epoch)
+
+    def tell_apart(self, sees: Sees) -> None:
+        """Skips, or refuses, rows with a mismatched prompt that a model cannot tell from their prompt, as they come.
+
+        Args:
+            sees: what the model is given of each of some prompts.
+        """
+        self.reader.sees = sees
 
     def _rows_used(self, number: int, workers: int) -> int:
         """How many rows of a data worker have been used at least.
@@ -57,7 +67,9 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
                 continue
             row_id = index * workers + number
             with self.reader.skipping(row_id, skipped):
-                read = self.reader.read(row, row_id, self.epoch)
+                self.reader.check(row, row_id)
+                self.reader.check_seen([(row_id, row)], skipped)
+                read = None if row_id in skipped else self.reader.read(row, row_id, self.epoch)
             if row_id in skipped:
                 continue
             if last is not None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.crops import Crop, transform_image
-from ..data.rows import Columns, check_columns, check_text
+from ..data.rows import Columns, check_columns
+from ..data.texts import check_text
 from ..decoding import decode_image
 from ..errors import UserError
 from ..families import Family
