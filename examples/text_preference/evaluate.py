@@ -37,6 +37,7 @@ from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
 from diffusers_tpo.evaluation.suite import Suite, keep_settings
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.files import make_folder
+from diffusers_tpo.image_files import EMBEDDED, files_of
 from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.fingerprints import fingerprint
 from diffusers_tpo.models.loading import kind_of, load_model
@@ -170,12 +171,13 @@ def load_pairs(args: PairArguments, resolution: int | None, seed: int, run: RunA
     if args.pairs is None:
         return None
     if args.pairs == "shapes":
-        rows = make_rows(make_scenes(args.num_pairs, seed, held_out=True), seed)
+        rows, files = make_rows(make_scenes(args.num_pairs, seed, held_out=True), seed), EMBEDDED
     else:
         source = {"config": args.pairs_config, "split": args.pairs_split, "revision": args.pairs_revision}
         rows = load_rows(args.pairs, **source, cache_dir=run.cache_dir, token=run.hub_token, argument="pairs")
+        files = files_of(args.pairs, run.hub_token)
     columns = Columns(args.image_column, args.caption_column, args.negative_prompts_column, args.principles_column)
-    return held_out_pairs(rows, columns, args.pairs_resolution or resolution or 512, args.num_pairs)
+    return held_out_pairs(rows, columns, args.pairs_resolution or resolution or 512, args.num_pairs, files)
 
 
 def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: RenderArguments, pairs, scores):

@@ -29,6 +29,7 @@ from diffusers_tpo.data.fingerprint import fingerprint_rows
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
+from diffusers_tpo.image_files import files_of
 from diffusers_tpo.models.loading import refuse_own_base
 from diffusers_tpo.models.precision import HALF
 from diffusers_tpo.models.recipe import ModelRecipe
@@ -338,6 +339,7 @@ def load_dataset(data: DataArguments, loss_type: str, training: TrainingArgument
         proportion_empty_prompts=data.proportion_empty_prompts,
         on_bad_row=data.on_bad_row,
         draws=training.reference_draws if training.precompute_reference else None,
+        files=files_of(data.dataset_name or data.train_data_dir, run.hub_token),
     )
     return as_torch_dataset(rows, reader, data.max_train_samples)
 
@@ -378,6 +380,7 @@ def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: Run
         cache_dir=run.cache_dir,
         token=run.hub_token,
         dataset=name,
+        files=files_of(name, run.hub_token),
         is_trained_on=(name, evals.eval_split) == (trained_on, data.dataset_split),
     )
 

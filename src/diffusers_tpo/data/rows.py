@@ -9,7 +9,7 @@ from datasets.data_files import sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from ..errors import UserError, reason
+from ..errors import BadRow, UserError, reason
 from ..show import shorten
 
 
@@ -105,6 +105,19 @@ def read_on(rows: Iterable[dict]) -> Iterator[dict]:
         except Exception as error:  # parsers and the network raise many kinds
             raise UserError(f"dataset_name cannot be read on ({reason(error)}); mend its files") from error
         yield row
+
+
+def texts_of(rows: datasets.Dataset) -> Iterator[dict]:
+    """Rows of texts.
+
+    Raises:
+        BadRow: naming a row that holds what is no text in its encoding.
+    """
+    for number in range(len(rows)):
+        try:
+            yield rows[number]
+        except UnicodeDecodeError as error:
+            raise BadRow(f"row {number}: its text is not encoded in UTF-8 ({error})") from error
 
 
 def holds_images(feature) -> bool:

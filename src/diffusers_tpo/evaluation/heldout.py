@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import datasets
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.crops import Crop, transform_image
-from ..data.rows import Columns, check_columns
+from ..data.rows import Columns, check_columns, texts_of
 from ..data.texts import check_text
-from ..decoding import decode_image
+from ..decoding import decode_image, read_bytes
 from ..errors import UserError
 from ..families import Family
+from ..image_files import EMBEDDED, ImageFiles
 from ..memory import FittingBatches
 from ..noising import Draw, sample_latents
 
@@ -30,6 +30,7 @@ class HeldOutPairs:
         prompts: of each image, the matched one first.
         principles: of its mismatched prompts.
         resolution: side in pixels of the square in the middle of the image that is judged.
+        files: that the cells of the image column may name.
     """
 
     rows: datasets.Dataset
@@ -37,6 +38,7 @@ class HeldOutPairs:
     prompts: list[list[str]]
     principles: list[list[str]]
     resolution: int
+    files: ImageFiles = EMBEDDED
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -46,10 +48,10 @@ class HeldOutPairs:
 
     def content(self) -> list:
         """What an answer about the pairs depends on, but for the model."""
-        cells = [self.rows[row][self.image_column] for row in range(len(self))]
-        images = [
-            sha256(cell["bytes"]).hexdigest() if cell.get("bytes") else Path(cell["path"]).name for cell in cells
-        ]
+        images = []
+        for number, row in enumerate(self.rows):
+            content = read_bytes(row[self.image_column], number, self.files)
+            images.append(sha256(content).hexdigest())
         return [self.prompts, self.principles, self.resolution, images]
 
     def distinct(self, number: int) -> list[int]:
@@ -88,7 +90,7 @@ class HeldOutPairs:
         return tuple(reduce(part.to(state.device), "sum").cpu() for part in (latents, sizes))
 
     def _crop(self, draw: Draw) -> Crop:
-        image = decode_image(self.rows[draw.row][self.image_column], draw.row)
+        image = decode_image(self.rows[draw.row][self.image_column], draw.row, self.files)
         return transform_image(image, draw, (self.resolution, self.resolution), center_crop=True, mirror=False)
 
 
@@ -98,8 +100,13 @@ def _encode(family: Family, pipe: DiffusionPipeline, crops: list[tuple[Draw, Cro
     return list(sample_latents(*family.encode_images(pipe, pixels), draws).cpu())
 
 
-def held_out_pairs(rows: datasets.Dataset, columns: Columns, resolution: int, number: int | None) -> HeldOutPairs:
+def held_out_pairs(
+    rows: datasets.Dataset, columns: Columns, resolution: int, number: int | None, files: ImageFiles = EMBEDDED
+) -> HeldOutPairs:
     """The first `number` rows of a loaded data set, checked as for training.
+
+    Args:
+        files: that the cells of the image column may name, see [`~diffusers_tpo.image_files.files_of`].
 
     Raises:
         UserError: naming a wrong column or row.
@@ -111,10 +118,11 @@ def held_out_pairs(rows: datasets.Dataset, columns: Columns, resolution: int, nu
     if len(rows) == 0:
         raise UserError("the data set of held-out pairs holds no rows; choose another split")
     prompts, principles = [], []
-    for index, row in enumerate(rows.select_columns([c for c in rows.column_names if c != columns.image])):
+    used = columns.used(rows.column_names, "tdpo", unpaired=False)
+    rows = rows.with_format(None).select_columns(used)
+    for index, row in enumerate(texts_of(rows.select_columns([name for name in used if name != columns.image]))):
         check_text(row, index, columns, "tdpo", unpaired=False)
         prompts.append([row[columns.prompt], *row[columns.mismatched]])
         principles.append(row.get(columns.principles) or [""] * len(row[columns.mismatched]))
-    return HeldOutPairs(
-        rows.cast_column(columns.image, datasets.Image(decode=False)), columns.image, prompts, principles, resolution
-    )
+    rows = rows.cast_column(columns.image, datasets.Image(decode=False))
+    return HeldOutPairs(rows, columns.image, prompts, principles, resolution, files)

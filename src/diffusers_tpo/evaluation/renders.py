@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..errors import UserError
+from ..decoding import decode_file
+from ..errors import BadRow, UserError
 from ..families import call_arguments
 from ..memory import FittingBatches
 from ..noising import Draw
@@ -93,7 +94,6 @@ def save_whole(image: Image.Image, path: Path) -> None:
 def read_image(path: Path) -> Image.Image | None:
     """The image in RGB; `None` if the file is missing or broken."""
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):  # Pillow raises each of them for some broken file
+        return decode_file(path)
+    except BadRow:
         return None

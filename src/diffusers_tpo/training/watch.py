@@ -18,6 +18,7 @@ from ..evaluation.results import Results
 from ..evaluation.scorers import load_scorer
 from ..evaluation.scorers.protocol import Scorer
 from ..evaluation.suite import Suite
+from ..image_files import EMBEDDED, ImageFiles
 from ..intervals import bootstrap_interval
 from ..noising import Scheduler
 from ..privacy import public_name
@@ -202,17 +203,19 @@ def make_watch(
     device: str = "cpu",
     cache_dir: str | None = None,
     token: str | None = None,
+    files: ImageFiles = EMBEDDED,
     **source,
 ) -> CheckpointWatch:
     """Asks every checkpoint about the held-out pairs in `rows`, and answers in `folder`.
 
     Args:
+        files: that the images in `rows` may name.
         source: `dataset` and `is_trained_on` of a [`CheckpointWatch`].
 
     Raises:
         UserError: for a wrong row or scorer.
     """
-    pairs = held_out_pairs(rows, columns, resolution, config.max_eval_samples)
+    pairs = held_out_pairs(rows, columns, resolution, config.max_eval_samples, files)
     suite = Suite(
         folder,
         [Prompt(caption) for caption in pairs.captions()] if config.eval_scorers else [],
