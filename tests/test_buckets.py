@@ -62,13 +62,13 @@ def test_default_buckets_have_about_as_many_pixels_as_the_square():
 
 def test_sides_must_be_multiples():
     check_sides([(64, 96), (8, 8)], 8)
-    with pytest.raises(UserError, match="^resolution must be a multiple of 16 for this model, got 500; use 496$"):
+    with pytest.raises(UserError, match="^--resolution must be a multiple of 16 for this model, got 500; use 496$"):
         check_sides([(500, 500)], 16)
     with pytest.raises(UserError, match="got 504; use 512$"):  # half-way goes up
         check_sides([(504, 504)], 16)
     with pytest.raises(UserError, match="got 3; use 16$"):
         check_sides([(3, 3)], 16)
-    wrong = "^aspect_ratio_buckets must be a multiple of 64 for this model, got 768,1360; use 768,1344$"
+    wrong = "^--aspect_ratio_buckets must be a multiple of 64 for this model, got 768,1360; use 768,1344$"
     with pytest.raises(UserError, match=wrong):
         check_sides([(1024, 1024), (768, 1360)], 64, "aspect_ratio_buckets")
 

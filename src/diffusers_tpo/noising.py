@@ -156,6 +156,10 @@ def add_noise(
         )
     else:
         low, high = (round(bound * scheduler.config.num_train_timesteps) for bound in timestep_range)
+        if low >= high:
+            raise UserError(
+                f"--min_timestep and --max_timestep must leave a timestep between them, got {timestep_range}"
+            )
         timesteps = torch.stack([torch.randint(low, high, (), generator=g) for g in generators])
     noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators])
     if noise_offset:

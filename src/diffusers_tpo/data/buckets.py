@@ -60,11 +60,11 @@ def check_sides(sizes: list[Size], multiple: int, argument: str = "resolution") 
         UserError: naming the argument and the nearest value that can be used.
     """
     for height, width in sizes:
-        if height % multiple or width % multiple:
+        if height % multiple or width % multiple or min(height, width) < multiple:
             nearest = [max(1, math.floor(side / multiple + 0.5)) * multiple for side in (height, width)]
             square = argument == "resolution"
             got, use = (height, nearest[0]) if square else (f"{height},{width}", f"{nearest[0]},{nearest[1]}")
-            raise UserError(f"{argument} must be a multiple of {multiple} for this model, got {got}; use {use}")
+            raise UserError(f"--{argument} must be a multiple of {multiple} for this model, got {got}; use {use}")
 
 
 def choose_bucket(size: Size, buckets: list[Size]) -> Size:

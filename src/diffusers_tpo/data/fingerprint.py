@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -48,7 +49,7 @@ def fingerprint_rows(
     return found
 
 
-def digest(parts: Iterator[bytes]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
     """Of all parts in order, each with its length, so that none runs into the next."""
     whole = hashlib.sha256()
     for part in parts:
@@ -56,7 +57,7 @@ def digest(parts: Iterator[bytes]) -> str:
     return whole.hexdigest()[:16]
 
 
-def values_of(rows: datasets.Dataset, column: str, number: int) -> Iterator:
+def values_of(rows: datasets.Dataset, column: str, number: int) -> Iterator[Any]:
     """The cells of a column in order, read `number` at a time; `None` for what is no text in its encoding."""
     rows = rows.select_columns([column])
     for start in range(0, len(rows), number):
@@ -68,18 +69,18 @@ def values_of(rows: datasets.Dataset, column: str, number: int) -> Iterator:
         yield from cells
 
 
-def _alone(rows: datasets.Dataset, row_id: int, column: str):
+def _alone(rows: datasets.Dataset, row_id: int, column: str) -> Any:
     try:
         return rows[row_id][column]
     except UnicodeDecodeError:
         return None
 
 
-def as_bytes(value) -> bytes:
+def as_bytes(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, default=str).encode(errors="surrogatepass")
 
 
-def part_of_image(cell) -> bytes:
+def part_of_image(cell: Any) -> bytes:
     """What counts of an undecoded image; of one that cannot be read, that it cannot."""
     if not isinstance(cell, dict):
         return as_bytes(cell)

@@ -1,12 +1,14 @@
 """How bitsandbytes holds a denoiser in fewer bits. Loads nothing."""
 
 import json
-from pathlib import Path
 
 import torch
 from diffusers import BitsAndBytesConfig
 
 from ..errors import UserError, require
+
+
+LONGEST = 1_000_000  # characters of a configuration
 
 
 def bnb_arguments(load_in_4bit: bool, load_in_8bit: bool, config_path: str | None) -> dict[str, object] | None:
@@ -27,7 +29,8 @@ def bnb_arguments(load_in_4bit: bool, load_in_8bit: bool, config_path: str | Non
     if config_path is None:
         return {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if load_in_4bit else {"load_in_8bit": True}
     try:
-        arguments = json.loads(Path(config_path).read_text())
+        with open(config_path, encoding="utf-8") as file:
+            arguments = json.loads(file.read(LONGEST))
         BitsAndBytesConfig(**arguments)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(

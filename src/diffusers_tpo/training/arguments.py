@@ -1,13 +1,14 @@
 """The flags of the training script: names, defaults, ranges, help, and what does not go together. Knows nothing of what they do."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from accelerate.utils import LoggerType
 
 from ..errors import UserError, require
-from ..flags import AtLeastOne, NotNegative, NotNegativeNumber, PositiveNumber, Range, Share, flag
+from ..flags import AtLeastOne, NotNegative, NotNegativeNumber, PositiveNumber, Range, Share, flag, kinds_of
 from ..principles import PRINCIPLES
 from ..trainer import TPOConfig
 from .watch import EvaluationConfig
@@ -199,6 +200,8 @@ def check_arguments(
     Raises:
         UserError: naming the flags that do not go together.
     """
+    for group in (model, data, tpo, training, evals, run):
+        check_texts(group)
     check_model(model, training)
     check_data(data, run)
     check_objective(tpo, training)
@@ -206,6 +209,14 @@ def check_arguments(
     if training.precompute_reference:
         check_precompute(model, data, tpo)
     check_outputs(evals, run)
+
+
+def check_texts(group: object) -> None:
+    """Raises [`UserError`] for a text that says nothing: what is not wanted is left out."""
+    for name, kind in kinds_of(group).items():
+        value = getattr(group, name)
+        if kind.type is str and isinstance(value, str) and not value.strip():
+            raise UserError(f"--{name} is empty; give a value, or leave it out")
 
 
 def check_model(model: ModelArguments, training: TrainingArguments) -> None:
@@ -273,8 +284,9 @@ def check_precompute(model: ModelArguments, data: DataArguments, tpo: TPOConfig)
 
 def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:
     """Raises [`UserError`] for checkpoints, trackers and repositories that do not go together."""
-    if not run.output_dir.strip():
-        raise UserError("--output_dir must name a folder, got an empty text")
+    logs = Path(run.logging_dir)
+    if logs.is_absolute() or ".." in logs.parts or not logs.parts:
+        raise UserError(f"--logging_dir must name a folder inside of --output_dir, got {run.logging_dir!r}")
     trackers = [str(tracker) for tracker in LoggerType] + ["none"]
     if run.report_to not in trackers:
         raise UserError(f"--report_to must be one of {', '.join(trackers)}, got {run.report_to!r}")

@@ -89,8 +89,8 @@ class RunFolder:
         Raises:
             UserError: if there is no such checkpoint, or a run from the start would overwrite something.
         """
-        checkpoint = find_checkpoint(self.path, resume_from) if resume_from else None
-        if self.is_main and not resume_from:
+        checkpoint = None if resume_from is None else find_checkpoint(self.path, resume_from)
+        if self.is_main and resume_from is None:
             self._refuse_run()
         if self.is_main and checkpoint is None:
             self._refuse_model()

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel, offload_models
 from torch import Tensor, nn
 
+from ..errors import UserError, reason
 from ..families import Conditioning, Family, side_multiple
 from ..models.adapters import register_average, register_hooks, train_denoiser
 from ..models.loading import load_base, speed_up
@@ -108,7 +109,7 @@ class TrainedModels:
         family, device = recipe.family(pipe), accelerator.device
         denoiser, reference = getattr(pipe, family.denoiser), None
         if needs_reference and not recipe.lora and not reference_is_known:
-            reference = copy.deepcopy(denoiser).to(device=reference_device or device, dtype=reference_dtype)
+            reference = _placed(copy.deepcopy(denoiser), reference_device or device, reference_dtype)
         train_denoiser(denoiser, family, recipe.lora)
         denoiser.train()
         text = None
@@ -207,6 +208,14 @@ class TrainedModels:
         parts = [*self.frozen.autoencoder, *self.frozen.text_encoders] if whole else []
         with averaged_weights(self.average, self.trainable, *self._trained()), self.frozen.working(parts):
             yield self.pipe
+
+
+def _placed(module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+    """A module on a device; raises [`UserError`] if there is none of this name, or no room on it."""
+    try:
+        return module.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without the device
+        raise UserError(f"--reference_device {str(device)!r} cannot hold the reference ({reason(error)})") from error
 
 
 @contextlib.contextmanager
