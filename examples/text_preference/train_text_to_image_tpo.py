@@ -98,13 +98,15 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     run: RunArguments,
 ) -> None:
     # Where it runs, and whether it goes on. What would fail at the end, as a wrong token, is known here.
-    accelerator, output, needs_reference = session.accelerator, folder.path, tpo.loss_type != "sft"
+    accelerator = session.accelerator
+    output = folder.path
     recipe = ModelRecipe.from_flags(dataclasses.asdict(model) | dataclasses.asdict(training))
     refuse_own_base(recipe, output)
     checkpoint = folder.find_start(run.resume_from_checkpoint)
     release = Release.of(run, accelerator)
 
     # What it learns from, what every checkpoint is asked, and what learns.
+    needs_reference = tpo.loss_type != "sft"
     dataset = load_dataset(data, tpo.loss_type, training, run)
     watch = load_watch(evals, data, training.seed, run, session)
     models = TrainedModels.load(
@@ -119,13 +121,16 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         token=run.hub_token,
     )
     models.speed_up(run.gradient_checkpointing, run.channels_last, run.torch_compile_backend)
+
+    # Who it is, by all that its numbers depend on: what it goes on from must be its own.
     base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
     source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
     weights = session.from_main(lambda: recipe.identity(run.cache_dir))
     rows = session.from_main(lambda: fingerprint_rows(dataset, source.name, source.commit))
     identity = Identity.of(model, data, tpo, training, weights | rows, accelerator.num_processes)
+    progress = Progress(output, checkpoint, identity, recipe, accelerator, run.checkpoints_total_limit)
 
-    # How the two meet: images and prompts as the models take them, encoded while training or kept before.
+    # How rows and models meet: images and prompts as the models take them, encoded while training or kept before.
     fit_sizes(dataset, data, models.side_multiple)
     encoder, encodings = Encoder.of(models), Path(run.encodings_dir or Path(HF_HOME) / "diffusers_tpo")
     if run.cache_latents:
@@ -149,6 +154,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     )
     last_step = run.max_train_steps or run.num_train_epochs * loader.steps_per_epoch
     check_schedule(training, last_step)
+    progress.aim_at(last_step, training.lr_scheduler)
     stepper = Stepper(
         models.trainable,
         optimizer,
@@ -171,17 +177,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         latents = encoder.encode_images(batch)
         return add_noise(models.scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
 
-    # Where it begins: while the weights are still the base's, what is told of the base is asked.
-    progress = Progress(
-        output,
-        checkpoint,
-        last_step,
-        identity,
-        recipe,
-        accelerator,
-        run.checkpoints_total_limit,
-        training.lr_scheduler,
-    )
+    # Where it begins: what is told of the base is asked while the weights are still the base's.
     known = None
     if training.precompute_reference:
         besides = (

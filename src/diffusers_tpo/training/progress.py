@@ -50,25 +50,21 @@ class Progress:
         self,
         output_dir: Path,
         checkpoint: Path | None,
-        last_step: int,
         identity: Identity,
         recipe: ModelRecipe,
         accelerator: Accelerator,
         checkpoints_limit: int | None = None,
-        lr_scheduler: str = "constant",
     ):
         """Finds out where to begin; nothing is loaded yet.
 
         Args:
             checkpoint: to go on from, `None` to begin at the start.
-            last_step: of the whole run.
             checkpoints_limit: how many checkpoints are kept.
-            lr_scheduler: name of the schedule: one that decays must go on to the same last step.
 
         Raises:
-            UserError: if another run wrote the checkpoint, or a schedule that decays would go on to another last step.
+            UserError: if another run wrote the checkpoint.
         """
-        self.output_dir, self.last_step = Path(output_dir), last_step
+        self.output_dir, self.last_step = Path(output_dir), 0
         self.identity, self.recipe, self.accelerator = identity, recipe, accelerator
         self.limit = checkpoints_limit
         self.parts: dict[str, Any] = {}
@@ -77,9 +73,21 @@ class Progress:
         if checkpoint:
             state = read_state(checkpoint)
             self._refuse_other(checkpoint.name, state["identity"])
-            check_length(state, lr_scheduler, last_step)
             self.step, self.place = state["step"], Place(state["epoch"], state["batches"])
         self.first_step = self.step
+
+    def aim_at(self, last_step: int, lr_scheduler: str) -> None:
+        """Sets the step that ends the run.
+
+        Args:
+            lr_scheduler: name of the schedule: one that decays must go on to the same last step.
+
+        Raises:
+            UserError: if it would go on to another one.
+        """
+        if self.checkpoint:
+            check_length(read_state(self.checkpoint), lr_scheduler, last_step)
+        self.last_step = last_step
 
     def _refuse_other(self, name: str, written: dict) -> None:
         self.identity.refuse_other(written, f"--resume_from_checkpoint {name}")
