@@ -6,7 +6,8 @@ only CLIP and T5 stay within the range of float16.
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ def part_dtypes(index: dict, dtype: torch.dtype) -> dict[str, torch.dtype]:
 
 def may_halve(vae: nn.Module) -> bool:
     """Whether the author of an autoencoder says that it works in half precision."""
-    return not vae.config.get("force_upcast", True)
+    config: Any = vae.config
+    return not config.get("force_upcast", True)
 
 
 def hold_precision(module: nn.Module) -> None:
@@ -49,7 +51,7 @@ def hold_precision(module: nn.Module) -> None:
     The module becomes one of a subclass of the same name, so that copies of it do the same.
     """
     if not is_held(module):
-        module.__class__ = _holding(type(module))
+        module.__class__ = _holding(type(module))  # type: ignore[arg-type] # a class can be hashed
 
 
 def release_precision(module: nn.Module) -> None:
@@ -66,15 +68,15 @@ def is_held(module: nn.Module) -> bool:
 def _holding(cls: type[nn.Module]) -> type[nn.Module]:
     methods = {name: _in_own_precision(getattr(cls, name)) for name in METHODS if hasattr(cls, name)}
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, HELD: True}
-    return type(cls)(cls.__name__, (cls,), methods | names)
+    return type(cls)(cls.__name__, (cls,), methods | names)  # type: ignore[misc] # as `class` would
 
 
 def _in_own_precision(method: Callable) -> Callable:
     @functools.wraps(method)
-    def call(self, *args, **kwargs):
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         weight = next(self.parameters())
 
-        def fitting(value):
+        def fitting(value: Any) -> Any:
             return value.to(weight.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
         with torch.autocast(weight.device.type, enabled=False):
@@ -84,7 +86,7 @@ def _in_own_precision(method: Callable) -> Callable:
 
 
 @contextlib.contextmanager
-def precision_of(module: nn.Module):
+def precision_of(module: nn.Module) -> Iterator[None]:
     """Computes as mixed precision does, in the half precision of a module's weights; changes nothing if they are wide.
 
     Latents, timesteps and sizes stay float32, so the module is told the same numbers whatever its weights are.

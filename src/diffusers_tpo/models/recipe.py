@@ -77,7 +77,6 @@ class ModelRecipe:
         Raises:
             UserError: for a wrong quantisation.
         """
-        bits = [flags.get("load_in_4bit", False), flags.get("load_in_8bit", False)]
         same = ("revision", "variant", "prediction_type", "max_sequence_length", "guidance_scale")
         lora = None
         if flags.get("use_lora"):
@@ -92,7 +91,11 @@ class ModelRecipe:
         return cls(
             source=flags["pretrained_model_name_or_path"],
             vae=flags.get("pretrained_vae_model_name_or_path"),
-            quantization=bnb_arguments(*bits, flags.get("bnb_quantization_config_path")),
+            quantization=bnb_arguments(
+                flags.get("load_in_4bit", False),
+                flags.get("load_in_8bit", False),
+                flags.get("bnb_quantization_config_path"),
+            ),
             precision=flags.get("mixed_precision", "no"),
             lora=lora,
             train_text_encoder=flags.get("train_text_encoder", False),
@@ -165,7 +168,7 @@ class ModelRecipe:
         return _plain(self) | hub | {"source": hub["source"] or ""}
 
 
-def _plain(values) -> dict[str, Any]:
+def _plain(values: "LoraShape | ModelRecipe") -> dict[str, Any]:
     """A dataclass as JSON has it."""
     return json.loads(json.dumps(asdict(values)))
 
