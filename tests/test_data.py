@@ -26,8 +26,8 @@ from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.training.loader import Place, PlacedLoader
 from diffusers_tpo.image_files import LocalFiles
+from diffusers_tpo.training.loader import Place, PlacedLoader
 
 
 def reader(rows, loss_type: str = "tdpo", **settings) -> RowReader:

@@ -1,6 +1,7 @@
 """Turns the rows of a text-preference data set into batches. Knows nothing of models."""
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
