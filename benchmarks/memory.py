@@ -1,9 +1,9 @@
 """Peak memory of a training step by model and mode, each in a process of its own.
 
-    python benchmarks/memory.py [--models sdxl flux] [--modes lora full] [--output docs/memory.md]
+    python benchmarks/memory.py [--models sdxl flux] [--modes lora full] [--output docs/results/memory.json]
 
 On a CPU it is the process's peak, on a GPU the allocator's. Weights are random: `tiny` models show the modes at work on every
-family, `sd15` has the shapes of Stable Diffusion 1.5 at 256 pixels. The table is printed, and written with `--output`.
+family, `sd15` has the shapes of Stable Diffusion 1.5 at 256 pixels. The table is printed, and kept with `--output`, where docs/tables.py reads it.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import tiny
 import tiny_families
 import torch
 from loop import SCRIPT, run_script
+
+from diffusers_tpo.tables import Table, write_tables
 
 
 MODES = {
@@ -65,17 +67,12 @@ def imports() -> float:
     return int(done.stdout.split()[-1]) / 2**10
 
 
-def table(rows: list[list[str]]) -> str:
-    head = ["model", "mode", "peak, MB"]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * 3, *rows])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     families = ["sd", "sdxl", "sd3", "flux", "sana", "qwen_image", "flux2", "z_image"]
     parser.add_argument("--models", nargs="+", default=["sd15", *families], help="tiny families, or sd15")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--output", type=Path, help="Markdown file to write")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     rows = [["none", "imports alone", f"{imports():,.0f}"]]
     for model in args.models:
@@ -86,17 +83,14 @@ def main() -> None:
             for number, mode in enumerate(args.modes):
                 rows.append([model, mode, f"{measure(folder, side, MODES[mode], folder / str(number)):,.0f}"])
                 print(*rows[-1], sep="\t", flush=True)
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU ({os.cpu_count()} cores), the process's peak"
-    )
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}, {datetime.date.today()}"
-    text = f"{table(rows)}\n\nOne image and one mismatched prompt per step, float32. {device}; {versions}.\n"
-    print(text)
+    peaks = Table(["model", "mode", "peak, MB"], rows)
+    print(f"\n{peaks.markdown()}")
     if args.output:
-        intro = f"# Memory of a training step\n\n`{shlex.join(['python', 'benchmarks/memory.py', *sys.argv[1:]])}`"
-        args.output.write_text(f"{intro}\n\n{__doc__.split(chr(10) * 2)[2].strip()}\n\n{text}")
+        cpu = f"CPU ({os.cpu_count()} cores)"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+        machine = f"{device}, torch {torch.__version__}, Python {platform.python_version()}"
+        command = shlex.join(["python", "benchmarks/memory.py", *sys.argv[1:]])
+        write_tables(args.output, {"peaks": peaks}, command=command, date=str(datetime.date.today()), machine=machine)
 
 
 if __name__ == "__main__":

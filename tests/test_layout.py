@@ -14,6 +14,7 @@ GROUND = {
     "files",
     "flags",
     "show",
+    "tables",
     "privacy",
     "intervals",
     "principles",

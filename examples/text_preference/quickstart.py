@@ -154,7 +154,7 @@ def main(args: QuickstartArguments) -> None:
     print(
         "Next: the same command with --loss_type tkto, or your own --dataset_name and --pretrained_model_name_or_path;"
     )
-    print("examples/text_preference/README.md explains every flag.")
+    print("docs/quicktour.md says how to go on; docs/flags.md has every flag.")
 
 
 if __name__ == "__main__":

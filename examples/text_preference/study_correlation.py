@@ -8,7 +8,10 @@ checkpoint with evaluate.py, where an exact verifier knows what an image shows. 
 """
 
 import argparse
+import datetime
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +28,7 @@ from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.loading import load_model
 from diffusers_tpo.shapes.scenes import PRINCIPLES
 from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
-from diffusers_tpo.show import markdown_table
+from diffusers_tpo.tables import Percent, Table, write_tables
 
 
 FOLDER = Path(__file__).parent
@@ -57,6 +60,11 @@ GROUPS = {  # which checkpoints: by the start of their labels
 }
 PREDICTORS = {"score": "implicit/score", "relative score": "implicit/score_relative", "matched error": "error/matched"}
 SCORES = ("shapes/aligned", "shapes/clean")
+TITLES = {
+    "groups": "Over the checkpoints of each group; the matched error with its sign turned",
+    "principles": "Spearman of a principle's own relative score with that fact of the images",
+    "choices": "What each way of choosing a checkpoint picks",
+}
 
 
 def make_base(name: str, output: Path) -> Path:
@@ -91,7 +99,7 @@ def train(name: str, output: Path, log: Path) -> None:
         subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
 
 
-def report(results: dict) -> str:
+def report(results: dict) -> dict[str, Table]:
     """How well figures of the denoising errors say what the images show, over the checkpoints of each group."""
     models, scales = results["models"], results["guidance_scales"]
     means = {name: [np.mean(results["preference"][model][name]) for model in models] for name in PREDICTORS.values()}
@@ -103,11 +111,11 @@ def report(results: dict) -> str:
             for label, name in PREDICTORS.items():
                 x = np.array(means[name])[chosen] * (-1 if name == "error/matched" else 1)
                 found = [regress(x, y[:, g]) for g in range(len(scales))]
-                figures = [str(part) for one in found for part in (one.pearson, one.spearman)]
+                figures = [part for one in found for part in (one.pearson, one.spearman)]
                 rows.append([group, str(len(chosen)), score.removeprefix("shapes/"), label, *figures])
     header = ["checkpoints", "n", "images", "predictor"]
     header += [f"{name}, guidance {scale:g}" for scale in scales for name in ("r", "Spearman")]
-    text = "Matched error with its sign turned.\n\n" + markdown_table(header, rows)
+    tables = {"groups": Table(header, rows)}
 
     rows = []
     for principle in PRINCIPLES:
@@ -119,19 +127,16 @@ def report(results: dict) -> str:
         for starts in (GROUPS["all"], GROUPS["all but unclipped"]):
             chosen = [index for index, model in enumerate(models) if model.startswith(starts)]
             y = np.mean(results["scores"][f"shapes/{principle}"], axis=2)[chosen]
-            row += [str(regress(np.array(x)[chosen], y[:, g]).spearman) for g in range(len(scales))]
+            row += [regress(np.array(x)[chosen], y[:, g]).spearman for g in range(len(scales))]
         rows.append(row)
     header = [
         "principle",
         *(f"{group}, guidance {scale:g}" for group in ("all", "all but unclipped") for scale in scales),
     ]
-    text += "\n\nSpearman of a principle's own relative score with that fact of the images:\n\n" + markdown_table(
-        header, rows
-    )
-    return f"{text}\n\nWhat each way of choosing a checkpoint picks:\n\n{choices(results)}"
+    return tables | {"principles": Table(header, rows), "choices": choices(results)}
 
 
-def choices(results: dict) -> str:
+def choices(results: dict) -> Table:
     """The checkpoints that the rule and the score alone choose without any image, beside the last one."""
     models, scales = results["models"], results["guidance_scales"]
     rows = []
@@ -153,11 +158,9 @@ def choices(results: dict) -> str:
         for way, pick in picks.items():
             pick = pick or base
             own, rival = (np.array(results["scores"]["shapes/aligned"][models.index(name)]) for name in (pick, base))
-            gains = [paired_difference(own[g], rival[g]).percent() for g in range(len(scales))]
+            gains = [Percent(**vars(paired_difference(own[g], rival[g]))) for g in range(len(scales))]
             rows.append([run, way, "none: the base" if pick == base else pick, *gains])
-    return markdown_table(
-        ["run", "by", "pick", *(f"aligned minus base, guidance {scale:g}" for scale in scales)], rows
-    )
+    return Table(["run", "by", "pick", *(f"aligned minus base, guidance {scale:g}" for scale in scales)], rows)
 
 
 def main():
@@ -190,9 +193,18 @@ def main():
     command += ["--scheduler", "DPMSolverMultistepScheduler", "--title", "Implicit preference and alignment"]
     command += ["--output_dir", str(output / f"evaluation-{args.seed}")]
     subprocess.run(command, check=True)
-    text = report(json.loads((output / f"evaluation-{args.seed}" / "results.json").read_text()))
-    (output / f"correlation-{args.seed}.md").write_text(text + "\n")
-    print(f"\n{text}")
+    tables = report(json.loads((output / f"evaluation-{args.seed}" / "results.json").read_text()))
+    for name, table in tables.items():
+        print(f"\n{TITLES[name]}\n\n{table.markdown()}")
+    write_tables(
+        output / f"correlation-{args.seed}.json",
+        tables,
+        command=shlex.join(["python", "examples/text_preference/study_correlation.py", *sys.argv[1:]]),
+        date=str(datetime.date.today()),
+        machine=f"{os.cpu_count()} cores, torch {torch.__version__}",
+        seeds=[args.seed],
+        prompts=args.num_pairs,
+    )
 
 
 if __name__ == "__main__":

@@ -7,22 +7,27 @@
     python examples/text_preference/study_shapes.py --output_dir outputs/draws --arms draws --num_prompts 512 --seeds 0 1 \
         --guidance_scales 1 1.5 --rival "TDPO, LoRA, live"
 
-Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a stopped study goes on where it was.
+Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a stopped study goes on where it was. results.json holds the
+tables; docs/tables.py shows those that are kept in docs/results/.
 """
 
 import argparse
+import datetime
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from diffusers_tpo.errors import exit_on_user_error
 from diffusers_tpo.evaluation.shapes import judge, load_model
-from diffusers_tpo.intervals import mean_interval, paired_difference
+from diffusers_tpo.intervals import Interval, mean_interval, paired_difference
 from diffusers_tpo.shapes.scenes import PRINCIPLES
 from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
-from diffusers_tpo.show import markdown_table
+from diffusers_tpo.tables import Percent, Table, write_tables
 
 
 SCALES = (1.0, 1.5, 2.5, 4.0)
@@ -84,6 +89,13 @@ ARMS = {
 }
 
 
+TITLES = {
+    "aligned": "Wholly aligned images",
+    "facts": "Each arm at its best guidance",
+    "differences": "Paired differences in aligned images",
+}
+
+
 def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, np.ndarray]:
     """Trains and judges one arm with one seed, or reads what an earlier call left."""
     folder = args.output_dir / f"{name.replace(', ', '_').replace(' ', '-')}-{seed}"
@@ -101,8 +113,12 @@ def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, 
     return dict(np.load(file))
 
 
-def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
-    """Three tables: alignment over guidance, facts at each arm's own best guidance, paired differences to base and rival."""
+def percent(interval: Interval) -> Percent:
+    return Percent(**vars(interval))
+
+
+def report(judged: dict[str, list[dict]], scales, rival: str) -> dict[str, Table]:
+    """Three tables: alignment over guidance, facts at each arm's best guidance, paired differences to base and rival."""
 
     def stack(arm: str, name: str) -> np.ndarray:
         return np.stack([seed[name] for seed in judged[arm]])
@@ -110,22 +126,22 @@ def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
     best = {arm: max(scales, key=lambda scale: stack(arm, f"{scale:g}/aligned").mean()) for arm in judged}
     header = ["arm", *(f"guidance {scale:g}" for scale in scales), "best at"]
     rows = [
-        [arm, *(mean_interval(stack(arm, f"{scale:g}/aligned")).percent() for scale in scales), f"{best[arm]:g}"]
+        [arm, *(percent(mean_interval(stack(arm, f"{scale:g}/aligned"))) for scale in scales), f"{best[arm]:g}"]
         for arm in judged
     ]
-    text = "Wholly aligned images, percent:\n\n" + markdown_table(header, rows)
+    tables = {"aligned": Table(header, rows)}
 
     facts = [*PRINCIPLES, "clean"]
     rows = []
     for arm in judged:
-        values = [mean_interval(stack(arm, f"{best[arm]:g}/{fact}")).percent() for fact in facts]
+        values = [percent(mean_interval(stack(arm, f"{best[arm]:g}/{fact}"))) for fact in facts]
         margin, accuracy = (
             mean_interval(stack(arm, "implicit/score_relative")),
             mean_interval(stack(arm, "implicit/accuracy")),
         )
-        rows.append([arm, *values, accuracy.percent(), margin.percent()])
+        rows.append([arm, *values, percent(accuracy), percent(margin)])
     header = ["arm", *facts, "implicit accuracy", "implicit margin"]
-    text += "\n\nEach arm at its own best guidance, percent:\n\n" + markdown_table(header, rows)
+    tables["facts"] = Table(header, rows)
 
     rows = []
     for arm in judged:
@@ -139,9 +155,9 @@ def report(judged: dict[str, list[dict]], scales, rival: str) -> str:
                 at_best = paired_difference(
                     stack(arm, f"{best[arm]:g}/aligned"), stack(other, f"{best[other]:g}/aligned")
                 )
-                rows.append([arm, other, at_one.percent(), at_best.percent()])
-    header = ["arm", "minus", f"at guidance {scales[0]:g}", "each at its own best"]
-    return text + "\n\nPaired differences in aligned images, points:\n\n" + markdown_table(header, rows)
+                rows.append([arm, other, percent(at_one), percent(at_best)])
+    header = ["arm", "minus", f"at guidance {scales[0]:g}", "each at its best guidance"]
+    return tables | {"differences": Table(header, rows)}
 
 
 def main():
@@ -165,10 +181,21 @@ def main():
             judged.setdefault(arm, []).append(run_arm(arm, flags, args, seed, scenes))
             print(f"{arm}, seed {seed}: aligned", end=" ")
             print(*(f"{judged[arm][-1][f'{s:g}/aligned'].mean():.1%}" for s in args.guidance_scales), flush=True)
-    text = f"{len(scenes)} held-out prompts, seeds {args.seeds}; mean with 95 % interval over prompts.\n\n"
-    text += report(judged, args.guidance_scales, args.rival) + "\n"
-    (args.output_dir / "results.md").write_text(text)
-    print(text)
+    tables = report(judged, args.guidance_scales, args.rival)
+    print(
+        f"\n{len(scenes)} held-out prompts, seeds {args.seeds}; mean with 95 % interval over prompts, in percent and points."
+    )
+    for name, table in tables.items():
+        print(f"\n{TITLES[name]}\n\n{table.markdown()}")
+    write_tables(
+        args.output_dir / "results.json",
+        tables,
+        command=shlex.join(["python", "examples/text_preference/study_shapes.py", *sys.argv[1:]]),
+        date=str(datetime.date.today()),
+        machine=f"{os.cpu_count()} cores, torch {torch.__version__}",
+        seeds=args.seeds,
+        prompts=len(scenes),
+    )
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ Conditioning = dict[str, Tensor]  # every value is batch-first, so it can be cac
 
 
 class Family(Protocol):
+    """What differs between pipelines; a new one is a class with these members and a line in `FAMILIES`."""
+
     @property
     def denoiser(self) -> str:
         """The pipeline's component that is trained: "unet" or "transformer"."""
