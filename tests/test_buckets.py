@@ -45,7 +45,9 @@ def test_buckets_are_read_from_text_in_one_order():
 
 @pytest.mark.parametrize("text", ["", " ", ";", "1024", "1024x768", "64,64;", "0,64", "-8,64", "64,64,64", "8,8.5"])
 def test_text_that_holds_no_buckets_is_a_user_error(text):
-    with pytest.raises(UserError, match=r"^aspect_ratio_buckets must be heights and widths such as .*got '.*[^.]\)$"):
+    with pytest.raises(
+        UserError, match=r"^--aspect_ratio_buckets must be heights and widths such as .*got '.*[^.]\)$"
+    ):
         parse_buckets(text)
 
 
@@ -264,7 +266,7 @@ def test_rows_that_no_batch_can_hold_are_counted():
     batches = dataset.batches(4)  # of 4, 4 and 2 rows
     assert batches.left_out == 2 and len(batches) == len(list(batches)) == 2
     assert dataset.batches(1).left_out == 0 and len(dataset.batches(1)) == 10
-    with pytest.raises(UserError, match="^train_batch_size 5 exceeds the 4 rows of the fullest bucket; lower it or"):
+    with pytest.raises(UserError, match="^--train_batch_size 5 exceeds the 4 rows of the fullest bucket; lower it or"):
         dataset.batches(5)
 
 

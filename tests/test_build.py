@@ -30,6 +30,7 @@ from chat_server import ChatServer, completion, good, refused
 from pyarrow.parquet import read_schema
 
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.image_files import LocalFiles
 from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, Tally, build
 from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.checks import check_edit
@@ -226,7 +227,14 @@ def test_images_are_kept_byte_by_byte(tmp_path, kind):
         rows = datasets.Dataset.from_dict(columns).cast_column("picture", datasets.Image())
     column = "image" if kind == "imagefolder" else "picture"
     before = Path(rows.cache_files[0]["filename"]).stat() if rows.cache_files else None
-    build(Source(rows, "text", column), Scripted(blue), Plan(("attribute",)), tmp_path / "out", {}, 150)
+    build(
+        Source(rows, "text", column, files=LocalFiles()),
+        Scripted(blue),
+        Plan(("attribute",)),
+        tmp_path / "out",
+        {},
+        150,
+    )
     assert sorted(os.listdir(tmp_path / "out" / "data")) == [path.name for path in shard_files(tmp_path / "out")]
     built = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(built.features["image"], datasets.Image) and built[0]["image"].size == (tiny.RESOLUTION,) * 2

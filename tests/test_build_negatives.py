@@ -14,6 +14,7 @@ from conftest import as_flags
 from PIL import Image
 
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.image_files import LocalFiles
 from diffusers_tpo.negatives.dataset import stored_images, write_rows
 from diffusers_tpo.principles import PRINCIPLES
 
@@ -152,7 +153,7 @@ def test_a_missing_image_is_one_sentence(tmp_path):
     texts = {"key": ["0"], "prompt": ["a"], "negative_prompts": [["b"]], "principles": [["content"]]}
     texts |= {"num_edits": [[1]], "editor": ["me"]}
     with pytest.raises(UserError, match="an image of the data set is missing or none .row 0: .*no file"):
-        write_rows(tmp_path / "data" / "train.parquet", texts, stored_images(gone, "image"))
+        write_rows(tmp_path / "data" / "train.parquet", texts, stored_images(gone, "image"), LocalFiles())
     assert not (tmp_path / "data" / "train.parquet").exists()
 
 

@@ -23,7 +23,7 @@ from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import upright_size
 from diffusers_tpo.errors import BadRow, UserError, exit_on_user_error
 from diffusers_tpo.evaluation.suite import keep_settings
-from diffusers_tpo.image_files import LocalFiles
+from diffusers_tpo.image_files import EMBEDDED, LocalFiles
 from diffusers_tpo.models.checkpoints import find_checkpoint, read_state
 from diffusers_tpo.models.loading import load_model, load_pipeline
 from diffusers_tpo.models.quantization import bnb_arguments
@@ -104,7 +104,7 @@ def test_clean_rows_come_in_the_same_order_whatever_is_done_to_bad_ones():
 def test_a_data_set_of_bad_rows_alone_is_a_user_error(bad, streaming):
     rows = dirty_rows(4, **bad)
     with pytest.raises(
-        UserError, match=r"^dataset_name holds no row that can be used; of 4 bad ones the first is row \d"
+        UserError, match=r"^--dataset_name holds no row that can be used; of 4 bad ones the first is row \d"
     ):
         list(dataset_of(rows.to_iterable_dataset() if streaming else rows))
 
@@ -258,7 +258,7 @@ def test_any_column_names_are_taken_or_refused_in_one_sentence(names):
         try:
             assert check_columns(source, Columns(*names), "tdpo") is False
         except UserError as error:
-            assert re.match("(image|caption|negative_prompts)_column", str(error))
+            assert re.match("--(image|caption|negative_prompts)_column", str(error))
 
 
 JSON = st.one_of(
@@ -391,7 +391,7 @@ def test_a_pickle_in_a_lora_or_checkpoint_is_never_run(trap, name, config, pipe_
 def test_a_damaged_or_hostile_data_set_is_one_sentence(name, content, streaming, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).write_bytes(content)
-    with pytest.raises(UserError, match="^(dataset_name|negative_prompts_column|image_column) "):
+    with pytest.raises(UserError, match="^--(dataset_name|negative_prompts_column|image_column) "):
         check_columns(
             load_rows(str(tmp_path / "data"), streaming=streaming, cache_dir=str(tmp_path / "cache")),
             Columns(),
@@ -399,15 +399,19 @@ def test_a_damaged_or_hostile_data_set_is_one_sentence(name, content, streaming,
         )
 
 
+@pytest.mark.parametrize("files", [EMBEDDED, LocalFiles()])
 @pytest.mark.parametrize("path", ["secret.txt", "http://localhost:1/image.png", "/dev/zero", "../secret.txt"])
-def test_no_other_file_is_copied_into_a_data_set_as_an_image(path, tmp_path, monkeypatch):
+def test_no_other_file_is_copied_into_a_data_set_as_an_image(path, files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.txt").write_text("key")
     rows = datasets.Dataset.from_dict({"image": [path]}).cast_column("image", datasets.Image())
     texts = {"key": ["../../up"], "prompt": ["a"], "negative_prompts": [["b"]], "principles": [["content"]]}
     with pytest.raises(UserError, match="an image of the data set is missing or none"):
         write_rows(
-            tmp_path / "data.parquet", texts | {"num_edits": [[1]], "editor": ["me"]}, stored_images(rows, "image")
+            tmp_path / "data.parquet",
+            texts | {"num_edits": [[1]], "editor": ["me"]},
+            stored_images(rows, "image"),
+            files,
         )
     assert not (tmp_path / "data.parquet").exists()
 

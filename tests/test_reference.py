@@ -6,6 +6,7 @@ import datasets
 import pytest
 import tiny
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from diffusers_tpo.data.batch import collate
@@ -160,6 +161,37 @@ def test_unreadable_images_are_left_to_the_rows_in_their_place(tmp_path):
     assert asked.pop(3) == {False} and set(map(tuple, asked.values())) == {(True,)}
     batch = collate([dataset[index] for index in range(8)])
     assert_close(known.errors(batch, torch.device("cpu")), noise_of(batch))
+
+
+def test_the_table_has_the_row_in_the_place_of_an_unreadable_one_that_no_batch_holds(tmp_path):
+    """Of the order, a batch of two takes the first two places; in the place of the second, whose image is none, comes the third."""
+    order = make_dataset(on_bad_row="skip").order.tolist()
+    images = [
+        {"bytes": b"no image", "path": None} if i == order[1] else image for i, image in enumerate(tiny.make_images(8))
+    ]
+    reader = RowReader(Columns(), "tdpo", False, seed=0, resolution=tiny.RESOLUTION, on_bad_row="skip")
+    dataset = TextPreferenceDataset(tiny.make_dataset(8, image=images), reader)
+    known = KnownReference(tmp_path / "table", dataset)
+    known.fill([(0, [[0, 1]])], noise_of, 4)
+    batch = collate([dataset[0], dataset[1]])
+    assert [draw.row for draw in batch.draws] == [order[0], order[2]]
+    assert_close(known.errors(batch, torch.device("cpu")), noise_of(batch))
+
+
+def test_the_table_of_buckets_has_what_every_epoch_takes(tmp_path):
+    """17 squares and 23 upright images in batches of 4: which rows wait in vain is another matter in every epoch."""
+    images = [Image.new("RGB", (16, 16) if i < 17 else (16, 24), (i, 0, 0)) for i in range(40)]
+    rows = tiny.make_dataset(40, image=images)
+    reader = RowReader(Columns(), "tdpo", False, seed=0, buckets=[(16, 16), (24, 16)])
+    dataset = TextPreferenceDataset(rows, reader)
+    sampler = dataset.batches(4)
+    known = KnownReference(tmp_path / "table", dataset)
+    known.fill(epochs_of(sampler, 0, 3 * len(sampler), 1, 1), noise_of, 16)
+    for epoch in range(3):
+        dataset.begin_epoch(epoch)
+        for positions in sampler:
+            batch = collate([dataset[position] for position in positions])
+            assert_close(known.errors(batch, torch.device("cpu")), noise_of(batch))
 
 
 @pytest.mark.parametrize(

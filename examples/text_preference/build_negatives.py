@@ -29,6 +29,7 @@ from diffusers_tpo.data.rows import load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.files import write_unless_changed, write_whole
 from diffusers_tpo.flags import AtLeastOne, NotNegative, NotNegativeNumber, PositiveNumber, Range, Share, flag
+from diffusers_tpo.image_files import files_of
 from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
 from diffusers_tpo.negatives.audit.report import (
     AuditLimits,
@@ -200,7 +201,8 @@ def open_source(source: SourceArguments, token: str | None, with_images: bool) -
     if not with_images:  # image_column and key_column are those of the images that are joined
         return Source(rows, caption)
     image = source.image_column or ("image" if isinstance(rows.features.get("image"), datasets.Image) else None)
-    return Source(rows, caption, image, source.key_column)
+    files = files_of(source.captions_file or source.dataset_name, token)
+    return Source(rows, caption, image, source.key_column, files)
 
 
 def read_key(chat: ChatArguments) -> str | None:
@@ -354,6 +356,7 @@ def join(negatives: Source, source: SourceArguments, edit: EditArguments, output
         source.key_column or "key",
         Path(output.output_dir),
         edit.rows_per_shard or 1000,
+        files_of(output.join_images, output.hub_token),
     )
     print(f"{written} rows have their images; {without} were left out, whose keys no image has")
 
@@ -420,7 +423,10 @@ def write_card(
 
 
 def show_preview(folder: Path, number: int) -> None:
-    rows = list(islice(stream_built(folder), 8 * number))
+    built = stream_built(folder)
+    if "image" in built.features:
+        built = built.cast_column("image", datasets.Image(decode=False))
+    rows = list(islice(built, 8 * number))
     preview_terminal(rows[:number])
     preview_html(rows, folder / "preview.html", folder.name)
     print(f"\n{folder / 'preview.html'} shows {len(rows)} rows with what changed")

@@ -122,8 +122,9 @@ class HubFiles:
 
 
 def files_of(name: str, token: str | None = None) -> LocalFiles | HubFiles:
-    """The files that a data set may name which was loaded by this name: a folder, or an id on the Hub."""
-    return LocalFiles(Path(name).resolve()) if Path(name).exists() else HubFiles(name, token)
+    """The files that a data set may name which was loaded by this name: a folder or a file, or an id on the Hub."""
+    place = Path(name).resolve()
+    return LocalFiles(place if place.is_dir() else place.parent) if place.exists() else HubFiles(name, token)
 
 
 def brief(path: str) -> str:

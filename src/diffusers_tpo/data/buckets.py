@@ -35,7 +35,7 @@ def parse_buckets(text: str) -> list[Size]:
             return sorted(set(parse_buckets_string(text)))
     except ValueError as error:
         wanted = "must be heights and widths such as '1024,1024;768,1360'"
-        raise UserError(f"aspect_ratio_buckets {wanted}, got {text!r} ({str(error).rstrip('.')})") from error
+        raise UserError(f"--aspect_ratio_buckets {wanted}, got {text!r} ({str(error).rstrip('.')})") from error
 
 
 def default_buckets(resolution: int, multiple: int) -> list[Size]:
@@ -45,7 +45,7 @@ def default_buckets(resolution: int, multiple: int) -> list[Size]:
         UserError: naming `resolution`, if it is less than one such multiple.
     """
     if resolution < multiple:
-        raise UserError(f"resolution must be at least {multiple} for aspect-ratio buckets, got {resolution}")
+        raise UserError(f"--resolution must be at least {multiple} for aspect-ratio buckets, got {resolution}")
     return sorted(set(generate_aspect_ratio_buckets(resolution, multiple)))
 
 
@@ -151,9 +151,9 @@ class BucketBatches(torch.utils.data.Sampler[list[int]]):
         self.length = int((counts // batch_size).sum())
         if self.length == 0:
             fullest, fewer = (
-                (" of the fullest bucket", " or give fewer aspect_ratio_buckets") if len(counts) > 1 else ("", "")
+                (" of the fullest bucket", " or give fewer --aspect_ratio_buckets") if len(counts) > 1 else ("", "")
             )
-            got = f"train_batch_size {batch_size} exceeds the {counts.max()} rows{fullest}"
+            got = f"--train_batch_size {batch_size} exceeds the {counts.max()} rows{fullest}"
             raise UserError(f"{got}; lower it{fewer}")
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ class Example:
 
 def none_usable(skipped: Problems) -> UserError:
     first = next(iter(skipped.values()))
-    return UserError(f"dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
+    return UserError(f"--dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
 
 
 def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:

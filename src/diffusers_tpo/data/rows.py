@@ -1,5 +1,6 @@
 """Loads the rows of a text-preference data set and checks them. Knows nothing of batches or models."""
 
+import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from huggingface_hub import DatasetCard
 
 from ..errors import BadRow, UserError, reason
 from ..show import shorten
+from .folders import CSV, Layout, captions_beside, layout_of, metadata_tables
 
 
-EMPTY = "dataset_name holds no rows in this split; choose another --dataset_split or data set"
+EMPTY = "--dataset_name holds no rows in this split; choose another --dataset_split or data set"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ def files_of_card(folder: Path, config: str | None) -> dict[str, list[str]] | No
         return None
     configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(folder / "README.md").data)
     name = config or (configs.get_default_config_name() if configs else None)
-    return sanitize_patterns(configs[name]["data_files"]) if name in configs else None
+    if name not in configs:
+        return None
+    named = sanitize_patterns(configs[name]["data_files"])
+    inside = glob.escape(str(folder.absolute()))
+    return {split: [f"{inside}/{pattern}" for pattern in patterns] for split, patterns in named.items()}
 
 
 def load_rows(
@@ -58,7 +64,9 @@ def load_rows(
     token: str | None = None,
     argument: str = "dataset_name",
 ):
-    """Loads a split from the Hub, an imagefolder or parquet folder, or a folder written by `save_to_disk`.
+    """Loads a split from the Hub, a folder of images or tables, or a folder written by `save_to_disk`.
+
+    The images of a folder may have their captions in metadata, or in text files of the same names.
 
     Raises:
         UserError: if there is no such data set, configuration or split; it names `argument`.
@@ -66,23 +74,57 @@ def load_rows(
     folder = Path(name)
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            loaded = datasets.load_from_disk(name)
-            if isinstance(loaded, datasets.DatasetDict):
-                loaded = loaded[split]
-            elif split not in ("train", str(loaded.split)):
-                raise ValueError(f"it was saved without splits, so there is only train, not {split}")
+            loaded = saved_rows(name, split)
             return loaded.to_iterable_dataset() if streaming else loaded
         files = files_of_card(folder, config)
+        if files is None and config is None and folder.is_dir() and (layout := layout_of(folder.absolute())):
+            return rows_of_folder(layout, split, streaming, cache_dir)
         config = config if files is None else None
-        source = {"data_files": files, "split": split, "revision": revision}
-        return datasets.load_dataset(name, config, **source, streaming=streaming, cache_dir=cache_dir, token=token)
+        source = {"data_files": files, "revision": revision, "cache_dir": cache_dir, "token": token}
+        builder = datasets.load_dataset_builder(name, config, **source)
+        if hasattr(builder.config, "keep_default_na"):
+            builder = datasets.load_dataset_builder(name, config, **source, **CSV)
+        if streaming:
+            return builder.as_streaming_dataset(split)
+        builder.download_and_prepare()
+        return builder.as_dataset(split)
+    except UserError:
+        raise
     except IndexError as error:  # from `load_from_disk`, where no row was saved
         raise UserError(EMPTY) from error
     except Exception as error:  # parsers and the network raise many kinds; each means that the rows cannot be had
         cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
         raise UserError(
-            f"{argument} {name!r} with split {split!r} cannot be loaded ({reason(cause or error)})"
+            f"--{argument} {name!r} with split {split!r} cannot be loaded ({reason(cause or error)})"
         ) from error
+
+
+def saved_rows(name: str, split: str) -> datasets.Dataset:
+    loaded = datasets.load_from_disk(name)
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise ValueError(f"it has the splits {', '.join(loaded)}")
+        return loaded[split]
+    if split not in ("train", str(loaded.split)):
+        raise ValueError(f"it was saved without splits, so there is only train, not {split}")
+    return loaded
+
+
+def rows_of_folder(layout: Layout, split: str, streaming: bool, cache_dir: str | None):
+    """Raises `ValueError` if there is no such split."""
+    name, *slicing = split.partition("[")
+    if "+" not in split and name not in layout.splits:
+        raise ValueError(f"it has the splits {', '.join(layout.splits)}")
+    if layout.loader == "imagefolder":
+        own = captions_beside(layout, name) or metadata_tables(layout)
+        if own is not None:
+            if any(slicing):
+                (part,) = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(own)})
+                own = own.select(range(part.from_ or 0, len(own) if part.to is None else part.to))
+            return own.to_iterable_dataset() if streaming else own
+    options = CSV | ({"sep": "\t"} if layout.is_tabbed else {}) if layout.loader == "csv" else {}
+    source = {"data_files": layout.patterns(), "split": split, "streaming": streaming, "cache_dir": cache_dir}
+    return datasets.load_dataset(layout.loader, **source, **options)
 
 
 def split_columns(columns: dict[str, list]) -> Iterator[dict]:
@@ -103,7 +145,7 @@ def read_on(rows: Iterable[dict]) -> Iterator[dict]:
         except StopIteration:
             return
         except Exception as error:  # parsers and the network raise many kinds
-            raise UserError(f"dataset_name cannot be read on ({reason(error)}); mend its files") from error
+            raise UserError(f"--dataset_name cannot be read on ({reason(error)}); mend its files") from error
         yield row
 
 
@@ -146,12 +188,12 @@ def check_columns(rows, columns: Columns, loss_type: str) -> bool:
         needed["negative_prompts_column"] = columns.mismatched
     for flag, column in needed.items():
         if column not in present:
-            raise UserError(f"{flag} {column!r} is not a column of the data set; it has {', '.join(present)}")
+            raise UserError(f"--{flag} {column!r} is not a column of the data set; it has {', '.join(present)}")
     if len(set(needed.values())) < len(needed):
-        raise UserError(f"{', '.join(needed)} must be different columns, got {', '.join(needed.values())}")
+        raise UserError(f"--{', --'.join(needed)} must be different columns, got {', '.join(needed.values())}")
     feature = (rows.features or {}).get(columns.image)
     if feature is not None and not holds_images(feature):
         raise UserError(
-            f"image_column {columns.image!r} holds no images but {shorten(str(feature), 100)}; name another column"
+            f"--image_column {columns.image!r} holds no images but {shorten(str(feature), 100)}; name another column"
         )
     return unpaired

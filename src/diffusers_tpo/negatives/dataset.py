@@ -12,12 +12,12 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
-from datasets.table import embed_table_storage
 from pyarrow.parquet import ParquetFile
 
-from ..decoding import upright_size
+from ..decoding import read_bytes, upright_size
 from ..errors import BadRow, UserError, reason
 from ..files import publish_file
+from ..image_files import EMBEDDED, ImageFiles
 from .work import Result
 
 
@@ -38,6 +38,7 @@ READ_OPTIONS = {  # a byte order mark is no part of a caption, and a caption may
 }
 READ_BATCH = 10_000  # captions that are in memory at once
 WRITE_BATCH = 100  # rows with images that are in memory at once
+CHECK_BATCH = 1000  # rows whose files are looked at together
 
 
 def load_captions_file(path: str) -> Dataset:
@@ -66,15 +67,17 @@ class Source:
         caption_column: its name.
         image_column: its name, or `None`.
         key_column: what names a row, unchanged, in the result; the row's number if `None`.
+        files: that the cells of the image column may name, see [`~diffusers_tpo.image_files.files_of`].
 
     Raises:
-        UserError: naming a column that is missing or holds the wrong type.
+        UserError: naming a column that is missing or holds the wrong type, or a row whose image is missing or none.
     """
 
     rows: Dataset
     caption_column: str
     image_column: str | None = None
     key_column: str | None = None
+    files: ImageFiles = EMBEDDED
 
     def __post_init__(self) -> None:
         columns = {"caption_column": self.caption_column, "image_column": self.image_column}
@@ -87,6 +90,8 @@ class Source:
             raise UserError(f"--caption_column {self.caption_column!r} must hold strings, it holds {feature}")
         if len(self.rows) == 0:
             raise UserError("the data set of captions holds no rows; give one that does")
+        if self.image_column is not None:
+            check_images(self.rows, self.image_column, self.files)
 
     def captions(self, start: int, stop: int) -> list[str]:
         """Raises [`UserError`] if one is not encoded in UTF-8."""
@@ -170,11 +175,41 @@ def stored_sizes(images: Dataset) -> list[int | None]:
     return sizes
 
 
-def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> None:
-    """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte.
+def check_images(rows: Dataset, column: str, files: ImageFiles) -> None:
+    """Looks at the files that image cells name, before any work is done for their rows.
 
     Raises:
-        UserError: if an image's file is missing or no image: a foreign data set could name any file of this machine.
+        UserError: naming a row whose file is missing, no image, or none that its data set may name.
+    """
+    row_id = 0
+    for batch in stored_images(rows, column).with_format("arrow").iter(CHECK_BATCH):
+        for held, path in zip(
+            *(batch["image"].combine_chunks().field(name) for name in ("bytes", "path")), strict=True
+        ):
+            if not held.is_valid and path.is_valid:
+                upright_size({"bytes": None, "path": path.as_py()}, row_id, files)
+            row_id += 1
+
+
+def with_content(cell: dict | None, key: str, files: ImageFiles) -> dict | None:
+    """A cell with the content of the file that it names, which must be an image, and the bare name of that file."""
+    if cell is None:
+        return None
+    name = Path(cell["path"].partition("::")[0]).name if cell["path"] else None
+    if cell["bytes"] or not name:
+        return {"bytes": cell["bytes"], "path": name}
+    upright_size(cell, key, files)
+    return {"bytes": read_bytes(cell, key, files), "path": name}
+
+
+def write_rows(path: Path, texts: dict[str, list], images: Dataset | None, files: ImageFiles = EMBEDDED) -> None:
+    """Writes one parquet file whole or not at all; files that images lie in are copied into it byte by byte.
+
+    Args:
+        files: that the cells of `images` may name: a foreign data set could name any file of this machine.
+
+    Raises:
+        UserError: if an image's file is missing, no image, or none of `files`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}")
@@ -185,13 +220,11 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> No
     elif images is not None:
         embedded.mkdir()
         try:
-            for key, cell in zip(texts["key"], images["image"], strict=True):
-                if cell and not cell["bytes"]:
-                    upright_size(cell, key)
-            images = images.with_format("arrow").map(
-                embed_table_storage,
-                batched=True,
-                batch_size=WRITE_BATCH,
+            images = images.map(
+                lambda cell, row: {"image": with_content(cell, texts["key"][row], files)},
+                input_columns="image",
+                with_indices=True,
+                writer_batch_size=WRITE_BATCH,
                 features=Features({"image": Image(decode=False)}),
                 cache_file_name=str(embedded / "images.arrow"),
                 load_from_cache_file=False,
@@ -201,7 +234,7 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None) -> No
                 f"an image of the data set is missing or none ({error}); restore it or leave its row out: no answer that came "
                 "is lost"
             ) from error
-        rows = datasets.concatenate_datasets([images.with_format(None).cast_column("image", Image()), rows], axis=1)
+        rows = datasets.concatenate_datasets([images.cast_column("image", Image()), rows], axis=1)
     rows.to_parquet(partial, batch_size=WRITE_BATCH if images is not None else None)
     del rows, images  # the latter maps the file that goes
     shutil.rmtree(embedded, ignore_errors=True)
@@ -220,7 +253,7 @@ def write_shard(path: Path, source: Source, results: list[Result], editor: str) 
         "num_edits": [result.num_edits for result in results],
         "editor": [editor] * len(results),
     }
-    write_rows(path, texts, source.images(numbers) if source.image_column else None)
+    write_rows(path, texts, source.images(numbers) if source.image_column else None, source.files)
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -251,7 +284,13 @@ def _problem(row: dict) -> str | None:
 
 
 def join_images(
-    negatives: Dataset, images: Dataset, image_column: str, key_column: str, folder: Path, rows_per_shard: int
+    negatives: Dataset,
+    images: Dataset,
+    image_column: str,
+    key_column: str,
+    folder: Path,
+    rows_per_shard: int,
+    files: ImageFiles = EMBEDDED,
 ) -> tuple[int, int]:
     """Writes the rows of a caption-only set of mismatched prompts together with their images.
 
@@ -259,6 +298,7 @@ def join_images(
         negatives: with the columns that [`build`] writes.
         images: with a column that names its rows as the column `key` of `negatives` does.
         folder: receives `data/train-*.parquet`.
+        files: that the cells of `images` may name.
 
     Returns:
         How many rows were written, and how many were left out since no image has their key.
@@ -297,5 +337,5 @@ def join_images(
         texts = {name: list(part[name]) for name in TEXT_FEATURES}
         chosen = images.select([places[key] for key in texts["key"]])
         path = Path(folder) / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet"
-        write_rows(path, texts, stored_images(chosen, image_column))
+        write_rows(path, texts, stored_images(chosen, image_column), files)
     return len(found), len(negatives) - len(found)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import require
+from ..decoding import decode_image
+from ..errors import BadRow, require
 from ..show import harmless, render, thumbnail
 from .language.words import TOKEN, changes
 
@@ -74,17 +75,26 @@ def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
 
     Args:
         rows: few enough for one page, with `key`, `prompt`, `negative_prompts`, `principles`, `num_edits`, `editor`,
-            and perhaps an `image` (PIL).
+            and perhaps an `image`, an undecoded cell or a PIL image; one that cannot be read is not shown.
     """
     cards = []
     for row in rows:
         prompt, mismatched = mark(row)
-        image = thumbnail(row["image"], THUMBNAIL) if row.get("image") is not None else None
-        cards.append((harmless(row["key"]), harmless(row["editor"]), image, prompt, mismatched))
+        cards.append((harmless(row["key"]), harmless(row["editor"]), picture(row), prompt, mismatched))
     page = render(
         Path(__file__).parent / "templates" / "preview.html", title=title, cards=cards, principles=list(STYLES)
     )
     Path(path).write_text(page, encoding="utf-8")
+
+
+def picture(row: dict) -> str | None:
+    """A small copy of a row's image for a page; `None` if it has none that can be read."""
+    if row.get("image") is None:
+        return None
+    try:
+        return thumbnail(decode_image(row["image"], row["key"]), THUMBNAIL)
+    except BadRow:
+        return None
 
 
 def preview_terminal(rows: Iterable[dict], console: "Console | None" = None) -> None:

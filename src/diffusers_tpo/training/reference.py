@@ -55,22 +55,37 @@ class KnownReference:
         """
         for epoch, batches in epochs:
             self.dataset.begin_epoch(epoch)
-            positions = itertools.chain.from_iterable(batches)
-            rows = [int(self.dataset.order[position]) for position in positions]
-            uses = [(row_id, prompt) for row_id in rows for prompt in self.dataset.prompts_of(row_id)]
-            number = self.dataset.reader.draw(rows[0], epoch).number
-            keys = [self.key(row_id, number, prompt) for row_id, prompt in uses]
-            if not may_compute and not all(key in self.cache for key in keys):
-                raise UserError("--precompute_reference cannot fill its table under FSDP; run the command with one process "
-                                "first, which fills --encodings_dir, or leave it out")  # fmt: skip
+            waiting = [self.dataset.standing_in(position) for position in itertools.chain.from_iterable(batches)]
+            while waiting:  # a second time only for rows that stand in for those whose images cannot be read
+                chosen = [(candidates, next(candidates, None)) for candidates in waiting]
+                chosen = [(candidates, row_id) for candidates, row_id in chosen if row_id is not None]
+                self._fill_rows([row_id for _, row_id in chosen], epoch, error_of, batch_size, may_compute)
+                waiting = [candidates for candidates, row_id in chosen if not self._is_known(row_id, epoch)]
 
-            def read(indices: list[int], uses: list[tuple[int, str]] = uses) -> tuple[list, list[Batch]]:
-                return self._read([uses[index] for index in indices])
+    def _is_known(self, row_id: int, epoch: int) -> bool:
+        return all(key in self.cache for key in self._keys(row_id, epoch))
 
-            def encode(part: tuple[list[tuple[int, str]], list[Batch]]) -> list[Entry]:
-                return self._errors_of(*part, error_of)
+    def _keys(self, row_id: int, epoch: int) -> list[str]:
+        number = self.dataset.reader.draw(row_id, epoch).number
+        return [self.key(row_id, number, prompt) for prompt in self.dataset.prompts_of(row_id)]
 
-            self.cache.fill(keys, encode, batch_size, f"reference errors of epoch {epoch}", read)
+    def _fill_rows(
+        self, rows: list[int], epoch: int, error_of: Callable[[Batch], Tensor], batch_size: int, may_compute: bool
+    ) -> None:
+        """Computes the errors of some rows in an epoch that the data set has begun."""
+        uses = [(row_id, prompt) for row_id in rows for prompt in self.dataset.prompts_of(row_id)]
+        keys = [key for row_id in rows for key in self._keys(row_id, epoch)]
+        if not may_compute and not all(key in self.cache for key in keys):
+            raise UserError("--precompute_reference cannot fill its table under FSDP; run the command with one process "
+                            "first, which fills --encodings_dir, or leave it out")  # fmt: skip
+
+        def read(indices: list[int]) -> tuple[list, list[Batch]]:
+            return self._read([uses[index] for index in indices])
+
+        def encode(part: tuple[list[tuple[int, str]], list[Batch]]) -> list[Entry]:
+            return self._errors_of(*part, error_of)
+
+        self.cache.fill(keys, encode, batch_size, f"reference errors of epoch {epoch}", read)
 
     def _read(self, uses: list[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[Batch]]:
         """The uses themselves, and batches of examples with as many prompts and crops of one size, without unreadable images."""
