@@ -1,10 +1,12 @@
 """Checks of everything that goes through the Hub, against the loopback one. `test_hub.py` runs this file as a program."""
 
+import json
 import os
 import re
 import runpy
 import shlex
 import sys
+import zipfile
 from pathlib import Path
 
 from hub_server import Fault, HubServer
@@ -18,15 +20,21 @@ if __name__ == "__main__":
     os.environ |= {"HF_HOME": str(HOME / "cache"), "HF_UPDATE_DOWNLOAD_COUNTS": "0", "NO_PROXY": "127.0.0.1"}
     sys.modules["hub_checks"] = sys.modules["__main__"]  # for pytest it is this module, with this server
 
+import PIL.Image  # noqa: E402
+import pyarrow  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from conftest import SCRIPT, as_flags  # noqa: E402
-from datasets import load_dataset  # noqa: E402
+from datasets import Image, load_dataset  # noqa: E402
 from diffusers import DiffusionPipeline  # noqa: E402
 from huggingface_hub.cli.hf import main as hf  # noqa: E402
+from pyarrow.parquet import write_table  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from diffusers_tpo.errors import UserError  # noqa: E402
+from diffusers_tpo.data.rows import load_rows  # noqa: E402
+from diffusers_tpo.decoding import decode_image  # noqa: E402
+from diffusers_tpo.errors import BadRow, UserError  # noqa: E402
+from diffusers_tpo.image_files import files_of  # noqa: E402
 from diffusers_tpo.publish import hub  # noqa: E402
 
 
@@ -384,6 +392,57 @@ def test_a_private_set_without_a_token_is_one_sentence(refused, negatives, tmp_p
     monkeypatch.delenv("HF_TOKEN")
     wanted = {"train_data_dir": None, "dataset_name": NEGATIVES, "cache_dir": tmp_path / "nothing downloaded before"}
     assert f"dataset_name '{NEGATIVES}' with split 'train' cannot be loaded" in refused(**wanted)
+
+
+# Images of data sets on the Hub
+
+
+def images_of(repo: str, tmp_path, streaming: bool) -> list[str]:
+    """What becomes of the rows: the red of each image, or why it cannot be read."""
+    rows = load_rows(repo, streaming=streaming, cache_dir=str(tmp_path / f"cache-{streaming}"), token=WRITE)
+    rows, told = rows.cast_column("image", Image(decode=False)), []
+    for number, row in enumerate(rows):
+        try:
+            told.append(str(decode_image(row["image"], number, files_of(repo, WRITE)).getpixel((0, 0))[0]))
+        except BadRow as error:
+            told.append(str(error))
+    return sorted(told)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("form", ["images", "archive", "paths"])
+def test_images_of_a_data_set_of_the_hub_are_its_own(form, streaming, tmp_path):
+    """As files, in an archive, and as paths in a table: a file of this machine, one of another repository, and its own."""
+    folder, repo = tmp_path / "set", f"user/pictures-{form}-{streaming}"
+    folder.mkdir()
+    lines = [json.dumps({"file_name": f"{red}.png", "prompt": f"red {red}"}) for red in (10, 20, 30)]
+    for red in (10, 20, 30):
+        PIL.Image.new("RGB", (8, 8), (red, 0, 0)).save(folder / f"{red}.png")
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    if form == "archive":
+        with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+            for path in (*folder.glob("*.png"), folder / "metadata.jsonl"):
+                archive.write(path, path.name)
+                path.unlink()
+    if form == "paths":
+        paths = [
+            str(folder / "10.png"),
+            "hf://datasets/user/pictures-images-False/20.png",
+            f"hf://datasets/{repo}/30.png",
+        ]
+        cells = [{"bytes": None, "path": path} for path in paths]
+        form_of_cells = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+        table = pyarrow.table({"image": pyarrow.array(cells, form_of_cells), "prompt": ["a"] * 3})
+        (folder / "data").mkdir()
+        write_table(table, folder / "data" / "train-00000-of-00001.parquet")
+        (folder / "metadata.jsonl").unlink()
+    hub.push_folder(folder, repo, WRITE, "dataset")
+    told = images_of(repo, tmp_path, streaming)
+    if form == "paths":
+        assert told[0] == "30"
+        assert all("may name only its own files" in reason for reason in told[1:]) and len(told) == 3
+    else:
+        assert told == ["10", "20", "30"]
 
 
 def test_flags_of_the_hub_need_push_to_hub(refused):

@@ -13,6 +13,7 @@ The README beside this file explains every group of flags.
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from diffusers_tpo.data.fingerprint import fingerprint_rows
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
+from diffusers_tpo.families.tokens import token_ids
 from diffusers_tpo.image_files import files_of
 from diffusers_tpo.models.loading import refuse_own_base
 from diffusers_tpo.models.precision import HALF
@@ -132,6 +134,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
 
     # How rows and models meet: images and prompts as the models take them, encoded while training or kept before.
     fit_sizes(dataset, data, models.side_multiple)
+    dataset.tell_apart(partial(token_ids, models.pipe, models.family))
     encoder, encodings = Encoder.of(models), Path(run.encodings_dir or Path(HF_HOME) / "diffusers_tpo")
     if run.cache_latents:
         encoder.keep_images(dataset, encodings, training.train_batch_size)

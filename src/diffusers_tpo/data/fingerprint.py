@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
 
+from ..image_files import ImageFiles, open_regular
 from .dataset import TextPreferenceDataset
 from .rows import split_columns
 from .streaming import StreamedTextPreferences
@@ -45,7 +47,8 @@ def fingerprint_rows(
     }.items():
         if column in dataset.rows.column_names:
             found[what] = digest(map(as_bytes, values_of(dataset.rows, column, TEXTS_AT_ONCE)))
-    found["images"] = digest(map(part_of_image, values_of(dataset.rows, columns.image, IMAGES_AT_ONCE)))
+    cells = values_of(dataset.rows, columns.image, IMAGES_AT_ONCE)
+    found["images"] = digest(part_of_image(cell, dataset.reader.files) for cell in cells)
     return found
 
 
@@ -80,15 +83,16 @@ def as_bytes(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, default=str).encode(errors="surrogatepass")
 
 
-def part_of_image(cell: Any) -> bytes:
-    """What counts of an undecoded image; of one that cannot be read, that it cannot."""
+def part_of_image(cell: Any, files: ImageFiles) -> bytes:
+    """What counts of an undecoded image, whose cell may name `files`; of one that cannot be read, that it cannot."""
     if not isinstance(cell, dict):
         return as_bytes(cell)
     if cell.get("bytes") is not None:
         return part_of_bytes(cell["bytes"])
     try:
-        return part_of_file(Path(cell["path"]))
-    except (OSError, TypeError, ValueError):
+        with files.open(cell["path"]) as file:
+            return part_of_open(file)
+    except Exception:  # archives and the network raise many kinds
         return as_bytes(Path(str(cell.get("path"))).name)
 
 
@@ -102,14 +106,16 @@ def part_of_bytes(content: bytes) -> bytes:
 
 def part_of_file(path: Path) -> bytes:
     """The same of a file, without reading the rest of it."""
-    if not path.is_file():  # a pipe would wait for ever
-        raise FileNotFoundError(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        parts = [size.to_bytes(8, "little")]
-        for start in (0, max(0, size // 2 - PART // 2), max(0, size - PART)):
-            file.seek(start)
-            parts.append(file.read(PART))
+    with open_regular(path) as file:
+        return part_of_open(file)
+
+
+def part_of_open(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    parts = [size.to_bytes(8, "little")]
+    for start in (0, max(0, size // 2 - PART // 2), max(0, size - PART)):
+        file.seek(start)
+        parts.append(file.read(PART))
     return b"".join(parts)
 
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from ..errors import UserError
+from ..decoding import decode_file
+from ..errors import BadRow, UserError
 from ..files import publish_file, write_whole
 from ..show import SMALL, data_uri, harmless, markdown_table, render, shorten, thumbnail
 from .plots import Curves, Scatter, draw_curves, draw_scatter, safe_name
@@ -18,7 +17,6 @@ from .plots import Curves, Scatter, draw_curves, draw_scatter, safe_name
 SIDE = 512  # pixels of the longer side of an image on the page
 CELL = 48  # characters of a table cell in the terminal
 NUMBER = re.compile(r"([\s\d.,:%×/()\[\]<>≤≥≈=+±−–*†-]|nan|inf|e[+-]|\bof\b)*")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def _tile(path: Path | None) -> tuple[str, bool] | None:
     if path is None:
         return None
     try:
-        with Image.open(path) as image:
-            return thumbnail(image, SIDE), max(image.size) <= SMALL
-    except UNREADABLE:
+        image = decode_file(path)
+    except BadRow:
         return None
+    return thumbnail(image, SIDE), max(image.size) <= SMALL

@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from ..decoding import decode_file
 from ..errors import reason
 from ..families import Family, call_arguments
 from ..memory import FittingBatches
@@ -102,7 +103,7 @@ class Validation:
             picture = Picture(prompt, f"prompt-{number}-before.jpg", f"prompt-{number}-after.jpg")
             for name, folder in ((picture.before, before), (picture.after, after)):
                 paths = [folder / f"{number}-{index}.png" for index in range(self.images_per_prompt)]
-                images = [Image.open(path).convert("RGB") for path in paths]
+                images = list(map(decode_file, paths))
                 grid(images).save(assets / name, quality=92, subsampling=0)
             pictures.append(picture)
         return pictures
