@@ -216,7 +216,7 @@ def test_the_batches_that_a_run_takes(numbers, expected):
     ("flags", "words"),
     [
         ({"loss_type": "sft"}, "needs a reference"),
-        ({"streaming": True}, "cannot with streaming"),
+        ({"streaming": True}, "cannot with --streaming"),
         ({"loss_type": "tkto", "tkto_baseline": "shuffled"}, "use batch_mean"),
         ({"reference_device": "cpu", "use_lora": False}, "leave them out"),
         ({"reference_draws": 0}, "reference_draws must be at least 1"),
