@@ -24,10 +24,8 @@ from ..families import Family
 from ..noising import Scheduler, training_scheduler
 from .adapters import LORA_FILE, load_average, load_lora_state, load_trained, train_denoiser
 from .checkpoints import STATE, read_state
-from .fingerprints import fingerprint as fingerprint
 from .precision import DENOISERS, HALF, hold_precision, may_halve, part_dtypes
-from .quantization import bnb_arguments
-from .quantization import bnb_config as config_of
+from .quantization import bnb_config
 from .recipe import RECIPE, ModelRecipe, read_recipe
 from .text_encoders import train_text_encoders
 
@@ -83,14 +81,9 @@ def load_base(
         dtype,
         cache_dir,
         token,
-        config_of(recipe.quantization, HALF[recipe.precision]),
+        bnb_config(recipe.quantization, HALF[recipe.precision]),
         recipe.prediction_type,
     )
-
-
-def bnb_config(load_in_4bit, load_in_8bit, config_path, compute_dtype) -> BitsAndBytesConfig | None:
-    """By the flags of the training script."""
-    return config_of(bnb_arguments(load_in_4bit, load_in_8bit, config_path), compute_dtype)
 
 
 def load_pipeline(
@@ -118,7 +111,6 @@ def load_pipeline(
     Raises:
         UserError: if it cannot be loaded, with the reason.
     """
-    dtype = dtype["default"] if isinstance(dtype, dict) else dtype
     options = {"cache_dir": cache_dir, "token": token}
     kind = {"revision": revision, "variant": variant}
     try:

@@ -83,7 +83,6 @@ def train_text_encoders(
     Raises:
         UserError: if the pipeline has no text encoder that can be trained.
     """
-    lora = LoraShape(**lora) if isinstance(lora, dict) else lora
     names = [name for name in family.text_encoders if getattr(pipe, name) is not None]
     if not names:
         raise UserError(
