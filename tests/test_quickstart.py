@@ -30,3 +30,7 @@ def test_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     assert "Not evaluated" not in card and "| 1.5/aligned" in card and str(tmp_path) not in card
     assert "license: apache-2.0" in card and (tmp_path / "assets" / "curves.png").is_file()
     assert "| 1.5/aligned" in said and "before_after.png" in said
+    shares = [cell for line in said.splitlines() if line.startswith("| 1") for cell in line.split("|")[2:4]]
+    bounds = [float(bound) for cell in shares for bound in cell.strip(" ]").replace("[", "").replace(",", "").split()]
+    assert len(bounds) == 3 * 2 * len([name for name in metrics["metrics"] if name[0] == "1"])
+    assert min(bounds) >= 0 and max(bounds) <= 100

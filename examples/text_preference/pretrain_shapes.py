@@ -7,11 +7,12 @@ It needs about 30 minutes on two CPU cores and downloads nothing. The weights ar
 precision, which keeps the whole pipeline under 12 MB; `from_pretrained` loads them as float32.
 """
 
-import argparse
 import copy
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from diffusers_tpo.commands.parsing import parse_flags
+from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.files import make_folder
+from diffusers_tpo.flags import AtLeastOne, PositiveNumber, Range, flag
 from diffusers_tpo.shapes.images import RESOLUTION, render
 from diffusers_tpo.shapes.scenes import sample_scene
 from diffusers_tpo.shapes.verify import verify
@@ -207,18 +212,23 @@ def save_half(pipe: StableDiffusionPipeline, folder: Path):
     config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--num_scenes", type=int, default=80_000)
-    parser.add_argument("--vae_steps", type=int, default=2_500)
-    parser.add_argument("--decoder_steps", type=int, default=3_000)
-    parser.add_argument("--steps", type=int, default=2_500)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=7e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+@dataclass
+class PretrainArguments:
+    """How much is trained, and where it goes."""
 
+    output_dir: str = flag(help="Folder of the pipeline.")
+    num_scenes: Annotated[int, Range(at_least=2048, at_most=1_000_000)] = flag(80_000, "Images of the training.")
+    vae_steps: AtLeastOne = flag(2_500, "Steps of encoder and decoder together ...")
+    decoder_steps: AtLeastOne = flag(3_000, "... and of the decoder alone.")
+    steps: AtLeastOne = flag(2_500, "Steps of the denoiser.")
+    batch_size: AtLeastOne = flag(64, "Images in a step.")
+    learning_rate: PositiveNumber = flag(7e-4, "Of the denoiser.")
+    seed: Annotated[int, Range(at_least=0, below=2**32)] = flag(0, "Of scenes, weights and steps.")
+
+
+def main(args: PretrainArguments) -> None:
+    output = Path(args.output_dir)
+    make_folder(output, "--output_dir")
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     scenes = [sample_scene(rng) for _ in range(args.num_scenes)]
@@ -252,9 +262,10 @@ def main():
         args.steps,
         args.batch_size,
         args.learning_rate,
-        lambda: save_half(pipe, args.output_dir),
+        lambda: save_half(pipe, output),
     )
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_user_error():
+        main(*parse_flags(PretrainArguments, description=__doc__))

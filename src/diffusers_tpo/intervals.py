@@ -27,6 +27,8 @@ class Interval:
         return Interval(*(min(max(bound, lowest), highest) for bound in (self.mean, self.low, self.high)))
 
     def percent(self) -> str:
+        if not np.isfinite(self.mean):
+            return "-"
         return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
     def digits(self) -> int | None:
