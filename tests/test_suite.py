@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from diffusers_tpo.evaluation.heldout import held_out_pairs
 from diffusers_tpo.evaluation.prompts import Prompt
 from diffusers_tpo.evaluation.renders import image_path, read_image, render, render_missing
 from diffusers_tpo.evaluation.results import Results, write_results
+from diffusers_tpo.evaluation.scores import read_scores
 from diffusers_tpo.evaluation.suite import Suite
 from diffusers_tpo.evaluation.summary import build_report, regressions
+from diffusers_tpo.families import family_of
 from diffusers_tpo.training.watch import CheckpointWatch
 
 
@@ -57,8 +60,13 @@ def make_suite(folder, pairs, **changes) -> Suite:
     return Suite(folder, prompts, pairs=pairs, **(settings | changes))
 
 
+def as_trained(pipe) -> SimpleNamespace:
+    """A pipeline as a model that is judged."""
+    return SimpleNamespace(pipe=pipe, family=family_of(pipe), scheduler=training_scheduler(pipe.scheduler))
+
+
 def ask(suite: Suite, label: str, pipe) -> None:
-    suite.ask(label, pipe, training_scheduler(pipe.scheduler), progress=False)
+    suite.ask(label, as_trained(pipe), progress=False)
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -126,7 +134,9 @@ def test_what_is_there_is_not_asked_again(answered, pipe):
 
 def test_other_settings_are_refused_by_name(answered, pairs, tmp_path):
     answered.begin()
-    with pytest.raises(UserError, match="output_dir was begun with other settings: seed was 0 and is 1; use the same"):
+    with pytest.raises(
+        UserError, match="--output_dir was begun with other settings: seed was 0 and is 1; use the same"
+    ):
         make_suite(answered.folder, pairs, seed=1).begin()
     with pytest.raises(UserError, match="prompts was"):
         Suite(answered.folder, [Prompt("cat")], (1.0, 3.0), pairs).begin()
@@ -232,6 +242,28 @@ def test_categories_have_their_own_differences(tmp_path):
     assert table.rows[0][3].startswith(f"{(part[1] - part[0]).mean():.1f}"[:3])
 
 
+LINES = {
+    "of another size": '{"batch": 0, "scores": {"bright": [1.0], "constant": [0.5]}}',
+    "of no batch": '{"batch": 9, "scores": {"bright": [1, 2, 3], "constant": [1, 2, 3]}}',
+    "of a negative batch": '{"batch": -1, "scores": {"bright": [1, 2, 3], "constant": [1, 2, 3]}}',
+    "with an infinite number": '{"batch": 0, "scores": {"bright": [1, Infinity, 3], "constant": [1, 2, 3]}}',
+    "with text": '{"batch": 0, "scores": {"bright": ["high", "low", "low"]}}',
+    "with an object": '{"batch": 0, "scores": {"bright": {}}}',
+    "of a list": "[1, 2]",
+    "without end": "[" * 100_000,
+    "of a number too large": '{"batch": 1e999, "scores": {}}',
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_damaged_line_of_scores_counts_as_not_there(tmp_path, line):
+    (tmp_path / "mine-0.jsonl").write_bytes(LINES[line].encode() + b"\n\xff\n")
+    assert read_scores(tmp_path, "mine", [3, 3, 1]) == {}
+    good = '{"batch": 2, "scores": {"bright": [0.25]}}'
+    (tmp_path / "mine-1.jsonl").write_text(f"{LINES[line]}\n{good}\n")
+    assert read_scores(tmp_path, "mine", [3, 3, 1]) == {2: {"bright": [0.25]}}
+
+
 class Broken(Brightness):
     """An endpoint that is down at first."""
 
@@ -290,8 +322,6 @@ def test_distinct_rows_are_the_first_of_each_caption():
 
 
 def test_latents_do_not_depend_on_the_batch(pairs, pipe):
-    from diffusers_tpo.families import family_of
-
     whole, sizes = pairs.encode(family_of(pipe), pipe, batch_size=5)
     parts, same_sizes = pairs.encode(family_of(pipe), pipe, batch_size=2)
     assert torch.allclose(parts, whole, **tiny.FLOAT_TOLERANCE) and torch.equal(sizes, same_sizes)
@@ -317,13 +347,12 @@ def test_a_prompt_that_occurs_twice_is_rendered_with_two_seeds(tmp_path, pipe):
 
 def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pairs, pipe):
     suite = make_suite(tmp_path, pairs, retrieval_size=0, guidance_scales=(1.0,))
-    scheduler = training_scheduler(pipe.scheduler)
     source = {"dataset": "user/rows", "split": "test", "is_trained_on": True}
     watch = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright", **source)
-    watch.begin(pipe, scheduler, step=0)
+    watch.begin(as_trained(pipe), step=0, identity={"weights": "a", "vae": None})
     assert watch.judged == [] and watch.best() is None
     for step, seed in ((9, 1), (10, 2)):
-        means = watch.judge(f"checkpoint-{step}", tiny.make_pipe(seed=seed), scheduler)
+        means = watch.judge(f"checkpoint-{step}", as_trained(tiny.make_pipe(seed=seed)))
     assert {"eval/bright", "eval/error/matched", "eval/implicit/accuracy", "eval/reward/margin"} <= set(means)
     results = watch.results(["base", "checkpoint-9", "checkpoint-10"])
     bright = results.scores["bright"][1:, 0].mean(axis=1)
@@ -337,12 +366,14 @@ def test_the_watch_remembers_the_best_and_forgets_what_comes_later(tmp_path, pai
     assert "chosen by these figures" in watch.conclude(load_best=True)[2].text()
     figures = {result.metric_type: result.metric_value for result in evaluation.results()}
     assert figures["bright"] == pytest.approx(bright[1].mean(), rel=1e-4) and "reward/margin" in figures
-    renewed = watch.judge("checkpoint-10", tiny.make_pipe(seed=7), scheduler)  # a resumed run comes by again
+    renewed = watch.judge("checkpoint-10", as_trained(tiny.make_pipe(seed=7)))  # a resumed run comes by again
     assert (
         renewed["eval/error/matched"] != means["eval/error/matched"] and renewed["eval/bright"] != means["eval/bright"]
     )
     (tmp_path / "implicit" / "checkpoint-11.safetensors.partial").write_bytes(b"torn")
     again = CheckpointWatch(suite, {"mine": Brightness()}, metric="bright")
-    again.begin(tiny.make_pipe(seed=5), scheduler, step=9)  # the base is not judged anew
+    again.begin(as_trained(tiny.make_pipe(seed=5)), step=9, identity={"weights": "a", "vae": None})  # not judged anew
     assert again.judged == ["checkpoint-9"]
     assert again.results(["base"]).scores["bright"][0] == pytest.approx(results.scores["bright"][0])
+    with pytest.raises(UserError, match="the model 'base' was begun with other settings: vae was None and is 'b'"):
+        again.begin(as_trained(pipe), step=9, identity={"weights": "a", "vae": "b"})

@@ -208,8 +208,8 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
                 may_compute=not session.is_sharded,
             )
     if watch:
-        with models.at_rest() as pipe, accelerator.autocast():
-            watch.begin(pipe, models.scheduler, progress.step, weights["pretrained_model_name_or_path"])
+        with models.at_rest(), accelerator.autocast():
+            watch.begin(models, progress.step, weights)
     session.track(run.tracker_project_name, identity.public())
     validation = Validation(
         run.validation_prompt,
@@ -260,8 +260,8 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
             progress.advance()
             row = result.metrics
             if watch and progress.step % evals.eval_steps == 0:
-                with models.at_rest() as pipe, accelerator.autocast():
-                    row |= watch.judge(f"checkpoint-{progress.step}", pipe, models.scheduler)
+                with models.at_rest(), accelerator.autocast():
+                    row |= watch.judge(f"checkpoint-{progress.step}", models)
             progress.write(row)
             accelerator.log(row, step=progress.step)
 

@@ -1,7 +1,10 @@
 """Writes files whole or not at all, and says how two configurations differ. Knows nothing of what is in them."""
 
+import contextlib
+import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError, reason
@@ -20,6 +23,42 @@ def make_folder(path: Path, argument: str) -> None:
         raise UserError(f"{argument} {str(path)!r} cannot be made ({why}); choose another folder") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"{argument} {str(path)!r} cannot be written to; choose another folder")
+
+
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+SIGNS = tuple(map(os.strerror, OF_THE_DISK)) + ("os error",)  # safetensors has errors of its own for them
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path, argument: str) -> Iterator[None]:
+    """Turns faults of the disk inside the block into one sentence: a full or read-only disk, a folder that was removed.
+
+    Raises:
+        UserError: naming `argument`. What was whole before is as it was.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not Path(folder).is_dir():
+            what = "was removed while it was in use"
+        elif _is_of_the_disk(error, Path(folder)):
+            what = f"takes no more files ({reason(error)})"
+        else:
+            raise
+        raise UserError(
+            f"--{argument} {str(folder)!r} {what}; what is complete is kept: mend that and start the same command again"
+        ) from error
+
+
+def _is_of_the_disk(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError):
+        names = [
+            Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)
+        ]
+        return error.errno in OF_THE_DISK or any(folder.absolute() in name.absolute().parents for name in names)
+    return any(sign in str(error) for sign in SIGNS)
 
 
 def sync(path: Path) -> None:

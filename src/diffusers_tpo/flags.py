@@ -43,11 +43,18 @@ class Range:
             "at most": self.at_most,
             "less than": self.below,
         }
-        words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        words = [f"{word} {_shown(bound)}" for word, bound in bounds.items() if bound is not None]
         return " and ".join(words) or "a finite number"
 
 
 LARGEST = 10**9  # of a count that has no other bound
+
+
+def _shown(bound: float) -> str:
+    """A whole number with all its digits."""
+    return str(int(bound)) if float(bound).is_integer() and abs(bound) < 1e15 else f"{bound:g}"
+
+
 AtLeastOne = Annotated[int, Range(at_least=1)]
 NotNegative = Annotated[int, Range(at_least=0)]
 Share = Annotated[float, Range(at_least=0, at_most=1)]

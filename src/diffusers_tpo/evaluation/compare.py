@@ -32,6 +32,19 @@ def compare(values, others, seed: int = 0) -> Comparison:
     return Comparison(bootstrap_interval(gains, seed), share_interval((np.sign(gains) + 1) / 2), ties, len(gains))
 
 
+SHARES = ("implicit/accuracy", "reward/accuracy", "retrieval")  # beginnings of the names of metrics that lie in [0, 1]
+
+
+def is_share(metric: str) -> bool:
+    return metric.startswith(SHARES)
+
+
+def metric_interval(metric: str, values) -> Interval:
+    """Mean of a metric with its bootstrap interval, which for a share stays in [0, 1]."""
+    interval = bootstrap_interval(values)
+    return interval.inside(0, 1) if is_share(metric) else interval
+
+
 def mean_over_prompts(values) -> np.ndarray:
     """Mean over the last axis without nan; nan where there is nothing."""
     values = np.asarray(values, dtype=float)

@@ -46,13 +46,20 @@ class HeldOutPairs:
     def captions(self) -> list[str]:
         return [texts[0] for texts in self.prompts]
 
-    def content(self) -> list:
-        """What an answer about the pairs depends on, but for the model."""
-        images = []
-        for number, row in enumerate(self.rows):
-            content = read_bytes(row[self.image_column], number, self.files)
-            images.append(sha256(content).hexdigest())
-        return [self.prompts, self.principles, self.resolution, images]
+    def content(self) -> dict[str, object]:
+        """What an answer about the pairs depends on, but for the model; of an image file its bytes, wherever it lies.
+
+        Raises:
+            UserError: naming a row whose image cannot be read.
+        """
+        cells = (row[self.image_column] for row in self.rows)
+        return {
+            "captions": self.captions(),
+            "mismatched prompts": [texts[1:] for texts in self.prompts],
+            "principles": self.principles,
+            "images": [sha256(read_bytes(cell, row, self.files)).hexdigest() for row, cell in enumerate(cells)],
+            "resolution": self.resolution,
+        }
 
     def distinct(self, number: int) -> list[int]:
         """The first rows whose captions are all different, at most `number`."""

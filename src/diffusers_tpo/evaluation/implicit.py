@@ -15,6 +15,7 @@ from ..families import Family
 from ..intervals import Interval
 from ..losses import denoising_error
 from ..memory import FittingBatches
+from ..models.precision import precision_of
 from ..noising import Draw, Noised, Scheduler, add_noise
 
 
@@ -26,10 +27,15 @@ class ErrorMatrix:
     """Denoising errors of `N` images under up to `M` prompts each.
 
     Attributes:
-        draws: `(strata, repeats, N, M)`, one error for each draw of noise and timestep; nan where an image has no such prompt.
+        draws: `(strata, repeats, N, M)`, one error for each draw of noise and timestep; nan where an image has no such prompt,
+            infinite where the model's prediction is not finite.
     """
 
     draws: Tensor
+
+    def finite(self) -> "ErrorMatrix":
+        """With nan for what is infinite, so that figures speak of the rest."""
+        return ErrorMatrix(self.draws.where(self.draws.isfinite(), torch.nan))
 
     def mean(self) -> Tensor:
         """The estimate `(N, M)`."""
@@ -106,8 +112,10 @@ def error_matrix(
                 bounds = (stratum / strata, (stratum + 1) / strata)
                 part = latents[first : last + 1].to(device)
                 noised = _rows(add_noise(scheduler, part, numbers, timestep_range=bounds), [i - first for i in images])
-                prediction = family.predict(denoiser, noised.latents.to(_dtype(cond)), noised.timesteps, cond)
-                found[stratum, repeat] = denoising_error(prediction, noised.target).cpu()
+                with precision_of(denoiser):
+                    prediction = family.predict(denoiser, noised.latents, noised.timesteps, cond)
+                error = denoising_error(prediction, noised.target).cpu()
+                found[stratum, repeat] = error.where(error.isfinite(), torch.inf)
         return list(found.unbind(dim=-1))
 
     fitting = FittingBatches("images under prompts", batch_size)
@@ -122,11 +130,6 @@ def error_matrix(
 
 def _rows(noised: Noised, index: list[int]) -> Noised:
     return Noised(noised.latents[index], noised.timesteps[index], noised.target[index])
-
-
-def _dtype(cond: dict[str, Tensor]) -> torch.dtype:
-    """The precision that the pipeline computes in."""
-    return next(value.dtype for value in cond.values() if value.is_floating_point())
 
 
 def preference_values(

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
@@ -12,8 +13,9 @@ from tqdm.auto import tqdm
 
 from ..decoding import decode_file
 from ..errors import BadRow, UserError
-from ..families import call_arguments
+from ..families import Family, call_arguments, family_of
 from ..memory import FittingBatches
+from ..models.precision import precision_of
 from ..noising import Draw
 
 
@@ -22,26 +24,60 @@ def image_path(folder: Path, index: int, number: int) -> Path:
     return Path(folder) / f"{index:05d}-{number}.png"
 
 
+def marker_path(folder: Path, index: int, number: int) -> Path:
+    """What lies in the place of an image that the model rendered as nan."""
+    return image_path(folder, index, number).with_suffix(".nan")
+
+
+def is_rendered(folder: Path, index: int, number: int) -> bool:
+    """Whether the image, or the mark that it is none, is there."""
+    return image_path(folder, index, number).exists() or marker_path(folder, index, number).exists()
+
+
 @torch.no_grad()
-def render(
-    pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, guidance_scale: float, **options
-) -> list[Image.Image]:
-    """Renders one batch.
+def sample_images(
+    pipe: DiffusionPipeline,
+    prompts: list[str],
+    generators: list[torch.Generator],
+    guidance_scale: float,
+    family: Family | None = None,
+    **options,
+) -> list[Image.Image | None]:
+    """Calls a pipeline.
 
     Args:
-        jobs: prompt and number of each image. Its noise depends on the seed, the prompt and the number alone, so it is the same
-            for every model, guidance scale, prompt set and batch.
+        family: of the pipeline, told what the model was trained with; by default the pipeline's own.
         options: of the pipeline, such as `num_inference_steps`.
+
+    Returns:
+        An image for each prompt; `None` for one with pixels that are not finite, which is no image.
 
     Raises:
         UserError: if the pipeline refuses an option, such as a size.
     """
-    prompts = [prompt for prompt, _ in jobs]
-    generators = [Draw(seed, prompt, number).generator("image") for prompt, number in jobs]
+    family = family_of(pipe) if family is None else family
+    call = call_arguments(pipe, prompts, guidance_scale, family)
     try:
-        return pipe(**call_arguments(pipe, prompts, guidance_scale), generator=generators, **options).images
+        with precision_of(getattr(pipe, family.denoiser)):
+            pixels = pipe(**call, generator=generators, output_type="np", **options).images
     except ValueError as error:
         raise UserError(f"{type(pipe).__name__} cannot render: {error}") from error
+    images = pipe.image_processor.numpy_to_pil(np.nan_to_num(pixels))
+    is_whole = np.isfinite(pixels).all(axis=(1, 2, 3))
+    return [image if whole else None for image, whole in zip(images, is_whole, strict=True)]
+
+
+def render(
+    pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, guidance_scale: float, **options
+) -> list[Image.Image | None]:
+    """Renders one batch; see [`sample_images`].
+
+    Args:
+        jobs: prompt and number of each image. Its noise depends on the seed, the prompt and the number alone, so it is the same
+            for every model, guidance scale, prompt set and batch.
+    """
+    generators = [Draw(seed, prompt, number).generator("image") for prompt, number in jobs]
+    return sample_images(pipe, [prompt for prompt, _ in jobs], generators, guidance_scale, **options)
 
 
 def render_missing(
@@ -60,6 +96,9 @@ def render_missing(
     depend, are those of a run that was never stopped, with any number of processes. A batch that does not fit into memory is
     rendered in parts, and stays what is begun anew; how many parts is not kept, so where memory differs the last digits may.
 
+    Args:
+        options: of [`render`].
+
     Returns:
         How many images this process rendered.
     """
@@ -72,7 +111,7 @@ def render_missing(
         before.append(seen[prompt] * images_per_prompt)
         seen[prompt] += 1
     share = batches[state.process_index :: state.num_processes]
-    mine = [batch for batch in share if not all(image_path(folder, *job).exists() for job in batch)]
+    mine = [batch for batch in share if not all(is_rendered(folder, *job) for job in batch)]
     hidden = progress is None or not state.is_local_main_process
     fitting = FittingBatches(f"images of {folder.parent.name}", batch_size)
     for batch in tqdm(mine, desc=progress, disable=hidden):
@@ -80,7 +119,10 @@ def render_missing(
             lambda part: render(pipe, part, seed, **options), [(prompts[i], before[i] + number) for i, number in batch]
         )
         for job, image in zip(batch, images, strict=True):
-            save_whole(image, image_path(folder, *job))
+            if image is None:
+                marker_path(folder, *job).touch()
+            else:
+                save_whole(image, image_path(folder, *job))
     return sum(map(len, mine))
 
 

@@ -24,6 +24,7 @@ class Results:
         preference: by model and metric, see [`~diffusers_tpo.evaluation.preference_values`]: `(N,)` over held-out pairs.
         retrieval: by model: `(N,)`, see [`~diffusers_tpo.evaluation.retrieval_accuracy`].
         divergence: by model: of its p(c) from that of the first model.
+        faults: by model: what of its answers is no finite number, so that its figures speak of the rest only.
         shared: whether prompt `i` is the caption of held-out pair `i`, so that scores and preferences can be correlated.
     """
 
@@ -35,11 +36,16 @@ class Results:
     preference: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     retrieval: dict[str, np.ndarray] = field(default_factory=dict)
     divergence: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
     shared: bool = False
 
     def at_best(self, metric: str, model: str) -> np.ndarray:
         """Scores of a model at its own best guidance scale, `(P,)`."""
         return at_own_best(self.scores[metric][self.models.index(model)])
+
+    def metrics(self, kind: str) -> tuple[str, ...]:
+        """The scores of a kind, in the order of their scorers."""
+        return tuple(metric for metric, own in self.kinds.items() if own == kind)
 
     def values(self, model: str) -> dict[str, np.ndarray]:
         """All metrics of a model by name, each over its prompts or pairs: scores at its own best guidance, preferences."""
@@ -72,6 +78,7 @@ def write_results(results: Results, path: Path, about: dict[str, object]) -> Non
         "scores": results.scores,
         "preference": results.preference,
         "retrieval": results.retrieval,
+        "faults": results.faults,
         "divergence": {m: {k: vars(v) for k, v in table.items()} for m, table in results.divergence.items()},
     }
     write_whole(path, json.dumps(_plain(content), ensure_ascii=True, indent=1, allow_nan=False))

@@ -23,24 +23,42 @@ def _given(scores: dict[str, list[float]]) -> int:
     return sum(not math.isnan(value) for values in scores.values() for value in values)
 
 
-def read_scores(folder: Path, scorer: str) -> dict[int, dict[str, list[float]]]:
-    """The batches that some process has judged, by number; a line that was cut off or damaged counts as not there."""
+def batches_of(number_of_prompts: int, images_per_prompt: int, batch_size: int) -> list[list[tuple[int, int]]]:
+    """Prompt and number of the images that are judged together."""
+    jobs = [(index, number) for index in range(number_of_prompts) for number in range(images_per_prompt)]
+    return [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+
+
+def read_scores(folder: Path, scorer: str, sizes: list[int]) -> dict[int, dict[str, list[float]]]:
+    """The batches that some process has judged, by number.
+
+    A line that was cut off or damaged, or has not one finite number or none for each image, counts as not there.
+
+    Args:
+        sizes: how many images each batch has.
+    """
     found: dict[int, dict[str, list[float]]] = {}
     own = re.compile(re.escape(_file_name(scorer)) + r"-\d+\.jsonl")
     for path in sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name)):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = json.loads(line)
-                scores = {
-                    name: [math.nan if value is None else float(value) for value in values]
-                    for name, values in row["scores"].items()
-                }
                 batch = int(row["batch"])
-            except (ValueError, LookupError, TypeError, AttributeError):
+                scores = {name: list(map(_number, values)) for name, values in row["scores"].items()}
+                is_whole = batch >= 0 and all(len(values) == sizes[batch] for values in scores.values())
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
                 continue
-            if _given(scores) >= _given(found.get(batch, {})):
+            if is_whole and _given(scores) >= _given(found.get(batch, {})):
                 found[batch] = scores
     return found
+
+
+def _number(value) -> float:
+    """A score, nan for none."""
+    number = math.nan if value is None else float(value)
+    if math.isinf(number):
+        raise ValueError(value)
+    return number
 
 
 def score_missing(
@@ -59,21 +77,18 @@ def score_missing(
     """
     state = PartialState()
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(index, number) for index in range(len(prompts)) for number in range(images_per_prompt)]
-    done = read_scores(folder, name)
-    batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
+    batches = batches_of(len(prompts), images_per_prompt, batch_size)
+    done = read_scores(folder, name, list(map(len, batches)))
 
     def is_done(batch: int) -> bool:
         """False also where an image that is there has no score at all, for instance because an endpoint was down."""
-        scores = done.get(batch)
-        without = (
-            []
-            if scores is None
-            else [
-                job for place, job in enumerate(batches[batch]) if all(math.isnan(v[place]) for v in scores.values())
-            ]
-        )
-        return scores is not None and not any(image_path(images, *job).exists() for job in without)
+        if batch not in done:
+            return False
+        columns = done[batch].values()
+        without = [
+            job for place, job in enumerate(batches[batch]) if all(math.isnan(column[place]) for column in columns)
+        ]
+        return not any(image_path(images, *job).exists() for job in without)
 
     open_batches = [batch for batch in range(len(batches)) if not is_done(batch)]
     mine = [batch for batch in open_batches if batch % state.num_processes == state.process_index]
@@ -98,8 +113,9 @@ def score_table(
 ) -> dict[str, np.ndarray]:
     """Scores by metric: `(number_of_prompts,)`, the mean over the images that have one; nan where none has."""
     total = number_of_prompts * images_per_prompt
+    sizes = list(map(len, batches_of(number_of_prompts, images_per_prompt, batch_size)))
     tables: dict[str, np.ndarray] = {}
-    for batch, scores in read_scores(folder, scorer).items():
+    for batch, scores in read_scores(folder, scorer, sizes).items():
         for metric, values in scores.items():
             table = tables.setdefault(metric, np.full(total, np.nan))
             table[batch * batch_size : batch * batch_size + len(values)] = values

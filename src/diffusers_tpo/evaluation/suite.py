@@ -1,28 +1,46 @@
 """What is asked of every model, and the folder where the answers lie: renders, scores, errors on held-out pairs."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..errors import UserError
-from ..families import family_of
-from ..files import differences, read_json, write_whole
+from ..families import Family
+from ..files import differences, publish_file, read_json, write_whole
 from ..noising import Scheduler
 from .heldout import HeldOutPairs
 from .implicit import ErrorMatrix, error_matrix, preference_values, prompt_divergence, retrieval_accuracy
 from .prompts import Prompt
-from .renders import image_path, render_missing
+from .renders import is_rendered, marker_path, render_missing
 from .results import Results
 from .scorers.protocol import Scorer
 from .scores import score_missing, score_table
+
+
+SETTINGS = "settings.json"
+
+
+class Judged(Protocol):
+    """A model as it was trained: a [`~diffusers_tpo.models.loading.LoadedModel`], or what a training script is training.
+
+    Attributes:
+        family: told what the model was trained with.
+        scheduler: the forward process that it was trained with.
+    """
+
+    pipe: DiffusionPipeline
+    family: Family
+    scheduler: Scheduler
 
 
 def keep_settings(path: Path, settings: dict, what: str) -> None:
@@ -31,17 +49,18 @@ def keep_settings(path: Path, settings: dict, what: str) -> None:
     Raises:
         UserError: if it was begun with others, naming them.
     """
+    settings = json.loads(json.dumps(settings))  # as it will be read
     if path.exists():
         changed = differences(read_json(path), settings)
         if changed:
-            raise UserError(f"{what} was begun with other settings: {changed}; use the same, or another output_dir")
+            raise UserError(f"{what} was begun with other settings: {changed}; use the same, or another --output_dir")
     elif PartialState().is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True))
     PartialState().wait_for_everyone()
 
 
-def text_hash(value) -> str:
+def digest(value) -> str:
     """A short name for the content of lists of texts."""
     return sha256(json.dumps(value).encode()).hexdigest()[:16]
 
@@ -76,11 +95,12 @@ class Suite:
     score_batch_size: int = 64
 
     def settings(self) -> dict[str, object]:
-        """All that an answer depends on, but for the model."""
-        plain = ("num_inference_steps", "resolution", "images_per_prompt", "batch_size", "seed", "strata", "repeats")
-        plain = {name: getattr(self, name) for name in (*plain, "retrieval_size", "score_batch_size")}
-        pairs = None if self.pairs is None else self.pairs.content()
-        return plain | {"prompts": text_hash([prompt.text for prompt in self.prompts]), "pairs": text_hash(pairs)}
+        """All that an answer depends on, but for the model; of texts and images a digest of their content."""
+        names = ("num_inference_steps", "resolution", "images_per_prompt", "batch_size", "seed", "strata", "repeats")
+        settings = {name: getattr(self, name) for name in (*names, "retrieval_size", "score_batch_size")}
+        settings["prompts"] = digest([prompt.text for prompt in self.prompts])
+        pairs = {} if self.pairs is None else self.pairs.content()
+        return settings | {f"{part} of the pairs": digest(content) for part, content in pairs.items()}
 
     def begin(self, **others) -> None:
         """Keeps the settings, and `others` that answers depend on.
@@ -88,7 +108,43 @@ class Suite:
         Raises:
             UserError: if the folder holds answers under other settings.
         """
-        keep_settings(self.folder / "settings.json", self.settings() | others, "output_dir")
+        keep_settings(self.folder / SETTINGS, self.settings() | others, "--output_dir")
+
+    def begin_model(self, model: str, identity: dict[str, object]) -> None:
+        """Keeps what a model is, before it is asked.
+
+        Args:
+            model: its label, which names its folders.
+            identity: all of it that answers depend on, such as
+                [`~diffusers_tpo.models.recipe.ModelRecipe.identity`]: content, and no path.
+
+        Raises:
+            UserError: if the folder holds answers of another model under this label.
+        """
+        keep_settings(self.folder / "models" / f"{model}.json", identity, f"the model {model!r}")
+
+    def begin_scorer(self, name: str, identity: dict[str, object]) -> None:
+        """Keeps what a scorer is, before it is asked; see [`~Suite.begin_model`]."""
+        keep_settings(self.folder / "scorers" / f"{name.replace(':', '.')}.json", identity, f"the scorer {name!r}")
+
+    def begin_questions(self, questions: dict[str, list[str]]) -> None:
+        """Keeps what is asked about the images of each prompt, before it is asked; more prompts may come later.
+
+        Raises:
+            UserError: if other questions were asked about a prompt.
+        """
+        path = self.folder / "scorers" / "questions.json"
+        known = read_json(path) if path.exists() else {}
+        asked = {digest(prompt): digest(texts) for prompt, texts in questions.items()}
+        if changed := sum(known.get(prompt, own) != own for prompt, own in asked.items()):
+            raise UserError(
+                f"--questions_file asks other questions about {changed} of the prompts than those that their images were judged "
+                "by; use the same, or another --output_dir"
+            )
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            write_whole(path, json.dumps(known | asked, indent=1, sort_keys=True))
+        PartialState().wait_for_everyone()
 
     def images(self, model: str, scale: float) -> Path:
         return self.folder / "images" / model / f"guidance-{scale:g}"
@@ -99,14 +155,29 @@ class Suite:
     def errors(self, model: str) -> Path:
         return self.folder / "implicit" / f"{model}.safetensors"
 
+    def jobs(self) -> list[tuple[int, int]]:
+        """Prompt and number of every image of a model at one guidance scale."""
+        return [(index, number) for index in range(len(self.prompts)) for number in range(self.images_per_prompt)]
+
     def is_answered(self, model: str) -> bool:
         """Whether nothing is left to ask the model itself; call it on every process, and all get the same answer."""
-        jobs = [(index, number) for index in range(len(self.prompts)) for number in range(self.images_per_prompt)]
         answer = (self.pairs is None or self.errors(model).exists()) and all(
-            image_path(self.images(model, scale), *job).exists() for scale in self.guidance_scales for job in jobs
+            is_rendered(self.images(model, scale), *job) for scale in self.guidance_scales for job in self.jobs()
         )
         PartialState().wait_for_everyone()  # before any process goes on and adds to it
         return answer
+
+    def fault(self, model: str) -> str | None:
+        """What of a model's answers is no number, so that its figures speak of the rest only; `None` if all are."""
+        parts = []
+        marks = [marker_path(self.images(model, scale), *job) for scale in self.guidance_scales for job in self.jobs()]
+        if broken := sum(mark.exists() for mark in marks):
+            parts.append(f"{broken} of {len(marks)} images")
+        if self.pairs is not None:
+            draws = torch.cat([draws.flatten() for draws in load_file(self.errors(model)).values()])
+            if broken := int(draws.isinf().sum()):
+                parts.append(f"{broken} of {int((~draws.isnan()).sum())} denoising errors")
+        return f"{' and '.join(parts)} of it are not finite numbers" if parts else None
 
     def forget(self, model: str) -> None:
         """Removes all answers of a model; call it on every process."""
@@ -116,42 +187,48 @@ class Suite:
             self.errors(model).unlink(missing_ok=True)
         PartialState().wait_for_everyone()
 
-    def ask(self, model: str, pipe: DiffusionPipeline, scheduler: Scheduler, progress: bool = True) -> None:
+    def ask(self, label: str, model: Judged, progress: bool = True) -> None:
         """Renders the prompts and judges the held-out pairs with one model; call it on every process.
 
         Args:
-            model: its label, which names its folders.
-            scheduler: the forward process that the model was trained with.
+            label: of the model, which names its folders.
         """
-        texts = [prompt.text for prompt in self.prompts]
-        options = {"num_inference_steps": self.num_inference_steps}
-        options |= {"height": self.resolution, "width": self.resolution} if self.resolution else {}
-        for scale in self.guidance_scales if texts else ():
-            label = f"{model}, guidance {scale:g}" if progress else None
-            job = (self.images(model, scale), self.images_per_prompt, self.seed, self.batch_size, label)
-            render_missing(pipe, texts, *job, guidance_scale=scale, **options)
-        if self.pairs is not None and not self.errors(model).exists():
-            tensors = self._judge_pairs(model, pipe, scheduler, progress)
+        size = {} if self.resolution is None else {"height": self.resolution, "width": self.resolution}
+        for scale in self.guidance_scales if self.prompts else ():
+            render_missing(
+                model.pipe,
+                [prompt.text for prompt in self.prompts],
+                self.images(label, scale),
+                images_per_prompt=self.images_per_prompt,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                progress=f"{label}, guidance {scale:g}" if progress else None,
+                family=model.family,
+                guidance_scale=scale,
+                num_inference_steps=self.num_inference_steps,
+                **size,
+            )
+        if self.pairs is not None and not self.errors(label).exists():
+            draws = self._judge_pairs(label, model, progress)
             if PartialState().is_main_process:
-                path = self.errors(model)
+                path = self.errors(label)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                save_file({name: draws.contiguous() for name, draws in tensors.items()}, f"{path}.partial")
-                os.replace(f"{path}.partial", path)
+                partial = path.with_name(f"{path.name}.partial")
+                save_file({name: part.contiguous() for name, part in draws.items()}, partial)
+                publish_file(partial, path)
         PartialState().wait_for_everyone()
 
-    def _judge_pairs(self, model: str, pipe: DiffusionPipeline, scheduler: Scheduler, progress: bool) -> dict:
-        family = family_of(pipe)
-        denoiser = getattr(pipe, family.denoiser)
-        latents, sizes = self.pairs.encode(
-            family, pipe, self.seed, self.batch_size, f"{model}, encoding" if progress else None
-        )
+    def _judge_pairs(self, label: str, model: Judged, progress: bool) -> dict[str, Tensor]:
+        """The draws of the model's error matrices: of the held-out pairs, and of the captions among one another."""
+        what = f"{label}, encoding" if progress else None
+        latents, sizes = self.pairs.encode(model.family, model.pipe, self.seed, self.batch_size, what)
 
-        def draws(rows, prompts: list[list[str]], what: str):
+        def draws(rows, prompts: list[list[str]], what: str) -> Tensor:
             return error_matrix(
-                family,
-                pipe,
-                denoiser,
-                scheduler,
+                model.family,
+                model.pipe,
+                getattr(model.pipe, model.family.denoiser),
+                model.scheduler,
                 latents[rows],
                 sizes[rows],
                 prompts,
@@ -159,7 +236,7 @@ class Suite:
                 repeats=self.repeats,
                 seed=self.seed,
                 batch_size=4 * self.batch_size,
-                progress=f"{model}, {what}" if progress else None,
+                progress=f"{label}, {what}" if progress else None,
             ).draws
 
         found = {"pairs": draws(slice(None), self.pairs.prompts, "held-out pairs")}
@@ -171,12 +248,18 @@ class Suite:
 
     def score(self, models: list[str], name: str, scorer: Scorer, progress: bool = True) -> None:
         """Lets a scorer judge the images of all models that it has not judged; call it on every process."""
-        texts = [prompt.text for prompt in self.prompts]
         for model in models:
             for scale in self.guidance_scales:
-                label = f"{name}: {model}, guidance {scale:g}" if progress else None
-                job = (self.images(model, scale), self.scores(model, scale), self.images_per_prompt)
-                score_missing(scorer, name, texts, *job, self.score_batch_size, label)
+                score_missing(
+                    scorer,
+                    name,
+                    [prompt.text for prompt in self.prompts],
+                    self.images(model, scale),
+                    self.scores(model, scale),
+                    self.images_per_prompt,
+                    self.score_batch_size,
+                    progress=f"{name}: {model}, guidance {scale:g}" if progress else None,
+                )
         PartialState().wait_for_everyone()
 
     def results(self, models: list[str], kinds: dict[str, dict[str, str]]) -> Results:
@@ -184,32 +267,53 @@ class Suite:
 
         Args:
             kinds: for the name of each scorer, the kind of each of its metrics.
+
+        Raises:
+            UserError: if two scorers give the same metric.
         """
         captions = self.pairs.captions() if self.pairs is not None else []
         is_shared = captions == [prompt.text for prompt in self.prompts]
         results = Results(self.prompts, list(models), list(self.guidance_scales), shared=is_shared)
-        shape, givers = (len(models), len(self.guidance_scales), len(self.prompts)), {}
-        for name, metrics in kinds.items() if self.prompts else ():
+        for model in models:
+            if (fault := self.fault(model)) is not None:
+                results.faults[model] = fault
+        if self.prompts:
+            self._add_scores(results, kinds)
+        if self.pairs is not None:
+            self._add_preferences(results)
+        return results
+
+    def _add_scores(self, results: Results, kinds: dict[str, dict[str, str]]) -> None:
+        shape = (len(results.models), len(self.guidance_scales), len(self.prompts))
+        givers: dict[str, str] = {}
+        for name, metrics in kinds.items():
             for metric, kind in metrics.items():
-                results.kinds[metric], results.scores[metric] = kind, np.full(shape, np.nan)
-            for m, model in enumerate(models):
+                results.kinds[metric] = kind
+                results.scores[metric] = np.full(shape, np.nan)
+            for m, model in enumerate(results.models):
                 for g, scale in enumerate(self.guidance_scales):
-                    job = (len(self.prompts), self.images_per_prompt, self.score_batch_size)
-                    for metric, values in score_table(self.scores(model, scale), name, *job).items():
+                    table = score_table(
+                        self.scores(model, scale),
+                        name,
+                        len(self.prompts),
+                        self.images_per_prompt,
+                        self.score_batch_size,
+                    )
+                    for metric, values in table.items():
                         if givers.setdefault(metric, name) != name:
-                            raise UserError(
-                                f"scorers {givers[metric]} and {name} both give {metric!r}; leave one of them out"
-                            )
+                            both = f"{givers[metric]} and {name}"
+                            raise UserError(f"--scorers {both} both give {metric!r}; leave one of them out")
                         results.kinds.setdefault(metric, "adherence")
                         results.scores.setdefault(metric, np.full(shape, np.nan))[m, g] = values
+
+    def _add_preferences(self, results: Results) -> None:
         first = None
-        for model in models if self.pairs is not None else ():
-            matrices = {name: ErrorMatrix(draws) for name, draws in load_file(self.errors(model)).items()}
-            reference = first and first["pairs"]
+        for model in results.models:
+            matrices = {name: ErrorMatrix(draws).finite() for name, draws in load_file(self.errors(model)).items()}
+            reference = first["pairs"] if first else None
             results.preference[model] = preference_values(matrices["pairs"], self.pairs.principles, reference)
             if self.retrieval_size:
                 results.retrieval[model] = retrieval_accuracy(matrices["retrieval"])
                 if first:
                     results.divergence[model] = prompt_divergence(matrices["retrieval"], first["retrieval"])
             first = first or matrices
-        return results

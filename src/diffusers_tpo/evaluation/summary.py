@@ -1,12 +1,13 @@
 """Turns the figures of an evaluation into the tables, curves and examples of its report. Measures nothing."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..intervals import Interval, bootstrap_interval, mean_interval, share_interval
+from ..intervals import Interval, bootstrap_interval, in_one_column, mean_interval, share_interval
 from .choose import Choice
-from .compare import best_scale, compare, mean_over_prompts
+from .compare import best_scale, compare, is_share, mean_over_prompts
 from .correlation import Regression, regress, within_groups
 from .plots import Curves, Line, Scatter
 from .renders import image_path
@@ -17,31 +18,43 @@ from .suite import Suite
 
 MOST_LINES = 10
 OVER_STEPS = ("error/matched", "implicit/score_relative")
-SHARES = ("implicit/accuracy", "reward/accuracy", "retrieval")
 EXAMPLES = 8
 SCORE = "implicit/score"
 
 
-def build_report(suite: Suite, results: Results, title: str, facts: dict[str, str], choice: Choice | None) -> Report:
-    """The whole report; `choice` is that of a checkpoint sweep."""
-    tables, curves = [], []
+def build_report(
+    suite: Suite,
+    results: Results,
+    title: str,
+    facts: dict[str, str],
+    choice: Choice | None,
+    warnings: Sequence[str] = (),
+) -> Report:
+    """The whole report.
+
+    Args:
+        facts: what was done with what, by name.
+        choice: that of a checkpoint sweep.
+        warnings: what a reader must know besides what the results say of themselves.
+    """
+    tables, curves = preference_tables(results) if results.preference else [], step_curves(results)
     for metric in results.scores:
         tables += [
             means_table(results, metric),
-            differences_table(results, metric),
+            *differences_tables(results, metric),
             *categories_table(results, metric),
         ]
         curves.append(scale_curves(results, metric))
-    if results.preference:
-        tables = preference_tables(results) + tables
-    curves = step_curves(results) + curves
     scatters = []
     if results.shared and results.scores and len(results.models) > 2:
         tables.append(correlation_table(results))
         scatters = [scatter(results, name, scores) for name, scores in standardised(results).items()]
     gains, losses = examples(suite, results)
-    warnings = unscored(results) + ([choice.sentence()] if choice else [])
-    return Report(title, facts, warnings, tables, curves, scatters, gains, losses)
+    chosen = [choice.sentence()] if choice else []
+    faults = [f"{model}: {fault}; its figures speak of the rest" for model, fault in results.faults.items()]
+    return Report(
+        title, facts, [*faults, *unscored(results), *chosen, *warnings], tables, curves, scatters, gains, losses
+    )
 
 
 def unscored(results: Results) -> list[str]:
@@ -56,38 +69,43 @@ def unscored(results: Results) -> list[str]:
     return found
 
 
+def figures_table(title: str, note: str, header: list[str], rows: list[list[str | Interval]]) -> Table:
+    """A table in which the intervals of a column have as many decimals."""
+    columns = []
+    for cells in zip(*rows, strict=True):
+        written = iter(in_one_column([cell for cell in cells if isinstance(cell, Interval)]))
+        columns.append([next(written) if isinstance(cell, Interval) else cell for cell in cells])
+    return Table(title, note, header, [list(row) for row in zip(*columns, strict=True)])
+
+
 def means_table(results: Results, metric: str) -> Table:
     """Means over the prompts by model and guidance scale."""
     rows = []
     for model, scores in zip(results.models, results.scores[metric], strict=True):
-        cells = [str(bootstrap_interval(part)) for part in scores]
-        rows.append(
-            [
-                model,
-                *cells,
-                f"{results.scales[best_scale(scores)]:g}",
-                str(bootstrap_interval(results.at_best(metric, model))),
-            ]
-        )
+        means = [bootstrap_interval(part) for part in scores]
+        best = f"{results.scales[best_scale(scores)]:g}"
+        rows.append([model, *means, best, bootstrap_interval(results.at_best(metric, model))])
     header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "best at", "own best"]
     note = (
         f"Mean over {len(results.prompts)} prompts with 95 % bootstrap interval. The own best guidance for each tenth of the prompts "
         "is chosen on the other nine."
     )
-    return Table(f"{metric} ({results.kinds.get(metric, 'adherence')})", note, header, rows)
+    return figures_table(f"{metric} ({results.kinds.get(metric, 'adherence')})", note, header, rows)
 
 
-def differences_table(results: Results, metric: str) -> Table:
-    """Paired differences to the first model, and win rates."""
+def differences_tables(results: Results, metric: str) -> list[Table]:
+    """Paired differences to the first model, and win rates; none of a single model."""
     first, rows = results.models[0], []
+    scores = results.scores[metric]
     for m, model in enumerate(results.models[1:], start=1):
-        scores = results.scores[metric]
-        cells = [str(compare(scores[m, g], scores[0, g]).difference) for g in range(len(results.scales))]
+        gains = [compare(scores[m, g], scores[0, g]).difference for g in range(len(results.scales))]
         own = compare(results.at_best(metric, model), results.at_best(metric, first))
-        rows.append([model, *cells, str(own.difference), own.win_rate.percent(), f"{100 * own.ties:.0f}"])
+        rows.append([model, *gains, own.difference, own.win_rate.percent(), f"{100 * own.ties:.0f}"])
+    if not rows:
+        return []
     header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "own best", "win rate %", "ties %"]
     note = "Paired differences with 95 % bootstrap interval over prompts; win rate at the own best guidance, ties counted half."
-    return Table(f"{metric}: minus {first}", note, header, rows)
+    return [figures_table(f"{metric}: minus {first}", note, header, rows)]
 
 
 def categories_table(results: Results, metric: str) -> list[Table]:
@@ -101,10 +119,10 @@ def categories_table(results: Results, metric: str) -> list[Table]:
     rows = []
     for category in categories:
         part = names == category
-        cells = [str(compare(values[part], base[part]).difference) for values in own.values()]
-        rows.append([category, str(int(part.sum())), f"{mean_over_prompts(base[part]):.4g}", *cells])
+        gains = [compare(values[part], base[part]).difference for values in own.values()]
+        rows.append([category, str(int(part.sum())), f"{mean_over_prompts(base[part]):.4g}", *gains])
     header = ["category", "prompts", results.models[0], *(f"{model}, difference" for model in own)]
-    return [Table(f"{metric} by category", "Each model at its own best guidance.", header, rows)]
+    return [figures_table(f"{metric} by category", "Each model at its own best guidance.", header, rows)]
 
 
 def preference_tables(results: Results) -> list[Table]:
@@ -119,33 +137,39 @@ def preference_tables(results: Results) -> list[Table]:
         for model, values in results.retrieval.items():
             tables[model]["retrieval"] = values
 
-    def rows(columns: list[str], models: list[str], extra=lambda model: []) -> list[list[str]]:
-        return [[model, *(_cell(name, tables[model]) for name in columns), *extra(model)] for model in models]
+    def rows(columns: list[str], models: list[str]) -> list[list[str | Interval]]:
+        return [[model, *(_figure(name, tables[model]) for name in columns)] for model in models]
 
     pairs = max(len(values) for values in tables[results.models[0]].values())
     note = (
         f"{pairs} held-out images. error/matched: mean squared denoising error under the own caption, lower is better. "
         "implicit/score: how much larger the error under mismatched captions is; relative: as a share of the matched error. Accuracy: "
-        "share of pairs with a positive score. Retrieval: share of images whose own caption is the best of all."
+        "share of pairs with a positive score; the noise of few draws pulls it towards 1/2, and accuracy_corrected estimates it without "
+        "that noise (-: the draws are too few to tell). Retrieval: share of images whose own caption is the best of all."
     )
-    found = [Table("Implicit preference", note, ["model", *whole], rows(whole, results.models))]
+    found = [figures_table("Implicit preference", note, ["model", *whole], rows(whole, results.models))]
     if by_principle:
-        header = [name.removeprefix("implicit/") for name in by_principle]
-        found.append(Table("By principle", "", ["model", *header], rows(by_principle, results.models)))
-    if against:
-        extra = ["p(c) KL", "p(c) JS"] if results.divergence else []
-        note = "Rewards, as in training: the first model's errors minus the model's own."
-        note += " p(c): divergence of how often a caption is preferred, in nats." if extra else ""
-        lines = rows(
-            against, results.models[1:], lambda model: [str(i) for i in results.divergence.get(model, {}).values()]
-        )
-        found.append(Table(f"Against {results.models[0]}", note, ["model", *against, *extra], lines))
+        header = ["model", *(name.removeprefix("implicit/") for name in by_principle)]
+        found.append(figures_table("By principle", "", header, rows(by_principle, results.models)))
+    if against and len(results.models) > 1:
+        others = results.models[1:]
+        header, note = ["model", *against], "Rewards, as in training: the first model's errors minus the model's own."
+        lines = rows(against, others)
+        if results.divergence:
+            header += ["p(c) KL", "p(c) JS"]
+            note += " p(c): divergence of how often a caption is preferred, in nats."
+            lines = [[*line, *results.divergence[model].values()] for line, model in zip(lines, others, strict=True)]
+        found.append(figures_table(f"Against {results.models[0]}", note, header, lines))
     return found
 
 
-def _cell(name: str, table: dict[str, np.ndarray]) -> str:
-    interval = share_interval if name.startswith(SHARES) else mean_interval
-    return str(interval(table[name])) if name in table else "-"
+def _figure(name: str, table: dict[str, np.ndarray]) -> str | Interval:
+    """Mean and interval of a metric; values in [0, 1] have Wilson's interval, estimates of a share one that is cut there."""
+    if name not in table:
+        return "-"
+    if "_corrected" in name:
+        return mean_interval(table[name]).inside(0, 1)
+    return share_interval(table[name]) if is_share(name) else mean_interval(table[name])
 
 
 def scale_curves(results: Results, metric: str) -> Curves:
@@ -225,21 +249,17 @@ def correlation_table(results: Results) -> Table:
     for name, y in standardised(results).items():
         for g, scale in enumerate(results.scales):
             for level, found in regressions(results, y[:, g]).items():
-                figures = [
-                    found.slope,
-                    found.pearson,
-                    found.spearman,
-                    f"{found.pearson_p:.2g}",
-                    f"{found.spearman_p:.2g}",
-                ]
-                rows.append([name, f"{scale:g}", level, str(found.n), *map(str, figures)])
+                p_values = [f"{found.pearson_p:.2g}", f"{found.spearman_p:.2g}"]
+                rows.append(
+                    [name, f"{scale:g}", level, str(found.n), found.slope, found.pearson, found.spearman, *p_values]
+                )
     header = ["score", "guidance", "over", "n", "slope", "r", "Spearman", "p (r)", "p (Spearman)"]
     note = (
-        f"Scores regressed on {SCORE}. Over models: means of each model. Over prompts: within models, each model's mean removed. Over "
-        "models at equal prompts: each prompt's mean removed. The last two resample prompts. Adherence and aesthetics: mean of all "
-        "scores of that kind, each in units of its spread."
+        f"Scores regressed on {SCORE}; n is how many have both. Over models: means of each model. Over prompts: within models, each "
+        "model's mean removed. Over models at equal prompts: each prompt's mean removed. The last two resample prompts. Adherence and "
+        "aesthetics: mean of all scores of that kind, each in units of its spread."
     )
-    return Table("Correlation with the implicit preference", note, header, rows)
+    return figures_table("Correlation with the implicit preference", note, header, rows)
 
 
 def standardised(results: Results) -> dict[str, np.ndarray]:

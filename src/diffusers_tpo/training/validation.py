@@ -14,7 +14,8 @@ from PIL import Image
 
 from ..decoding import decode_file
 from ..errors import reason
-from ..families import Family, call_arguments
+from ..evaluation.renders import sample_images
+from ..families import Family
 from ..memory import FittingBatches
 from ..publish.model_card import Picture
 from .session import Session
@@ -44,29 +45,34 @@ class Validation:
     seed: int
     num_inference_steps: int | None = None
 
-    @torch.no_grad()
     def render(
         self, pipe: DiffusionPipeline, batch_size: int, may_halve: bool = True, family: Family | None = None
     ) -> list[list[Image.Image]]:
-        """The images of every prompt.
+        """The images of every prompt; one that is not finite is black, and logged.
 
         Args:
             batch_size: images at once, of several prompts; fewer if they do not fit into memory.
-            family: whose options, such as the length of a prompt, the pipeline is told; `None` for its own.
             may_halve: `False` if processes render in step, where one of them must not try again alone.
+            family: told what the model is trained with.
         """
-
-        def draw(jobs: list[tuple[str, int]]) -> list[Image.Image]:
-            generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
-            call = call_arguments(pipe, [prompt for prompt, _ in jobs], self.guidance_scale, family)
-            return pipe(**call, **options, generator=generators).images
-
         options = {"height": self.resolution, "width": self.resolution}
         if self.num_inference_steps is not None:
             options["num_inference_steps"] = self.num_inference_steps
+
+        def render(jobs: list[tuple[str, int]]) -> list[Image.Image]:
+            generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
+            images = sample_images(
+                pipe, [prompt for prompt, _ in jobs], generators, self.guidance_scale, family, **options
+            )
+            if None in images:
+                logger.warning(
+                    f"{images.count(None)} of {len(images)} validation images are not finite, and shown black"
+                )
+            return [Image.new("RGB", (self.resolution,) * 2) if image is None else image for image in images]
+
         number = self.images_per_prompt
         jobs = [(prompt, index) for prompt in self.prompts for index in range(number)]
-        images = FittingBatches("validation images", batch_size, may_halve).map(draw, jobs)
+        images = FittingBatches("validation images", batch_size, may_halve).map(render, jobs)
         return [images[start : start + number] for start in range(0, len(images), number)]
 
     def is_in(self, folder: Path) -> bool:

@@ -1,6 +1,8 @@
 """Scorers by name, and the check that each gives one number per image. Knows no model: every scorer is imported when it is loaded."""
 
+import hashlib
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -74,6 +76,14 @@ def load_scorer(
     if name in SCORERS:
         return CheckedScorer(name, SCORERS[name](device=device, cache_dir=cache_dir, token=token))
     return CheckedScorer(name, OwnScorer(name))
+
+
+def scorer_identity(scorer: Scorer) -> dict[str, object]:
+    """What the answers of a scorer depend on besides its name: of a user's own function the content of its module."""
+    own = scorer.scorer if isinstance(scorer, CheckedScorer) else scorer
+    module = inspect.getmodule(inspect.unwrap(own.function)) if isinstance(own, OwnScorer) else None
+    file = getattr(module, "__file__", None)
+    return {} if file is None else {"content of its module": hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}
 
 
 class CheckedScorer:

@@ -144,6 +144,11 @@ class VLMJudge:
                     missing.append(prompt)
         self.unusable |= dict.fromkeys(missing, NO_QUESTIONS)
 
+    def questions_about(self, prompts: Iterable[str]) -> dict[str, list[str]]:
+        """The questions, with their right answers, about each prompt that has some."""
+        asked = {prompt: self.questions[prompt] for prompt in prompts if prompt in self.questions}
+        return {prompt: [f"{q.principle}: {q.question} {q.answer}" for q in own] for prompt, own in asked.items()}
+
     def _verdicts(self, images: list[Image.Image], prompts: list[str]) -> dict[int, list[str]]:
         """The answers about each image that could be judged, by its index."""
         self.failures.update(self.unusable[prompt] for prompt in prompts if prompt not in self.questions)

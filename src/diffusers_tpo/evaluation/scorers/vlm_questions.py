@@ -153,6 +153,8 @@ class QuestionFile:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():  # a device might never end
+            raise UserError(f"--questions_file must be a file, got {str(path)!r}; name another one, or leave it out")
         self.questions: dict[str, tuple[Question, ...]] = {}
         self.lines = self.size = 0  # of what has been read
         self.lock = FileLock(f"{self.path}.lock")
@@ -161,7 +163,9 @@ class QuestionFile:
             with self.lock, self.path.open("ab"):
                 self._read()
         except OSError as error:
-            raise UserError(f"questions must be a file that can be written, got {str(path)!r} ({error})") from error
+            raise UserError(
+                f"--questions_file must be a file that can be written, got {str(path)!r} ({error})"
+            ) from error
 
     def __contains__(self, prompt: str) -> bool:
         return prompt in self.questions
