@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from chat_server import ChatServer, vision
 from conftest import SCRIPT, as_flags, run_program
 from processes import finish, said, start
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusers_tpo.errors import UserError
@@ -196,14 +198,86 @@ def test_a_wrong_metric_is_said_after_the_report(evaluate, runs, capsys, tmp_pat
     assert "metric 'nonsense' was not measured" in capsys.readouterr().err and (tmp_path / "out/report.html").exists()
 
 
-def test_a_model_that_changed_is_not_mixed_with_its_old_answers(evaluate, runs, tmp_path, capsys):
+def test_a_model_is_known_by_its_content(evaluate, runs, tmp_path, capsys):
+    """A folder that was moved, or whose files were touched, is the same; other weights or another way to load them are not."""
     model = tmp_path / "model"
     shutil.copytree(runs / "lora", model)
     flags = {"models": [f"mine={model}"], "num_pairs": 4, "scorers": None}
-    evaluate(**flags)
+    first = evaluate(**flags)
     (model / "pytorch_lora_weights.safetensors").touch()
+    model.rename(tmp_path / "moved")
+    moved = evaluate(**flags | {"models": [f"mine={tmp_path / 'moved'}"]})
+    assert moved["preference"] == first["preference"]
+
+    def refused(**changes) -> str:
+        capsys.readouterr()
+        assert evaluate(**flags | {"models": [f"mine={tmp_path / 'moved'}"]} | changes) == 2
+        return capsys.readouterr().err
+
+    assert "the model 'base' was begun with other settings: dtype was 'float32' and is" in refused(dtype="bfloat16")
+    assert "prediction_type was None and is 'v_prediction'" in refused(prediction_type="v_prediction")
+    weights = tmp_path / "moved" / "pytorch_lora_weights.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights, metadata)
+    assert "the model 'mine' was begun with other settings: weights was" in refused()
+
+
+def test_pairs_are_known_by_their_content(evaluate, tmp_path, capsys):
+    """Of images in files too, wherever the folder lies; the sentence names the part that changed."""
+    (tmp_path / "pairs").mkdir()
+    for number, image in enumerate(tiny.make_images(3)):
+        image.save(tmp_path / "pairs" / f"{number}.png")
+    lines = [
+        {"file_name": f"{number}.png", "prompt": f"cat {number}", "negative_prompts": [f"dog {number}"]}
+        for number in range(3)
+    ]
+
+    def write(folder):
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def run(folder="pairs"):
+        capsys.readouterr()
+        found = evaluate(pairs=tmp_path / folder, scorers=None)
+        return found if isinstance(found, dict) else capsys.readouterr().err
+
+    write(tmp_path / "pairs")
+    first = run()
+    (tmp_path / "pairs").rename(tmp_path / "moved")
+    assert run("moved")["preference"] == first["preference"]
+    lines[1]["negative_prompts"] = ["a bird"]
+    write(tmp_path / "moved")
+    assert "--output_dir was begun with other settings: mismatched prompts of the pairs was" in run("moved")
+    lines[1]["negative_prompts"] = ["dog 1"]
+    write(tmp_path / "moved")
+    assert run("moved")["preference"] == first["preference"]
+    tiny.make_images(1, seed=9)[0].save(tmp_path / "moved" / "1.png")
+    assert "--output_dir was begun with other settings: images of the pairs was" in run("moved")
+
+
+def test_an_edited_scorer_is_not_mixed_with_its_old_scores(evaluate, tmp_path, capsys):
+    flags = {"scorers": "mine:brightness", "num_pairs": 2, "guidance_scales": [1]}
+    evaluate(**flags)
+    sys.modules.pop("mine")
+    (tmp_path / "mine.py").write_text(MINE.replace(".mean()", ".max()"))
     assert evaluate(**flags) == 2
-    assert "the model 'mine' was begun with other settings: fingerprint was" in capsys.readouterr().err
+    sys.modules.pop("mine")
+    assert (
+        "the scorer 'mine:brightness' was begun with other settings: content of its module" in capsys.readouterr().err
+    )
+
+
+def test_a_broken_checkpoint_is_left_out_of_the_sweep(evaluate, runs, tmp_path, capsys):
+    """Its weights are no numbers: the others are judged, and the report says so."""
+    shutil.copytree(runs / "full", tmp_path / "run")
+    broken = tmp_path / "run" / "checkpoint-3" / "model.safetensors"
+    save_file({name: value * torch.nan for name, value in load_file(broken).items()}, broken, {"format": "pt"})
+    results = evaluate(sweep=tmp_path / "run", num_pairs=3, scorers=None, metric="implicit/score")
+    assert results["models"] == ["base", "checkpoint-1", "checkpoint-2"]
+    shown = capsys.readouterr().out
+    assert "checkpoint-3 is left out: " in shown and "not finite" in shown
+    assert evaluate("other", models=[f"mine={broken.parent}"], num_pairs=3, scorers=None) == 2
+    assert "not finite" in capsys.readouterr().err
 
 
 def test_prompts_of_a_file_and_a_vision_language_model(evaluate, tmp_path, capsys):
@@ -220,6 +294,11 @@ def test_prompts_of_a_file_and_a_vision_language_model(evaluate, tmp_path, capsy
         asked = len(server.asked)
         assert evaluate(judge_base_url=server.url, **flags)["scores"] == results["scores"]
         assert len(server.asked) == asked  # every answer is kept
+        questions = tmp_path / "out" / "questions.jsonl"
+        questions.write_text(questions.read_text().replace("?", " now?", 1))
+        capsys.readouterr()
+        assert evaluate(judge_base_url=server.url, **flags) == 2
+        assert "--questions_file asks other questions about 1 of the prompts" in capsys.readouterr().err
     assert asked == 2 + 2 * 2  # questions for two prompts, then four images
     assert [prompt["text"] for prompt in results["prompts"]] == ["a red cube on the left", "a blue cat <b>bold</b>"]
     assert {"vlm", "vlm/attribute", "vlm/spatial"} <= set(results["scores"])
@@ -228,7 +307,7 @@ def test_prompts_of_a_file_and_a_vision_language_model(evaluate, tmp_path, capsy
 
 
 def test_nothing_private_is_written(evaluate, tmp_path, runs):
-    flags = {"num_pairs": 4, "scorers": "mine:brightness", "hub-tok": "hf_secret123"}  # as argparse understands it
+    flags = {"num_pairs": 4, "scorers": "mine:brightness", "hub-token": "hf_secret123"}
     evaluate(models=[f"mine={runs / 'lora'}"], **flags)
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
@@ -256,12 +335,17 @@ def test_nothing_private_is_written(evaluate, tmp_path, runs):
         ({"output_dir": "/proc/nowhere"}, "output_dir '/proc/nowhere' cannot be made"),
         ({"scorers": "mine:brightness", "resolution": 17}, "cannot render: `height` and `width`"),
         ({"pairs_split": "nonsense"}, "there is only train, not nonsense"),
-        ({"resolution": -8}, "resolution must be at least 1, got -8"),
-        ({"guidance_scales": "nan"}, "guidance_scales must be distinct and not negative"),
+        ({"resolution": -8}, "--resolution must be at least 1 and at most 16384, got -8"),
+        ({"guidance_scales": "nan"}, "--guidance_scales must be at least 0, got nan"),
+        ({"guidance_scales": [1, "inf"]}, "--guidance_scales must be at least 0, got inf"),
+        ({"scorers": ["mine:colours", "mine:colours"]}, "--scorers must be distinct"),
+        ({"promts": "x.txt"}, "there is no flag --promts; did you mean --prompts"),
+        ({"config": "none.yaml"}, "--config"),
         ({"scheduler": "DDIMPipeline"}, "scheduler must be"),
-        ({"retrieval_size": -1}, "retrieval_size must not be negative"),
-        ({"num_pairs": 0}, "num_pairs must be at least 1, got 0"),
+        ({"retrieval_size": -1}, "--retrieval_size must be at least 0 and at most 100000, got -1"),
+        ({"num_pairs": 0}, "--num_pairs must be at least 1 and at most 1000000, got 0"),
         ({"scheduler": "Nonsense"}, "scheduler must be"),
+        ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "does not go with the model's DDIMScheduler; use one of"),
         ({"image_column": "editor"}, "row 0: its image cannot be read"),
         ({"image_column": "principles"}, "image_column 'principles' holds no images but List(Value('string'))"),
         ({"scorers": "vlm"}, "the scorer vlm needs --judge_model"),
@@ -288,7 +372,8 @@ def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe
     assert both["scores"] == alone["scores"] and both["prompts"] == alone["prompts"]
     for model in alone["models"]:
         for name, values in alone["preference"][model].items():
-            assert both["preference"][model][name] == pytest.approx(values, rel=1e-4, abs=1e-6, nan_ok=True)
+            ours, theirs = (np.array(found, float) for found in (both["preference"][model][name], values))
+            assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6, nan_ok=True), name
     files = {path.name for path in (tmp_path / "both" / "scores").rglob("*.jsonl")}
     assert files == {"mine.brightness-0.jsonl", "mine.brightness-1.jsonl"}
 
@@ -326,8 +411,8 @@ def test_the_best_checkpoint_is_kept_and_ends_the_run(run_script, tmp_path, caps
 
 
 def test_without_an_admitted_checkpoint_the_last_weights_stay(run_script, tmp_path):
-    """Nothing is learned at rate 0, so the rule admits none; the last checkpoint that was judged is rotated away."""
-    flags = {"use_lora": True, "learning_rate": 0, "max_train_steps": 3, "checkpointing_steps": 1, "eval_steps": 2}
+    """Nothing is learned at so small a rate, so the rule admits none; the last checkpoint that was judged is rotated away."""
+    flags = {"use_lora": True, "learning_rate": 1e-30, "max_train_steps": 3, "checkpointing_steps": 1, "eval_steps": 2}
     flags |= {
         "checkpoints_total_limit": 1,
         "load_best_model_at_end": True,
@@ -377,7 +462,7 @@ def test_a_resumed_run_is_judged_as_one_that_never_stopped(run_script, tmp_path)
         ({"load_best_model_at_end": True}, "load_best_model_at_end needs --eval_steps"),
         (
             {"load_best_model_at_end": True, "eval_steps": 3, "checkpointing_steps": 2},
-            "a multiple of checkpointing_steps 2",
+            "a multiple of --checkpointing_steps 2",
         ),
         ({"eval_steps": 1}, "eval_dataset_name"),
         ({"eval_steps": 1, "eval_split": "train", "metric_for_best_model": "x"}, "metric_for_best_model must be rule"),

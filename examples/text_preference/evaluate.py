@@ -11,64 +11,65 @@ It renders the prompts with every model, lets scorers judge the images and the m
 results.json, report.html and plots. A stopped run goes on with the same command. README_evaluate.md explains every group of flags.
 """
 
+import dataclasses
 import datetime
 import logging
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import diffusers
 import torch
 from accelerate import Accelerator, PartialState
-from transformers import HfArgumentParser
 
+from diffusers_tpo.commands.parsing import parse_flags
 from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error
-from diffusers_tpo.evaluation.choose import Choice, choose_best
+from diffusers_tpo.evaluation.choose import RULE, Choice, choose_best
+from diffusers_tpo.evaluation.folder import claimed
 from diffusers_tpo.evaluation.heldout import HeldOutPairs, held_out_pairs
 from diffusers_tpo.evaluation.prompts import Prompt, load_prompts
 from diffusers_tpo.evaluation.report import print_report, write_report
 from diffusers_tpo.evaluation.results import Results, write_results
-from diffusers_tpo.evaluation.scorers import load_scorer
+from diffusers_tpo.evaluation.scorers import Scorer, load_scorer, scorer_identity
 from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
-from diffusers_tpo.evaluation.suite import Suite, keep_settings
+from diffusers_tpo.evaluation.suite import Suite
 from diffusers_tpo.evaluation.summary import build_report
-from diffusers_tpo.files import make_folder
+from diffusers_tpo.flags import AtLeastOne, NotNegativeNumber, Range, flag
 from diffusers_tpo.image_files import EMBEDDED, files_of
 from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.fingerprints import fingerprint
-from diffusers_tpo.models.loading import kind_of, load_model
+from diffusers_tpo.models.loading import LoadedModel, kind_of, load_model, recipe_of_model
 from diffusers_tpo.privacy import public_command, short_name
 from diffusers_tpo.shapes.world import make_rows, make_scenes
 from diffusers_tpo.versions import versions
 
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+BASE = "base"
+
+Few = Annotated[int, Range(at_least=1, at_most=1000)]
+Many = Annotated[int, Range(at_least=1, at_most=1_000_000)]
+Side = Annotated[int, Range(at_least=1, at_most=16_384)]
+Seed = Annotated[int, Range(at_least=0, below=2**32)]
 
 
-def flag(default, help: str):
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
-
-
-@dataclass
+@dataclasses.dataclass
 class ModelArguments:
     """Which models; the first is what the others are compared with."""
 
     pretrained_model_name_or_path: str | None = flag(None, "The base pipeline; evaluated first, under the label base.")
     models: list[str] = flag([], "Pipelines, LoRAs or checkpoints, on the Hub or disk, as source or label=source.")
     sweep: str | None = flag(None, "Output folder of a training run: all its checkpoints, and which is best.")
-    revision: str | None = flag(None, "Revision of the base on the Hub.")
+    revision: str | None = flag(None, "Revision of the base on the Hub; a checkpoint knows that of its own.")
     variant: str | None = flag(None, "Variant of its weight files, such as fp16.")
     prediction_type: Literal["epsilon", "v_prediction"] | None = flag(None, "If the scheduler's config is wrong.")
-    dtype: Literal[tuple(DTYPES)] = flag("float32", "Precision of all models.")
+    dtype: Literal["float32", "float16", "bfloat16"] = flag("float32", "Precision of all models; VAEs stay float32.")
 
 
-@dataclass
+@dataclasses.dataclass
 class PromptArguments:
     """What is rendered; without prompts, the captions of the held-out pairs."""
 
@@ -80,23 +81,23 @@ class PromptArguments:
     prompts_config: str | None = flag(None, "Configuration of the data set.")
     prompts_split: str | None = flag(None, "Its split.")
     prompts_revision: str | None = flag(None, "Its revision.")
-    num_prompts: int = flag(500, "A random sample of so many.")
+    num_prompts: Many = flag(500, "A random sample of so many.")
 
 
-@dataclass
+@dataclasses.dataclass
 class RenderArguments:
     """How it is rendered."""
 
-    guidance_scales: list[float] = flag([1.0, 2.0, 4.0, 7.5], "Every model is rendered at each of them.")
-    num_inference_steps: int = flag(30, "Sampling steps.")
+    guidance_scales: list[NotNegativeNumber] = flag([1.0, 2.0, 4.0, 7.5], "Every model is rendered at each of them.")
+    num_inference_steps: Few = flag(30, "Sampling steps.")
     scheduler: str | None = flag(None, "Sampler, such as DPMSolverMultistepScheduler; the model's own by default.")
-    resolution: int | None = flag(None, "Side of the images in pixels; the model's own by default.")
-    images_per_prompt: int = flag(1, "Each with its own seed.")
-    batch_size: int = flag(32, "Images in a batch; halved until it fits into the GPU's memory.")
-    seed: int = flag(0, "Seed of prompts, renders and held-out noise.")
+    resolution: Side | None = flag(None, "Side of the images in pixels; the model's own by default.")
+    images_per_prompt: Few = flag(1, "Each with its own seed.")
+    batch_size: AtLeastOne = flag(32, "Images in a batch; halved until it fits into the GPU's memory.")
+    seed: Seed = flag(0, "Seed of prompts, renders and held-out noise.")
 
 
-@dataclass
+@dataclasses.dataclass
 class PairArguments:
     """Held-out pairs for the implicit preference: rows with mismatched prompts that no model was trained on."""
 
@@ -104,37 +105,39 @@ class PairArguments:
     pairs_config: str | None = flag(None, "Its configuration.")
     pairs_split: str = flag("train", "Its split.")
     pairs_revision: str | None = flag(None, "Its revision.")
-    num_pairs: int = flag(500, "Use the first rows.")
-    pairs_resolution: int | None = flag(None, "Side of the images in pixels; resolution by default.")
+    num_pairs: Many = flag(500, "Use the first rows.")
+    pairs_resolution: Side | None = flag(None, "Side of the images in pixels; resolution by default.")
     image_column: str = flag("image", "Column of the images.")
     caption_column: str = flag("prompt", "Column of the matched prompts.")
     negative_prompts_column: str = flag("negative_prompts", "Column of the lists of mismatched prompts.")
     principles_column: str = flag("principles", "Column of the lists of their principles.")
-    strata: int = flag(8, "Parts of the noise schedule ...")
-    repeats: int = flag(1, "... and draws in each of them, for every image.")
-    retrieval_size: int = flag(0, "Also find the own caption of so many images among all of them; costs its square.")
+    strata: Few = flag(8, "Parts of the noise schedule ...")
+    repeats: Few = flag(1, "... and draws in each of them, for every image.")
+    retrieval_size: Annotated[int, Range(at_least=0, at_most=100_000)] = flag(
+        0, "Also find the own caption of so many images among all of them; costs its square."
+    )
 
 
-@dataclass
+@dataclasses.dataclass
 class ScoreArguments:
     """Who judges the images, and by what the best checkpoint is chosen."""
 
     scorers: list[str] = flag(
         [], "clip, pickscore, hpsv2, hpsv3, imagereward, aesthetic, vlm, shapes, or module:function."
     )
-    score_batch_size: int = flag(64, "Images that a scorer gets at once.")
+    score_batch_size: AtLeastOne = flag(64, "Images that a scorer gets at once.")
     judge_model: str | None = flag(None, "Vision-language model of the scorer vlm.")
     judge_base_url: str = flag("http://localhost:8000/v1", "Its OpenAI-compatible endpoint.")
-    judge_concurrency: int = flag(16, "Requests at once.")
+    judge_concurrency: Few = flag(16, "Requests at once.")
     question_model: str | None = flag(None, "Language model that writes its questions; the same by default.")
     questions_file: str | None = flag(None, "Questions to ask; written on the way, in output_dir by default.")
     api_key_env: str = flag("OPENAI_API_KEY", "Environment variable with the endpoint's key.")
-    metric: str = flag("rule", "Of --sweep: any metric, or rule: alignment up, matched error and quality not worse.")
+    metric: str = flag(RULE, "Of --sweep: any metric, or rule: alignment up, matched error and quality not worse.")
     alignment_metric: str | None = flag(None, "By which the rule orders; the first score, or implicit/score_relative.")
     quality_metrics: list[str] = flag([], "Metrics that the rule does not let fall; all aesthetic scores by default.")
 
 
-@dataclass
+@dataclasses.dataclass
 class RunArguments:
     """Where it goes."""
 
@@ -144,197 +147,355 @@ class RunArguments:
     hub_token: str | None = flag(None, "Unsafe on a shared machine; `hf auth login` is better. Never stored.")
 
 
-def list_models(args: ModelArguments) -> dict[str, str]:
-    """Sources by label, in the order of the report."""
-    found = {}
-    if args.pretrained_model_name_or_path:
-        found["base"] = args.pretrained_model_name_or_path
-    parts = [("", "", name) if Path(name).exists() else name.rpartition("=") for name in args.models]
-    named = [(label or short_name(source), source) for label, _, source in parts]
-    if args.sweep:
-        checkpoints = list_checkpoints(Path(args.sweep))
-        if not checkpoints:
-            raise UserError(f"sweep {args.sweep!r} holds no checkpoint; give the output_dir of a training run")
-        named += [(path.name, str(path)) for path in checkpoints]
-    for label, source in named:
-        if label in found:
-            raise UserError(f"models has two entries called {label!r}; give one another name, as in other={source}")
-        if label.startswith(("/", ".")) or ".." in Path(label).parts:
-            raise UserError(f"models has the label {label!r}, which cannot be a folder; use letters, digits, - and /")
-        found[label] = source
-    if not found:
-        raise UserError("there is no model to evaluate; give --pretrained_model_name_or_path, --models or --sweep")
-    return found
-
-
-def load_pairs(args: PairArguments, resolution: int | None, seed: int, run: RunArguments) -> HeldOutPairs | None:
-    if args.pairs is None:
-        return None
-    if args.pairs == "shapes":
-        rows, files = make_rows(make_scenes(args.num_pairs, seed, held_out=True), seed), EMBEDDED
-    else:
-        source = {"config": args.pairs_config, "split": args.pairs_split, "revision": args.pairs_revision}
-        rows = load_rows(args.pairs, **source, cache_dir=run.cache_dir, token=run.hub_token, argument="pairs")
-        files = files_of(args.pairs, run.hub_token)
-    columns = Columns(args.image_column, args.caption_column, args.negative_prompts_column, args.principles_column)
-    return held_out_pairs(rows, columns, args.pairs_resolution or resolution or 512, args.num_pairs, files)
-
-
-def check_arguments(model: ModelArguments, prompts: PromptArguments, renders: RenderArguments, pairs, scores):
-    counts = {"num_inference_steps": renders.num_inference_steps, "images_per_prompt": renders.images_per_prompt}
-    counts |= {"batch_size": renders.batch_size, "score_batch_size": scores.score_batch_size}
-    counts |= {"num_prompts": prompts.num_prompts, "num_pairs": pairs.num_pairs}
-    counts |= {"strata": pairs.strata, "repeats": pairs.repeats}
-    counts |= {"resolution": renders.resolution or 512, "pairs_resolution": pairs.pairs_resolution or 512}
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
-    if not scores.scorers and pairs.pairs is None:
-        raise UserError("nothing would be measured; give --scorers, --pairs or both")
-    if scores.scorers and prompts.prompts is None and pairs.pairs is None:
-        raise UserError("scorers need something to render; give --prompts")
-    if len(set(renders.guidance_scales)) < len(renders.guidance_scales) or not all(
-        scale >= 0 for scale in renders.guidance_scales
-    ):
-        raise UserError(f"guidance_scales must be distinct and not negative, got {renders.guidance_scales}")
-    if model.sweep and scores.metric == "rule" and not (model.pretrained_model_name_or_path and pairs.pairs):
-        raise UserError(
-            "metric rule needs --pretrained_model_name_or_path and --pairs; give both, or another --metric"
-        )
-    if "vlm" in scores.scorers and scores.judge_model is None:
-        raise UserError("the scorer vlm needs --judge_model, the name of a vision-language model at --judge_base_url")
-    if pairs.retrieval_size < 0:
-        raise UserError(f"retrieval_size must not be negative, got {pairs.retrieval_size}")
-    kind = getattr(diffusers, renders.scheduler or "DDIMScheduler", None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise UserError(f"scheduler must be a scheduler class of diffusers, got {renders.scheduler!r}")
-
-
-def make_scorer(name: str, scores: ScoreArguments, output: Path, run: RunArguments):
-    if name != "vlm":
-        return load_scorer(name, str(PartialState().device), run.cache_dir, run.hub_token)
-    questions = Path(scores.questions_file or output / "questions.jsonl")
-    options = {"question_model": scores.question_model, "concurrency": scores.judge_concurrency}
-    options |= {"api_key": os.environ.get(scores.api_key_env)}
-    return VLMJudge(scores.judge_model, questions, base_urls=(scores.judge_base_url,), **options)
-
-
-def load(source: str, model: ModelArguments, renders: RenderArguments, run: RunArguments):
-    """One model, ready to render and to judge, and the forward process that it was trained with."""
-    base = model.pretrained_model_name_or_path
-    options = {"dtype": DTYPES[model.dtype], "cache_dir": run.cache_dir, "token": run.hub_token}
-    if source == base or kind_of(source, run.cache_dir, run.hub_token) != "pipeline":  # of a LoRA, the base's
-        options |= {"revision": model.revision, "variant": model.variant}
-    loaded = load_model(source, base, prediction_type=model.prediction_type, **options)
-    pipe, forward = loaded.pipe.to(PartialState().device), loaded.scheduler
-    if renders.scheduler:
-        pipe.scheduler = getattr(diffusers, renders.scheduler).from_config(pipe.scheduler.config)
-    return pipe, forward
-
-
-def choose(results: Results, labels: list[str], base: str | None, scores: ScoreArguments) -> Choice:
-    """The best of the checkpoints."""
-    adherence = [metric for metric, kind in results.kinds.items() if kind == "adherence"]
-    quality = [metric for metric, kind in results.kinds.items() if kind == "aesthetics"]
-    alignment = scores.alignment_metric or next(iter(adherence), "implicit/score_relative")
-    values = {label: results.values(label) for label in labels}
-    base_values = None if base is None else results.values(base)
-    return choose_best(values, scores.metric, base_values, alignment, tuple(scores.quality_metrics or quality))
+GROUPS = (ModelArguments, PromptArguments, RenderArguments, PairArguments, ScoreArguments, RunArguments)
 
 
 def main(
     model: ModelArguments,
     prompting: PromptArguments,
-    renders: RenderArguments,
+    rendering: RenderArguments,
     pairing: PairArguments,
-    scores: ScoreArguments,
+    scoring: ScoreArguments,
     run: RunArguments,
-):
-    check_arguments(model, prompting, renders, pairing, scores)
+) -> None:
+    check_arguments(model, prompting, rendering, pairing, scoring)
     accelerator, output = Accelerator(), Path(run.output_dir)
-    make_folder(output, "output_dir")
-    models = list_models(model)
-    pairs = load_pairs(pairing, renders.resolution, renders.seed, run)
-    if not scores.scorers:
-        prompts = []
-    elif prompting.prompts is None:
-        prompts = [Prompt(caption) for caption in pairs.captions()]
-    else:
-        columns = {"prompt_column": prompting.prompt_column, "category_column": prompting.category_column}
-        source = {"config": prompting.prompts_config, "split": prompting.prompts_split}
-        source |= {"revision": prompting.prompts_revision, "cache_dir": run.cache_dir, "token": run.hub_token}
-        sample = {"num_prompts": prompting.num_prompts, "seed": renders.seed}
-        prompts = load_prompts(prompting.prompts, **columns, **source, **sample)
-    suite = Suite(
-        output,
-        prompts,
-        tuple(renders.guidance_scales),
-        pairs,
-        num_inference_steps=renders.num_inference_steps,
-        resolution=renders.resolution,
-        images_per_prompt=renders.images_per_prompt,
-        batch_size=renders.batch_size,
-        seed=renders.seed,
-        strata=pairing.strata,
-        repeats=pairing.repeats,
-        retrieval_size=pairing.retrieval_size,
-        score_batch_size=scores.score_batch_size,
-    )
-    suite.begin(scheduler=renders.scheduler, dtype=model.dtype, prediction_type=model.prediction_type)
-    kinds = {name: make_scorer(name, scores, output, run).kinds for name in scores.scorers}  # what is missing, now
+    with claimed(output):
+        # Who is asked, and what.
+        checkpoints = find_checkpoints(model.sweep)
+        sources = list_models(model, checkpoints)
+        pairs = load_pairs(pairing, rendering, run)
+        prompts = choose_prompts(prompting, pairs, rendering.seed, run) if scoring.scorers else []
+        suite = make_suite(output, prompts, pairs, rendering, pairing, scoring)
+        suite.begin(scheduler=rendering.scheduler)
 
-    for label, source in models.items():
-        identity = {"source": short_name(source), "fingerprint": fingerprint(source), "revision": model.revision}
-        identity |= {"variant": model.variant, "base": fingerprint(model.pretrained_model_name_or_path or source)}
-        keep_settings(output / "models" / f"{label}.json", identity, f"the model {label!r}")
-        if not suite.is_answered(label):
-            suite.ask(label, *load(source, model, renders, run))
-    failures = {}
-    for name in scores.scorers:
-        scorer = make_scorer(name, scores, output, run)
-        judge = {"model": scores.judge_model, "questions": scores.question_model, "base_url": scores.judge_base_url}
-        keep_settings(
-            output / "scorers" / f"{name.replace(':', '.')}.json", judge if name == "vlm" else {}, f"scorer {name}"
-        )
-        if name == "vlm":
-            scorer.write_questions([prompt.text for prompt in prompts])
-            failures = scorer.failures
-        suite.score(list(models), name, scorer)
+        # Scorers are loaded once to see that nothing is missing, and let go of while the models need the memory.
+        kinds = {name: make_scorer(name, scoring, output, run).kinds for name in scoring.scorers}
 
-    if accelerator.is_main_process:
-        results = suite.results(list(models), kinds)
-        base = "base" if "base" in models else None
-        choice, wrong = None, None
-        if model.sweep:
-            try:
-                choice = choose(results, [path.name for path in list_checkpoints(Path(model.sweep))], base, scores)
-            except UserError as error:  # a metric that was not measured; the report is written all the same
-                wrong = error
-        facts = {
-            "date": datetime.date.today().isoformat(),
-            "command": public_command(sys.argv, (run.hub_token,)),
-            "models": ", ".join(f"{label} ({short_name(source)})" for label, source in models.items()),
-            "prompts": f"{len(prompts)} of {short_name(prompting.prompts or pairing.pairs)}" if prompts else "none",
-            "renders": f"{renders.images_per_prompt} per prompt, {renders.num_inference_steps} steps, seed {renders.seed}",
-            "versions": versions(),
-        }
-        about = {"about": facts, "settings": suite.settings(), "choice": choice and asdict(choice)}
-        write_results(results, output / "results.json", about)
-        report = build_report(suite, results, run.title, facts, choice)
-        report.warnings.extend(f"vlm: {reason} ({number} times)" for reason, number in failures.items())
-        write_report(report, output)
-        print_report(report)
-        print(f"In {output}/: report.html, results.json, plots/, images/")
-        if wrong is not None:
-            raise wrong
+        # Every model renders the prompts and judges the pairs.
+        left_out = ask_models(suite, sources, checkpoints, model, rendering, run)
+        labels = [label for label in sources if label not in left_out]
+
+        # Every scorer judges the renders.
+        failures = {}
+        for name in scoring.scorers:
+            scorer = make_scorer(name, scoring, output, run)
+            suite.begin_scorer(name, identity_of(scorer, scoring))
+            if isinstance(scorer, VLMJudge):
+                texts = [prompt.text for prompt in prompts]
+                scorer.write_questions(texts)
+                suite.begin_questions(scorer.questions_about(texts))
+                failures = scorer.failures
+            suite.score(labels, name, scorer)
+
+        # What comes of it.
+        if accelerator.is_main_process:
+            results = suite.results(labels, kinds)
+            if labels[0] in results.faults:
+                raise UserError(
+                    f"the model {labels[0]!r}, which the others are compared with, cannot be judged: "
+                    f"{results.faults[labels[0]]}; use another --dtype or model"
+                )
+            facts = {
+                "date": datetime.date.today().isoformat(),
+                "command": public_command(sys.argv, (run.hub_token,)),
+                "models": ", ".join(f"{label} ({short_name(sources[label])})" for label in labels),
+                "prompts": f"{len(prompts)} of {short_name(prompting.prompts or pairing.pairs)}"
+                if prompts
+                else "none",
+                "renders": f"{rendering.images_per_prompt} per prompt, {rendering.num_inference_steps} steps, seed "
+                f"{rendering.seed}",
+                "versions": versions(),
+            }
+            warnings = [f"{label} is left out: {reason}" for label, reason in left_out.items()]
+            warnings += [f"vlm: {reason} ({number} times)" for reason, number in failures.items()]
+            conclude(suite, results, checkpoints, scoring, run, facts, warnings)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if accelerator.num_processes > 1:
         time.sleep(0.5)  # gloo's threads need Python's lock once more, or a CPU run can hang here
 
 
+def check_arguments(
+    model: ModelArguments,
+    prompting: PromptArguments,
+    rendering: RenderArguments,
+    pairing: PairArguments,
+    scoring: ScoreArguments,
+) -> None:
+    """Refuses flags that do not go together.
+
+    Raises:
+        UserError: naming them.
+    """
+    if not scoring.scorers and pairing.pairs is None:
+        raise UserError("nothing would be measured; give --scorers, --pairs or both")
+    if scoring.scorers and prompting.prompts is None and pairing.pairs is None:
+        raise UserError("--scorers need something to render; give --prompts")
+    for name, values in {"guidance_scales": rendering.guidance_scales, "scorers": scoring.scorers}.items():
+        if len(set(values)) < len(values):
+            raise UserError(f"--{name} must be distinct, got {' '.join(map(str, values))}")
+    if not rendering.guidance_scales:
+        raise UserError("--guidance_scales holds none; give at least one")
+    if model.sweep and scoring.metric == RULE and not (model.pretrained_model_name_or_path and pairing.pairs):
+        raise UserError(
+            "--metric rule needs --pretrained_model_name_or_path and --pairs; give both, or another --metric"
+        )
+    if "vlm" in scoring.scorers and scoring.judge_model is None:
+        raise UserError("the scorer vlm needs --judge_model, the name of a vision-language model at --judge_base_url")
+    kind = getattr(diffusers, rendering.scheduler or "DDIMScheduler", None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise UserError(f"--scheduler must be a scheduler class of diffusers, got {rendering.scheduler!r}")
+
+
+def list_models(model: ModelArguments, checkpoints: list[Path]) -> dict[str, str]:
+    """Sources by label, in the order of the report.
+
+    Raises:
+        UserError: for a label that cannot be, or no model at all.
+    """
+    named = []
+    if model.pretrained_model_name_or_path:
+        named.append((BASE, model.pretrained_model_name_or_path))
+    for text in model.models:
+        label, _, source = ("", "", text) if Path(text).exists() else text.rpartition("=")
+        named.append((label or short_name(source), source))
+    named += [(path.name, str(path)) for path in checkpoints]
+    found: dict[str, str] = {}
+    for label, source in named:
+        if label in found:
+            raise UserError(f"--models has two entries called {label!r}; give one another name, as in other={source}")
+        if not label or label.startswith(("/", ".")) or ".." in Path(label).parts or not label.isprintable():
+            raise UserError(
+                f"--models has the label {label!r}, which cannot be a folder; use letters, digits, - and /"
+            )
+        found[label] = source
+    if not found:
+        raise UserError("there is no model to evaluate; give --pretrained_model_name_or_path, --models or --sweep")
+    return found
+
+
+def find_checkpoints(sweep: str | None) -> list[Path]:
+    """The checkpoints of the sweep, oldest first; none without one.
+
+    Raises:
+        UserError: if the folder holds none.
+    """
+    checkpoints = [] if sweep is None else list_checkpoints(Path(sweep))
+    if sweep is not None and not checkpoints:
+        raise UserError(f"--sweep {sweep!r} holds no checkpoint; give the output_dir of a training run")
+    return checkpoints
+
+
+def load_pairs(pairing: PairArguments, rendering: RenderArguments, run: RunArguments) -> HeldOutPairs | None:
+    if pairing.pairs is None:
+        return None
+    if pairing.pairs == "shapes":
+        rows = make_rows(make_scenes(pairing.num_pairs, rendering.seed, held_out=True), rendering.seed)
+        files = EMBEDDED
+    else:
+        rows = load_rows(
+            pairing.pairs,
+            config=pairing.pairs_config,
+            split=pairing.pairs_split,
+            revision=pairing.pairs_revision,
+            cache_dir=run.cache_dir,
+            token=run.hub_token,
+            argument="pairs",
+        )
+        files = files_of(pairing.pairs, run.hub_token)
+    columns = Columns(
+        image=pairing.image_column,
+        prompt=pairing.caption_column,
+        mismatched=pairing.negative_prompts_column,
+        principles=pairing.principles_column,
+    )
+    resolution = pairing.pairs_resolution or rendering.resolution or 512
+    return held_out_pairs(rows, columns, resolution, pairing.num_pairs, files)
+
+
+def choose_prompts(
+    prompting: PromptArguments, pairs: HeldOutPairs | None, seed: int, run: RunArguments
+) -> list[Prompt]:
+    """What is rendered."""
+    if prompting.prompts is None:
+        return [Prompt(caption) for caption in pairs.captions()]
+    return load_prompts(
+        prompting.prompts,
+        prompt_column=prompting.prompt_column,
+        category_column=prompting.category_column,
+        config=prompting.prompts_config,
+        split=prompting.prompts_split,
+        revision=prompting.prompts_revision,
+        num_prompts=prompting.num_prompts,
+        seed=seed,
+        cache_dir=run.cache_dir,
+        token=run.hub_token,
+    )
+
+
+def make_suite(
+    output: Path,
+    prompts: list[Prompt],
+    pairs: HeldOutPairs | None,
+    rendering: RenderArguments,
+    pairing: PairArguments,
+    scoring: ScoreArguments,
+) -> Suite:
+    """All that every model is asked."""
+    return Suite(
+        output,
+        prompts,
+        tuple(rendering.guidance_scales),
+        pairs,
+        num_inference_steps=rendering.num_inference_steps,
+        resolution=rendering.resolution,
+        images_per_prompt=rendering.images_per_prompt,
+        batch_size=rendering.batch_size,
+        seed=rendering.seed,
+        strata=pairing.strata,
+        repeats=pairing.repeats,
+        retrieval_size=pairing.retrieval_size,
+        score_batch_size=scoring.score_batch_size,
+    )
+
+
+def make_scorer(name: str, scoring: ScoreArguments, output: Path, run: RunArguments) -> Scorer:
+    if name != "vlm":
+        return load_scorer(name, str(PartialState().device), run.cache_dir, run.hub_token)
+    return VLMJudge(
+        scoring.judge_model,
+        Path(scoring.questions_file or output / "questions.jsonl"),
+        base_urls=(scoring.judge_base_url,),
+        api_key=os.environ.get(scoring.api_key_env),
+        question_model=scoring.question_model,
+        concurrency=scoring.judge_concurrency,
+    )
+
+
+def identity_of(scorer: Scorer, scoring: ScoreArguments) -> dict[str, object]:
+    """All of a scorer that its answers depend on."""
+    if not isinstance(scorer, VLMJudge):
+        return scorer_identity(scorer)
+    return {"model": scoring.judge_model, "questions": scoring.question_model, "base_url": scoring.judge_base_url}
+
+
+def ask_models(
+    suite: Suite,
+    sources: dict[str, str],
+    checkpoints: list[Path],
+    model: ModelArguments,
+    rendering: RenderArguments,
+    run: RunArguments,
+) -> dict[str, str]:
+    """Lets every model answer what it has not answered yet.
+
+    Returns:
+        The checkpoints of the sweep that do not load, and why: they are left out. Any other model must load.
+    """
+    left_out, may_fail = {}, {path.name for path in checkpoints} - {next(iter(sources))}
+    for label, source in sources.items():
+        suite.begin_model(label, model_identity(source, model, run))
+        if suite.is_answered(label):
+            continue
+        try:
+            loaded = load(source, model, rendering, run)
+        except UserError as error:
+            if label not in may_fail:
+                raise
+            left_out[label] = str(error)
+            continue
+        suite.ask(label, loaded)
+    return left_out
+
+
+def told(source: str, model: ModelArguments, run: RunArguments) -> dict[str, object]:
+    """What is said of a model besides its place: of another pipeline than the base, neither revision nor variant."""
+    base, place = model.pretrained_model_name_or_path, {"cache_dir": run.cache_dir, "token": run.hub_token}
+    is_other = source != base and kind_of(source, **place) == "pipeline"
+    return {
+        "base": base,
+        "revision": None if is_other else model.revision,
+        "variant": None if is_other else model.variant,
+        "prediction_type": model.prediction_type,
+        **place,
+    }
+
+
+def model_identity(source: str, model: ModelArguments, run: RunArguments) -> dict[str, object]:
+    """All of a model that its answers depend on: the content of weights, and how they are loaded."""
+    options = told(source, model, run)
+    recipe = recipe_of_model(source, **options)
+    weights = fingerprint(source, options["revision"], options["variant"], run.cache_dir)
+    return {**recipe.identity(run.cache_dir), "weights": weights, "dtype": model.dtype}
+
+
+def load(source: str, model: ModelArguments, rendering: RenderArguments, run: RunArguments) -> LoadedModel:
+    """One model as it was trained, with the sampler that is asked for."""
+    loaded = load_model(source, dtype=DTYPES[model.dtype], **told(source, model, run))
+    loaded.pipe.to(PartialState().device)
+    if rendering.scheduler:
+        loaded.pipe.scheduler = other_sampler(loaded.pipe.scheduler, rendering.scheduler)
+    return loaded
+
+
+def other_sampler(scheduler: diffusers.SchedulerMixin, name: str) -> diffusers.SchedulerMixin:
+    """The sampler of this name with a model's noise schedule.
+
+    Raises:
+        UserError: if it would sample something else than the model predicts.
+    """
+    own, sampler = type(scheduler), getattr(diffusers, name)
+    are_flows = own.__name__.startswith("FlowMatch") and name.startswith("FlowMatch")
+    if sampler is not own and sampler not in scheduler.compatibles and not are_flows:
+        fitting = ", ".join(sorted(kind.__name__ for kind in (own, *scheduler.compatibles)))
+        raise UserError(f"--scheduler {name} does not go with the model's {own.__name__}; use one of {fitting}")
+    return sampler.from_config(scheduler.config)
+
+
+def conclude(
+    suite: Suite,
+    results: Results,
+    checkpoints: list[Path],
+    scoring: ScoreArguments,
+    run: RunArguments,
+    facts: dict[str, str],
+    warnings: list[str],
+) -> None:
+    """Writes and prints the report.
+
+    Raises:
+        UserError: if the metric that chooses was not measured; the report is written all the same.
+    """
+    output, choice, wrong = Path(run.output_dir), None, None
+    if checkpoints:
+        try:
+            choice = choose(results, [path.name for path in checkpoints], scoring)
+        except UserError as error:
+            wrong = error
+    about = {"about": facts, "settings": suite.settings(), "choice": choice and dataclasses.asdict(choice)}
+    write_results(results, output / "results.json", about)
+    report = build_report(suite, results, run.title, facts, choice, warnings)
+    write_report(report, output)
+    print_report(report)
+    print(f"In {output}/: report.html, results.json, plots/, images/")
+    if wrong is not None:
+        raise wrong
+
+
+def choose(results: Results, checkpoints: list[str], scoring: ScoreArguments) -> Choice:
+    """The best of the checkpoints that were judged."""
+    return choose_best(
+        {label: results.values(label) for label in checkpoints if label in results.models},
+        scoring.metric,
+        results.values(BASE) if BASE in results.models else None,
+        scoring.alignment_metric or next(iter(results.metrics("adherence")), "implicit/score_relative"),
+        tuple(scoring.quality_metrics) or results.metrics("aesthetics"),
+        broken=results.faults,
+    )
+
+
 if __name__ == "__main__":
     with exit_on_user_error():
         logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-        groups = (ModelArguments, PromptArguments, RenderArguments, PairArguments, ScoreArguments, RunArguments)
-        main(*HfArgumentParser(groups, description=__doc__).parse_args_into_dataclasses())
+        main(*parse_flags(*GROUPS, description=__doc__))
