@@ -13,12 +13,15 @@ from diffusers_tpo.data.fingerprint import fingerprint_files, fingerprint_rows
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, load_rows
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.image_files import LocalFiles
 from diffusers_tpo.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from diffusers_tpo.training.identity import Identity
 
 
 def fingerprint(rows, source: str = "", loss_type: str = "tdpo", **columns) -> dict:
-    reader = RowReader(Columns(**columns), loss_type, unpaired=False, seed=0, resolution=tiny.RESOLUTION)
+    reader = RowReader(
+        Columns(**columns), loss_type, unpaired=False, seed=0, resolution=tiny.RESOLUTION, files=LocalFiles()
+    )
     return fingerprint_rows(as_torch_dataset(rows, reader), source)
 
 

@@ -56,5 +56,5 @@ def test_too_few_rows_for_a_batch(accelerator):
     with pytest.raises(UserError, match="train_batch_size 8 exceeds the 5 rows; lower it"):
         PlacedLoader(as_torch_dataset(tiny.make_dataset(5), make_reader()), 8, 1, accelerator)
     stream = as_torch_dataset(tiny.make_dataset(5).to_iterable_dataset(), make_reader())
-    with pytest.raises(UserError, match="--dataset_name streams fewer rows than train_batch_size"):
+    with pytest.raises(UserError, match="--dataset_name streams fewer rows than --train_batch_size"):
         next(PlacedLoader(stream, 8, 1, accelerator).after(Place()))

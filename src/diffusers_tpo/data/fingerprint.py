@@ -1,6 +1,8 @@
 """What the rows of a data set are, whatever they are called and wherever they lie. Knows nothing of models."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -9,7 +11,7 @@ from typing import Any, BinaryIO
 
 import datasets
 
-from ..image_files import ImageFiles, open_regular
+from ..image_files import ImageFiles, LocalFiles
 from .dataset import TextPreferenceDataset
 from .rows import split_columns
 from .streaming import StreamedTextPreferences
@@ -84,33 +86,20 @@ def as_bytes(value: Any) -> bytes:
 
 
 def part_of_image(cell: Any, files: ImageFiles) -> bytes:
-    """What counts of an undecoded image, whose cell may name `files`; of one that cannot be read, that it cannot."""
+    """What counts of an undecoded image: of a file that is not on this machine its name, of one that cannot be read too."""
     if not isinstance(cell, dict):
         return as_bytes(cell)
     if cell.get("bytes") is not None:
-        return part_of_bytes(cell["bytes"])
-    try:
-        with files.open(cell["path"]) as file:
-            return part_of_open(file)
-    except Exception:  # archives and the network raise many kinds
-        return as_bytes(Path(str(cell.get("path"))).name)
+        return part_of_file(io.BytesIO(cell["bytes"]))
+    path = str(cell.get("path"))
+    if isinstance(files, LocalFiles):
+        with contextlib.suppress(Exception), files.open(path) as file:  # archives raise many kinds
+            return part_of_file(file)
+    return as_bytes(Path(path).name)
 
 
-def part_of_bytes(content: bytes) -> bytes:
-    size = len(content)
-    middle = max(0, size // 2 - PART // 2)
-    return b"".join(
-        [size.to_bytes(8, "little"), content[:PART], content[middle : middle + PART], content[max(0, size - PART) :]]
-    )
-
-
-def part_of_file(path: Path) -> bytes:
-    """The same of a file, without reading the rest of it."""
-    with open_regular(path) as file:
-        return part_of_open(file)
-
-
-def part_of_open(file: BinaryIO) -> bytes:
+def part_of_file(file: BinaryIO) -> bytes:
+    """Size, beginning, middle and end of what is in a file."""
     size = file.seek(0, os.SEEK_END)
     parts = [size.to_bytes(8, "little")]
     for start in (0, max(0, size // 2 - PART // 2), max(0, size - PART)):
@@ -119,9 +108,15 @@ def part_of_open(file: BinaryIO) -> bytes:
     return b"".join(parts)
 
 
+def part_of_named(name: Path, path: Path) -> bytes:
+    """The same of a file on the disk, and its name."""
+    with path.open("rb") as file:
+        return as_bytes(name.as_posix()) + part_of_file(file)
+
+
 def fingerprint_files(folder: Path) -> str:
     """Of the names and, in the same parts, the contents of all files below a folder, but for hidden ones."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())  # a pipe would wait for ever
     named = ((path.relative_to(folder), path) for path in files)
     shown = ((name, path) for name, path in named if not any(part.startswith(".") for part in name.parts))
-    return digest(name.as_posix().encode(errors="surrogatepass") + part_of_file(path) for name, path in shown)
+    return digest(part_of_named(name, path) for name, path in shown)
