@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -162,45 +163,40 @@ def test_the_death_of_one_process_ends_all(tmp_path, small_flags):
     assert codes[0] not in (0, None) and codes[1] == -signal.SIGKILL
 
 
-@pytest.fixture
-def fill_disk(monkeypatch):
-    """Lets the system refuse to write long files from a call of `owner.name` on that meets `condition`."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+@contextmanager
+def full_disk(owner, name: str, condition=lambda *args: True):
+    """The system refuses to write long files from a call of `owner.name` on that meets `condition`.
 
-    def fill(owner, name: str, condition=lambda *args: True):
-        function = getattr(owner, name)
+    Only inside of this: the report of the tests may go to a file too.
+    """
+    limits, function = resource.getrlimit(resource.RLIMIT_FSIZE), getattr(owner, name)
 
-        def call(*args, **kwargs):
-            if condition(*args):
-                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-            return function(*args, **kwargs)
+    def call(*args, **kwargs):
+        if condition(*args):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        return function(*args, **kwargs)
 
-        monkeypatch.setattr(owner, name, call)
-
-    def make_room():
-        monkeypatch.undo()
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-    yield fill, make_room
-    make_room()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, call)
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_ends_in_one_sentence_and_leaves_the_earlier_checkpoints(refused, fill_disk, tmp_path):
-    fill, _ = fill_disk
-    fill(Accelerator, "save_state", lambda accelerator, folder: folder.endswith("-4"))
-    sentence = refused(**SHORT, checkpointing_steps=2, output_dir=tmp_path)
+def test_a_full_disk_ends_in_one_sentence_and_leaves_the_earlier_checkpoints(refused, tmp_path):
+    with full_disk(Accelerator, "save_state", lambda accelerator, folder: folder.endswith("-4")):
+        sentence = refused(**SHORT, checkpointing_steps=2, output_dir=tmp_path)
     assert "output_dir takes no checkpoint of step 4" in sentence and "--resume_from_checkpoint latest" in sentence
     assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-2"]
     assert find_checkpoint(tmp_path, "latest").name == "checkpoint-2"
 
 
-def test_a_disk_that_is_full_at_the_end_takes_no_training_with_it(run_script, refused, fill_disk, tmp_path):
+def test_a_disk_that_is_full_at_the_end_takes_no_training_with_it(run_script, refused, tmp_path):
     flags = {**SHORT, "max_train_steps": 2, "checkpointing_steps": 2, "output_dir": tmp_path}
-    fill, make_room = fill_disk
-    fill(outputs, "save_lora")
-    sentence = refused(**flags)
+    with full_disk(outputs, "save_lora"):
+        sentence = refused(**flags)
     assert "a file could not be written (" in sentence and os.strerror(errno.EFBIG) in sentence
-    make_room()
     run_script(**flags, resume_from_checkpoint="latest")
     assert (tmp_path / LORA).is_file() and len(read_log(tmp_path)) == 2
 
