@@ -8,11 +8,10 @@ from diffusers_tpo.commands.parsing import take_flags
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.flags import LARGEST, Range, default_of, kinds_of
 from diffusers_tpo.training.arguments import GROUPS, ModelArguments, check_arguments
-from diffusers_tpo.training.watch import EvaluationConfig
 
 
 EVERY_NUMBER = {"logit_mean"}  # flags that take every finite number
-FLAGS = {name: kind for group in GROUPS if group is not EvaluationConfig for name, kind in kinds_of(group).items()}
+FLAGS = {name: kind for group in GROUPS for name, kind in kinds_of(group).items()}
 NUMBERS = {name: kind for name, kind in FLAGS.items() if kind.type in (int, float)}
 BOOLS = [name for name, kind in FLAGS.items() if kind.type is bool]
 CHOICES = [name for name, kind in FLAGS.items() if kind.choices]
@@ -55,7 +54,7 @@ def test_a_word_that_is_none_of_the_choices_is_refused(name, value):
 
 
 def test_the_defaults_lie_in_their_ranges():
-    for group in set(GROUPS) - {EvaluationConfig}:
+    for group in GROUPS:
         for one in group.__dataclass_fields__.values():
             default = default_of(one)
             if isinstance(default, int | float) and not isinstance(default, bool):
