@@ -127,7 +127,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     # Who it is, by all that its numbers depend on: what it goes on from must be its own.
     base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
     source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
-    weights = session.from_main(lambda: recipe.identity(run.cache_dir))
+    weights = session.from_main(lambda: recipe.identity(run.cache_dir, run.hub_token))
     rows = session.from_main(lambda: fingerprint_rows(dataset, source.name, source.commit))
     identity = Identity.of(model, data, tpo, training, weights | rows, accelerator.num_processes)
     progress = Progress(output, checkpoint, identity, recipe, accelerator, run.checkpoints_total_limit)
