@@ -70,7 +70,7 @@ def against_plain(bench: Bench, where: str, rounds: int) -> list[dict]:
 def by_mismatched(bench: Bench, where: str, rounds: int) -> list[dict]:
     """The step with K mismatched prompts per image over that with one."""
     numbers = (1, 2, 4)
-    steps = {k: Step(bench, mismatched=k, kept=True, loss_type="tdpo") for k in numbers}
+    steps = {k: Step(bench, num_mismatched=k, kept=True, loss_type="tdpo") for k in numbers}
     times = in_turn(steps, rounds)
     name, rival = f"step time with K mismatched prompts, {where}, kept", "TDPO step with one"
     return [ratio(name.replace("K", str(k)), times[k], times[1], f"<= {(1 + k) / 2}", rival) for k in numbers[1:]]

@@ -49,9 +49,9 @@ class Bench:
         self.draws = [Draw(0, row) for row in range(images)]
         self.pixels = torch.rand(images, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
-    def prompts(self, mismatched: int) -> list[str]:
+    def prompts(self, num_mismatched: int) -> list[str]:
         """Of all rows, in blocks."""
-        kinds = ["red", "blue", "green", "white", "black"][: 1 + mismatched]
+        kinds = ["red", "blue", "green", "white", "black"][: 1 + num_mismatched]
         return [f"a {kind} circle {row}" for kind in kinds for row in range(len(self.draws))]
 
     def perturb(self, scale: float) -> None:
@@ -68,17 +68,17 @@ class Step:
 
     Args:
         objective: the fields of a [`TPOConfig`].
-        mismatched: prompts per image; none for supervised fine-tuning.
+        num_mismatched: mismatched prompts of each image; none for supervised fine-tuning.
         kept: latents, prompt embeddings and the reference's errors are known before.
     """
 
-    def __init__(self, bench: Bench, mismatched: int = 1, kept: bool = False, **objective):
+    def __init__(self, bench: Bench, num_mismatched: int = 1, kept: bool = False, **objective):
         self.bench = bench
         self.trainer = TPOTrainer(TPOConfig(**objective), bench.family, bench.reference)
         schedule = torch.optim.lr_scheduler.ConstantLR(bench.optimizer.optimizer, factor=1.0)
         self.stepper = Stepper(bench.parameters, bench.optimizer, schedule, bench.accelerator, MAX_NORM)
         pixels, images = bench.pixels, len(bench.draws)
-        prompts = bench.prompts(0 if self.trainer.tpo.loss_type == "sft" else mismatched)
+        prompts = bench.prompts(0 if self.trainer.tpo.loss_type == "sft" else num_mismatched)
         sizes = torch.tensor([[*pixels.shape[2:], 0, 0, *pixels.shape[2:]]] * images, dtype=torch.float32)
         self.encoder = Encoder(bench.pipe, bench.family, FrozenParts(bench.pipe, {"unet"}, bench.accelerator.device))
         is_matched, self.ref_error = torch.arange(len(prompts)) < images, None

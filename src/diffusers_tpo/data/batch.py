@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 class Batch:
     """`B` images with `P` prompts each, in blocks: prompt 1 of every image, then prompt 2 of every image, ...
 
+    `P` is `1 + num_mismatched`, the matched prompt first; 1 for unpaired rows and supervised fine-tuning.
+
     Attributes:
         pixels: `(B, 3, H, W)` in [-1, 1]; `None` if the images are encoded.
         encoded: mean and standard deviation of their latents, `(B, C, ...)` each; `None` if they are pixels.

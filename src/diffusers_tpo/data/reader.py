@@ -36,11 +36,13 @@ def none_usable(skipped: Problems) -> UserError:
     return UserError(f"--dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
 
 
-def choose_mismatched(row: dict, columns: Columns, draw: Draw, count: int, principles: tuple[str, ...]) -> list[str]:
-    """Draws `count` of a row's mismatched prompts that follow one of `principles`, again from the start if too few."""
+def choose_mismatched(
+    row: dict, columns: Columns, draw: Draw, num_mismatched: int, principles: tuple[str, ...]
+) -> list[str]:
+    """Draws `num_mismatched` of a row's mismatched prompts that follow one of `principles`, again from the start if too few."""
     allowed = allowed_mismatched(row, columns, principles)
     order = torch.randperm(len(allowed), generator=draw.generator("mismatched")).tolist()
-    return [allowed[order[index % len(order)]] for index in range(count)]
+    return [allowed[order[index % len(order)]] for index in range(num_mismatched)]
 
 
 @dataclass
