@@ -276,6 +276,13 @@ def test_a_broken_checkpoint_is_left_out_of_the_sweep(evaluate, runs, tmp_path, 
     assert results["models"] == ["base", "checkpoint-1", "checkpoint-2"]
     shown = capsys.readouterr().out
     assert "checkpoint-3 is left out: " in shown and "not finite" in shown
+    (tmp_path / "run" / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    assert evaluate("damaged", sweep=tmp_path / "run", num_pairs=3, scorers=None, metric="implicit/score")[
+        "models"
+    ] == [
+        "base",
+        "checkpoint-1",
+    ]
     assert evaluate("other", models=[f"mine={broken.parent}"], num_pairs=3, scorers=None) == 2
     assert "not finite" in capsys.readouterr().err
 

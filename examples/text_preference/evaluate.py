@@ -35,7 +35,7 @@ from diffusers_tpo.evaluation.report import print_report, write_report
 from diffusers_tpo.evaluation.results import Results, write_results
 from diffusers_tpo.evaluation.scorers import Scorer, load_scorer, scorer_identity
 from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
-from diffusers_tpo.evaluation.suite import Suite
+from diffusers_tpo.evaluation.suite import OtherSettings, Suite
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.flags import AtLeastOne, NotNegativeNumber, Range, flag
 from diffusers_tpo.image_files import EMBEDDED, files_of
@@ -395,17 +395,16 @@ def ask_models(
     """
     left_out, may_fail = {}, {path.name for path in checkpoints} - {next(iter(sources))}
     for label, source in sources.items():
-        suite.begin_model(label, model_identity(source, model, run))
-        if suite.is_answered(label):
-            continue
         try:
-            loaded = load(source, model, rendering, run)
+            suite.begin_model(label, model_identity(source, model, run))
+            loaded = None if suite.is_answered(label) else load(source, model, rendering, run)
         except UserError as error:
-            if label not in may_fail:
+            if label not in may_fail or isinstance(error, OtherSettings):
                 raise
             left_out[label] = str(error)
             continue
-        suite.ask(label, loaded)
+        if loaded is not None:
+            suite.ask(label, loaded)
     return left_out
 
 

@@ -7,22 +7,27 @@ It trains a denoiser from scratch, then the shipped and a half-trained one with 
 checkpoint with evaluate.py, where an exact verifier knows what an image shows. Finished runs and judgements are kept.
 """
 
-import argparse
 import datetime
 import json
 import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.commands.parsing import parse_flags
+from diffusers_tpo.errors import UserError, exit_on_user_error
 from diffusers_tpo.evaluation.choose import choose_best
+from diffusers_tpo.evaluation.compare import mean_over_prompts
 from diffusers_tpo.evaluation.correlation import regress
+from diffusers_tpo.files import make_folder
+from diffusers_tpo.flags import Range, flag
 from diffusers_tpo.intervals import paired_difference
 from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.loading import load_model
@@ -38,17 +43,27 @@ SCRATCH = (
 )
 TUNED = "--train_batch_size 16 --checkpointing_steps 50 --max_train_steps 200"
 PREFER = "--beta 500 --anchor_weight 0.5 --principles content attribute --learning_rate 1e-4"
-RUNS = {  # name: (base, flags)
-    "scratch": ("untrained", f"{SCRATCH} --max_train_steps 1600 --checkpointing_steps 100"),
-    "shipped-sft": ("shipped", f"{TUNED} --loss_type sft --learning_rate 1e-4"),
-    "shipped-tdpo": ("shipped", f"{TUNED} --loss_type tdpo {PREFER}"),
-    "shipped-unclipped": (
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: what it begins with, and its flags."""
+
+    base: str
+    flags: str
+
+
+RUNS = {
+    "scratch": Run("untrained", f"{SCRATCH} --max_train_steps 1600 --checkpointing_steps 100"),
+    "shipped-sft": Run("shipped", f"{TUNED} --loss_type sft --learning_rate 1e-4"),
+    "shipped-tdpo": Run("shipped", f"{TUNED} --loss_type tdpo {PREFER}"),
+    "shipped-unclipped": Run(
         "shipped",
         f"{TUNED} --loss_type tdpo --beta 5000 --anchor_weight 0 --mismatched_clip inf --learning_rate 3e-4",
     ),
-    "weak-sft": ("weak", f"{TUNED} --loss_type sft --learning_rate 1e-4"),
-    "weak-tdpo": ("weak", f"{TUNED} --loss_type tdpo {PREFER}"),
-    "weak-tkto": ("weak", f"{TUNED} --loss_type tkto {PREFER}"),
+    "weak-sft": Run("weak", f"{TUNED} --loss_type sft --learning_rate 1e-4"),
+    "weak-tdpo": Run("weak", f"{TUNED} --loss_type tdpo {PREFER}"),
+    "weak-tkto": Run("weak", f"{TUNED} --loss_type tkto {PREFER}"),
 }
 WEAK_STEP = 400  # of the run from scratch
 GROUPS = {  # which checkpoints: by the start of their labels
@@ -86,28 +101,33 @@ def make_base(name: str, output: Path) -> Path:
 
 
 def train(name: str, output: Path, log: Path) -> None:
-    base, flags = RUNS[name]
-    command = [sys.executable, str(FOLDER / "train_text_to_image_tpo.py"), *f"{SHARED} {flags}".split()]
+    run = RUNS[name]
+    command = [sys.executable, str(FOLDER / "train_text_to_image_tpo.py"), *f"{SHARED} {run.flags}".split()]
     command += [
         "--pretrained_model_name_or_path",
-        str(make_base(base, output)),
+        str(make_base(run.base, output)),
         "--dataset_name",
         str(output / "data"),
     ]
     command += ["--output_dir", str(output / "runs" / name), "--resume_from_checkpoint", "latest"]
     with log.open("w") as file:
-        subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
+        code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+    if code:
+        raise UserError(f"the training of {name} ended with exit code {code}; {str(log)!r} tells why")
 
 
 def report(results: dict) -> dict[str, Table]:
     """How well figures of the denoising errors say what the images show, over the checkpoints of each group."""
     models, scales = results["models"], results["guidance_scales"]
-    means = {name: [np.mean(results["preference"][model][name]) for model in models] for name in PREDICTORS.values()}
+    means = {
+        name: [np.nanmean(np.array(results["preference"][model][name], float)) for model in models]
+        for name in PREDICTORS.values()
+    }
     rows = []
     for group, starts in GROUPS.items():
         chosen = [index for index, model in enumerate(models) if model.startswith(starts)]
         for score in SCORES:
-            y = np.mean(results["scores"][score], axis=2)[chosen]
+            y = mean_over_prompts(np.array(results["scores"][score], float))[chosen]
             for label, name in PREDICTORS.items():
                 x = np.array(means[name])[chosen] * (-1 if name == "error/matched" else 1)
                 found = [regress(x, y[:, g]) for g in range(len(scales))]
@@ -126,7 +146,7 @@ def report(results: dict) -> dict[str, Table]:
         row = [principle]
         for starts in (GROUPS["all"], GROUPS["all but unclipped"]):
             chosen = [index for index, model in enumerate(models) if model.startswith(starts)]
-            y = np.mean(results["scores"][f"shapes/{principle}"], axis=2)[chosen]
+            y = mean_over_prompts(np.array(results["scores"][f"shapes/{principle}"], float))[chosen]
             row += [regress(np.array(x)[chosen], y[:, g]).spearman for g in range(len(scales))]
         rows.append(row)
     header = [
@@ -140,13 +160,11 @@ def choices(results: dict) -> Table:
     """The checkpoints that the rule and the score alone choose without any image, beside the last one."""
     models, scales = results["models"], results["guidance_scales"]
     rows = []
-    for run, (start, _) in RUNS.items():
-        if start == "untrained":
-            continue
-        base = "base" if start == "shipped" else f"scratch/{WEAK_STEP}"
+    for run in (name for name, own in RUNS.items() if own.base != "untrained"):
+        base = "base" if RUNS[run].base == "shipped" else f"scratch/{WEAK_STEP}"
         names = [model for model in models if model.startswith(f"{run}/")]
         values = {
-            model: {name: np.array(results["preference"][model][name]) for name in PREDICTORS.values()}
+            model: {name: np.array(results["preference"][model][name], float) for name in PREDICTORS.values()}
             for model in (base, *names)
         }
         before = values.pop(base)
@@ -157,19 +175,30 @@ def choices(results: dict) -> Table:
         }
         for way, pick in picks.items():
             pick = pick or base
-            own, rival = (np.array(results["scores"]["shapes/aligned"][models.index(name)]) for name in (pick, base))
+            own, rival = (
+                np.array(results["scores"]["shapes/aligned"][models.index(name)], float) for name in (pick, base)
+            )
             gains = [Percent(**vars(paired_difference(own[g], rival[g]))) for g in range(len(scales))]
             rows.append([run, way, "none: the base" if pick == base else pick, *gains])
     return Table(["run", "by", "pick", *(f"aligned minus base, guidance {scale:g}" for scale in scales)], rows)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--num_pairs", type=int, default=256, help="held-out images, and their captions to render")
-    parser.add_argument("--seed", type=int, default=0, help="of the evaluation; the runs have seed 0")
-    args = parser.parse_args()
-    output = args.output_dir
+@dataclass
+class StudyArguments:
+    """How much is judged, and where everything goes."""
+
+    output_dir: str = flag(help="Data, runs, evaluation and tables.")
+    num_pairs: Annotated[int, Range(at_least=2, at_most=100_000)] = flag(
+        256, "Held-out images, and their captions to render."
+    )
+    seed: Annotated[int, Range(at_least=0, below=2**32)] = flag(0, "Of the evaluation; the runs have seed 0.")
+
+
+def main(args: StudyArguments) -> None:
+    output = Path(args.output_dir)
+    make_folder(output, "--output_dir")
+
+    # What all runs learn from, and the runs.
     data = output / "data" / "train.parquet"
     if not data.exists():
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +209,8 @@ def main():
             folder.mkdir(parents=True, exist_ok=True)
             print(f"training {name}", flush=True)
             train(name, output, folder / "train.log")
+
+    # Every checkpoint is judged.
     models = [
         f"{name}/{path.name.split('-')[1]}={path}"
         for name in RUNS
@@ -192,7 +223,10 @@ def main():
     )
     command += ["--scheduler", "DPMSolverMultistepScheduler", "--title", "Implicit preference and alignment"]
     command += ["--output_dir", str(output / f"evaluation-{args.seed}")]
-    subprocess.run(command, check=True)
+    if code := subprocess.run(command).returncode:
+        raise UserError(f"evaluate.py ended with exit code {code}; what it says above tells why")
+
+    # How well figures of the errors say what the images show.
     tables = report(json.loads((output / f"evaluation-{args.seed}" / "results.json").read_text()))
     for name, table in tables.items():
         print(f"\n{TITLES[name]}\n\n{table.markdown()}")
@@ -209,4 +243,4 @@ def main():
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main()
+        main(*parse_flags(StudyArguments, description=__doc__))

@@ -11,21 +11,26 @@ Every arm is one run of train_text_to_image_tpo.py. Finished arms are kept, so a
 tables; docs/tables.py shows those that are kept in docs/results/.
 """
 
-import argparse
 import datetime
 import os
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
-from diffusers_tpo.errors import exit_on_user_error
+from diffusers_tpo.commands.parsing import parse_flags
+from diffusers_tpo.errors import UserError, exit_on_user_error
 from diffusers_tpo.evaluation.shapes import judge, load_model
+from diffusers_tpo.evaluation.suite import keep_settings
+from diffusers_tpo.files import make_folder, publish_file
+from diffusers_tpo.flags import NotNegativeNumber, Range, flag
 from diffusers_tpo.intervals import Interval, mean_interval, paired_difference
-from diffusers_tpo.shapes.scenes import PRINCIPLES
+from diffusers_tpo.shapes.scenes import PRINCIPLES, Scene
 from diffusers_tpo.shapes.world import PIPELINE, make_rows, make_scenes
 from diffusers_tpo.tables import Percent, Table, write_tables
 
@@ -96,25 +101,52 @@ TITLES = {
 }
 
 
-def run_arm(name: str, flags: str | None, args, seed: int, scenes) -> dict[str, np.ndarray]:
+@dataclass
+class StudyArguments:
+    """Which arms, how often, and where everything goes."""
+
+    output_dir: str = flag(help="Data, runs and results.json.")
+    arms: Literal["main", "search", "draws"] = flag("main", "Which runs are compared.")
+    seeds: list[Annotated[int, Range(at_least=0, below=2**32)]] = flag([0, 1, 2], "Every arm is trained with each.")
+    num_prompts: Annotated[int, Range(at_least=2, at_most=100_000)] = flag(1024, "Held-out prompts.")
+    guidance_scales: list[NotNegativeNumber] = flag(list(SCALES), "Every model is judged at each of them.")
+    rival: str = flag("SFT, same time", "Start of the arm that differences are taken to.")
+
+
+def run_arm(
+    name: str, flags: str | None, args: StudyArguments, seed: int, scenes: list[Scene]
+) -> dict[str, np.ndarray]:
     """Trains and judges one arm with one seed, or reads what an earlier call left."""
-    folder = args.output_dir / f"{name.replace(', ', '_').replace(' ', '-')}-{seed}"
+    output = Path(args.output_dir)
+    folder = output / f"{name.replace(', ', '_').replace(' ', '-')}-{seed}"
+    asked = {"flags": flags, "num_prompts": args.num_prompts, "guidance_scales": args.guidance_scales}
+    keep_settings(folder / "asked.json", asked, f"the arm {name!r}")
     file = folder / "judged.npz"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        if flags is not None and not (folder / "README.md").exists():  # the card is written last
+        run = folder / "run"
+        if flags is not None and not (run / "README.md").exists():  # the card is written last
             command = [sys.executable, str(SCRIPT), "--pretrained_model_name_or_path", str(PIPELINE), "--dataset_name"]
-            command += [str(args.output_dir / "data"), "--output_dir", str(folder), "--seed", str(seed)]
+            command += [str(output / "data"), "--output_dir", str(run), "--seed", str(seed)]
             command += f"--max_train_steps {STEPS} {SHARED} {flags} --resume_from_checkpoint latest".split()
             with (folder / "train.log").open("w") as log:
-                subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-        pipe = load_model(PIPELINE if flags is None else folder)
-        np.savez(file, **judge(pipe, scenes, tuple(args.guidance_scales), seed, progress=False))
+                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+            if code:
+                raise UserError(f"the training of {name!r} ended with exit code {code}; {folder}/train.log tells why")
+        pipe = load_model(PIPELINE if flags is None else run)
+        judged = judge(pipe, scenes, tuple(args.guidance_scales), seed, progress=False)
+        partial = folder / ".partial-judged.npz"
+        np.savez(partial, **judged)
+        publish_file(partial, file)
     return dict(np.load(file))
 
 
 def percent(interval: Interval) -> Percent:
     return Percent(**vars(interval))
+
+
+def share(values: np.ndarray) -> Percent:
+    """A mean that cannot leave 0 and 1."""
+    return percent(mean_interval(values).inside(0, 1))
 
 
 def report(judged: dict[str, list[dict]], scales, rival: str) -> dict[str, Table]:
@@ -125,22 +157,18 @@ def report(judged: dict[str, list[dict]], scales, rival: str) -> dict[str, Table
 
     best = {arm: max(scales, key=lambda scale: stack(arm, f"{scale:g}/aligned").mean()) for arm in judged}
     header = ["arm", *(f"guidance {scale:g}" for scale in scales), "best at"]
-    rows = [
-        [arm, *(percent(mean_interval(stack(arm, f"{scale:g}/aligned"))) for scale in scales), f"{best[arm]:g}"]
-        for arm in judged
-    ]
+    rows = [[arm, *(share(stack(arm, f"{scale:g}/aligned")) for scale in scales), f"{best[arm]:g}"] for arm in judged]
     tables = {"aligned": Table(header, rows)}
 
     facts = [*PRINCIPLES, "clean"]
+    implicit = {"implicit/accuracy": "implicit accuracy", "implicit/accuracy_corrected": "without noise"}
+    shown = [name for name in implicit if all(name in seed for runs in judged.values() for seed in runs)]
     rows = []
     for arm in judged:
-        values = [percent(mean_interval(stack(arm, f"{best[arm]:g}/{fact}"))) for fact in facts]
-        margin, accuracy = (
-            mean_interval(stack(arm, "implicit/score_relative")),
-            mean_interval(stack(arm, "implicit/accuracy")),
-        )
-        rows.append([arm, *values, percent(accuracy), percent(margin)])
-    header = ["arm", *facts, "implicit accuracy", "implicit margin"]
+        values = [share(stack(arm, f"{best[arm]:g}/{fact}")) for fact in facts]
+        accuracies = [share(stack(arm, name)) for name in shown]
+        rows.append([arm, *values, *accuracies, percent(mean_interval(stack(arm, "implicit/score_relative")))])
+    header = ["arm", *facts, *(implicit[name] for name in shown), "implicit margin"]
     tables["facts"] = Table(header, rows)
 
     rows = []
@@ -160,27 +188,21 @@ def report(judged: dict[str, list[dict]], scales, rival: str) -> dict[str, Table
     return tables | {"differences": Table(header, rows)}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--arms", choices=ARMS, default="main")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--num_prompts", type=int, default=1024)
-    parser.add_argument("--guidance_scales", type=float, nargs="+", default=list(SCALES))
-    parser.add_argument("--rival", default="SFT, same time", help="start of the arm that differences are taken to")
-    args = parser.parse_args()
-
-    data = args.output_dir / "data" / "train.parquet"
+def main(args: StudyArguments) -> None:
+    output = Path(args.output_dir)
+    make_folder(output, "--output_dir")
+    data = output / "data" / "train.parquet"
     if not data.exists():
         data.parent.mkdir(parents=True, exist_ok=True)
         make_rows(make_scenes(8192, 0), 0).to_parquet(data)
     scenes = make_scenes(args.num_prompts, 0, held_out=True)
-    judged = {}
+    judged: dict[str, list[dict[str, np.ndarray]]] = {}
     for seed in args.seeds:
         for arm, flags in ARMS[args.arms].items():
-            judged.setdefault(arm, []).append(run_arm(arm, flags, args, seed, scenes))
-            print(f"{arm}, seed {seed}: aligned", end=" ")
-            print(*(f"{judged[arm][-1][f'{s:g}/aligned'].mean():.1%}" for s in args.guidance_scales), flush=True)
+            found = run_arm(arm, flags, args, seed, scenes)
+            judged.setdefault(arm, []).append(found)
+            aligned = [f"{found[f'{scale:g}/aligned'].mean():.1%}" for scale in args.guidance_scales]
+            print(f"{arm}, seed {seed}: aligned {' '.join(aligned)}", flush=True)
     tables = report(judged, args.guidance_scales, args.rival)
     print(
         f"\n{len(scenes)} held-out prompts, seeds {args.seeds}; mean with 95 % interval over prompts, in percent and points."
@@ -188,7 +210,7 @@ def main():
     for name, table in tables.items():
         print(f"\n{TITLES[name]}\n\n{table.markdown()}")
     write_tables(
-        args.output_dir / "results.json",
+        output / "results.json",
         tables,
         command=shlex.join(["python", "examples/text_preference/study_shapes.py", *sys.argv[1:]]),
         date=str(datetime.date.today()),
@@ -200,4 +222,4 @@ def main():
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main()
+        main(*parse_flags(StudyArguments, description=__doc__))

@@ -43,17 +43,22 @@ class Judged(Protocol):
     scheduler: Scheduler
 
 
+class OtherSettings(UserError):
+    """A folder was begun with other settings, or by another model, than those it is to be filled with."""
+
+
 def keep_settings(path: Path, settings: dict, what: str) -> None:
     """Keeps the settings that a folder is filled with.
 
     Raises:
-        UserError: if it was begun with others, naming them.
+        OtherSettings: if it was begun with others, naming them.
     """
     settings = json.loads(json.dumps(settings))  # as it will be read
     if path.exists():
         changed = differences(read_json(path), settings)
         if changed:
-            raise UserError(f"{what} was begun with other settings: {changed}; use the same, or another --output_dir")
+            advice = "use the same, or another --output_dir"
+            raise OtherSettings(f"{what} was begun with other settings: {changed}; {advice}")
     elif PartialState().is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(settings, indent=1, sort_keys=True))
