@@ -345,7 +345,7 @@ def test_a_pickle_in_a_pipeline_is_never_run(trap, name, pipe_dir, tmp_path):
     for weights in path.parent.glob("*.safetensors"):
         weights.unlink()
     path.write_bytes(trap)
-    with pytest.raises(UserError, match="^pretrained_model_name_or_path '.*pipe' cannot be loaded"):
+    with pytest.raises(UserError, match="^--pretrained_model_name_or_path '.*pipe' cannot be loaded"):
         load_pipeline(str(tmp_path / "pipe"))
 
 
@@ -369,7 +369,7 @@ def test_a_pickle_in_a_lora_or_checkpoint_is_never_run(trap, name, config, pipe_
     if config == {"use_ema": True}:
         shutil.copy(next(Path(pipe_dir, "unet").glob("*.safetensors")), folder / "model.safetensors")
     (folder / name).write_bytes(trap)
-    with pytest.raises(UserError, match="^models names the (LoRA|checkpoint)") as refused:
+    with pytest.raises(UserError, match="^--models names the (LoRA|checkpoint)") as refused:
         load_model(str(folder), pipe_dir)
     assert "weights_only" not in str(refused.value)
 

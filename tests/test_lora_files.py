@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import family_of
 from diffusers_tpo.models.adapters import check_peft, save_lora, train_denoiser
-from diffusers_tpo.models.loading import load_model
+from diffusers_tpo.models.loading import load_model, misfits
 from diffusers_tpo.models.recipe import LoraShape
 from diffusers_tpo.models.text_encoders import train_text_encoders
 
@@ -112,7 +112,7 @@ def test_a_lora_that_fits_only_in_part_is_refused(with_text, tmp_path, pipe_dir)
         return state | {key.replace("unet.", "prior."): value + 1 for key, value in state.items()}
 
     for change in (renamed, halved, foreign):
-        with pytest.raises(UserError, match="^models names the LoRA .* fits? .*tiny.* only in part"):
+        with pytest.raises(UserError, match="^--models names the LoRA .* fits? .*tiny.* only in part"):
             load_model(changed(tmp_path, change), pipe_dir)
 
 
@@ -139,7 +139,7 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path, pipe_dir):
         first = next(iter(state))
         return state | {first: torch.full_like(state[first], value)}
 
-    with pytest.raises(UserError, match="^models names .*, whose weight unet.* is not finite"):
+    with pytest.raises(UserError, match="^--models names .*, whose weight unet.* is not finite"):
         load_model(changed(tmp_path, broken), pipe_dir)
     pipe = tiny.make_pipe()
     with torch.no_grad():
@@ -175,3 +175,12 @@ def test_a_file_of_another_tool_is_taken_whole(tmp_path, pipe_dir):
     save_file(old, tmp_path / "old" / FILE)
     assert_close(predict(load_model(str(tmp_path / "old"), pipe_dir).pipe), predict(pipe), rtol=1e-4, atol=1e-5)
     assert isinstance(pipe, StableDiffusionPipeline)
+
+
+def test_a_layer_whose_name_others_end_in_may_be_the_only_one_of_a_file():
+    pipe = tiny_families.make_pipe("flux")
+    layer = pipe.transformer.proj_out  # there is one in every single block, too
+    shapes = {"lora_A": (2, layer.in_features), "lora_B": (layer.out_features, 2)}
+    state = {f"transformer.proj_out.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+    pipe.load_lora_weights(dict(state))
+    assert misfits(pipe, state, says_layers=False) == (0, 0)

@@ -248,7 +248,7 @@ def test_a_finished_model_is_told_what_its_run_told_it(flux, tmp_path):
 
 def test_a_run_into_the_folder_of_its_own_base_is_refused(pipe_dir, tmp_path):
     refuse_own_base(ModelRecipe(pipe_dir, vae="someone/vae"), tmp_path)
-    with pytest.raises(UserError, match="output_dir .* is the folder of pretrained_model_name_or_path"):
+    with pytest.raises(UserError, match="--output_dir .* is the folder of --pretrained_model_name_or_path"):
         refuse_own_base(ModelRecipe(pipe_dir), Path(pipe_dir, "unet", ".."))
-    with pytest.raises(UserError, match="output_dir .* is the folder of pretrained_vae_model_name_or_path"):
+    with pytest.raises(UserError, match="--output_dir .* is the folder of --pretrained_vae_model_name_or_path"):
         refuse_own_base(ModelRecipe("someone/model", vae=str(tmp_path)), tmp_path)

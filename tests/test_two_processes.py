@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.slow]
 
 
 def test_every_family_learns_the_same_on_two_processes(tmp_path):
-    codes = finish(start(2, [], tmp_path, Path(__file__).parent / "two_processes.py"), timeout=400)
+    codes = finish(start(2, [], tmp_path, Path(__file__).parent / "two_processes.py"), timeout=600)
     assert codes == [0, 0], said(tmp_path)
     first, second = (
         [line for line in (tmp_path / f"output-{rank}.txt").read_text().splitlines() if line.startswith("learnt")]

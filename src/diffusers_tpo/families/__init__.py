@@ -112,7 +112,7 @@ def family_of(pipe: DiffusionPipeline, **options: Any) -> Family:
             family = FAMILIES[base]
             for name in given:
                 if not hasattr(family, name):
-                    raise UserError(f"{name} has no meaning for a {type(pipe).__name__}; leave it out")
+                    raise UserError(f"--{name} has no meaning for a {type(pipe).__name__}; leave it out")
             if not given:
                 return family
             return dataclasses.replace(family, **given)  # type: ignore[type-var] # one with options is a dataclass

@@ -71,7 +71,7 @@ def add_lora(
             f"--use_lora adds adapters, and diffusers loads none into a {type(denoiser).__name__}; leave it out and train in full"
         )
     if rank < 1:
-        raise UserError(f"rank must be at least 1, got {rank}")
+        raise UserError(f"--rank must be at least 1, got {rank}")
     check_peft()
     names = [f".{name}" for name, _ in denoiser.named_modules()]
     if not any(name.endswith(f".{target}") for name in names for target in targets):

@@ -48,13 +48,13 @@ def speed_up(module: torch.nn.Module, channels_last: bool, backend: str | None) 
     if backend is not None:
         if backend not in torch.compiler.list_backends(exclude_tags=()):
             usual = ", ".join(torch.compiler.list_backends())
-            raise UserError(f"torch_compile_backend must be one of {usual}, got {backend!r}")
+            raise UserError(f"--torch_compile_backend must be one of {usual}, got {backend!r}")
         try:
             module.compile_repeated_blocks(backend=backend)
         except ValueError as error:
             name = type(module).__name__
             raise UserError(
-                f"torch_compile_backend: diffusers names no repeated blocks of {name}; leave it out"
+                f"--torch_compile_backend: a {name} has no blocks that can be compiled ({reason(error)}); leave it out"
             ) from error
 
 
@@ -122,7 +122,7 @@ def load_pipeline(
         if vae:
             pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=torch.float32, **options)
     except Exception as error:  # hostile or broken files raise many kinds; none of them is unpickled into code
-        raise UserError(f"pretrained_model_name_or_path {source!r} cannot be loaded ({why(error)})") from error
+        raise UserError(f"--pretrained_model_name_or_path {source!r} cannot be loaded ({why(error)})") from error
     if (autoencoder := pipe.components.get("vae")) is not None and may_halve(autoencoder):
         autoencoder.to(dtype)
     set_checker_aside(pipe)
@@ -202,7 +202,7 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
             if (path / name).is_file():
                 return kind
         raise UserError(
-            f"models names the folder {source!r}, which holds no pipeline (model_index.json), LoRA ({LORA_WEIGHTS}) or "
+            f"--models names the folder {source!r}, which holds no pipeline (model_index.json), LoRA ({LORA_WEIGHTS}) or "
             f"checkpoint ({STATE}); check the path"
         )
     if os.path.isfile(source) and path.suffix == ".safetensors":
@@ -212,11 +212,11 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
     except LocalEntryNotFoundError as error:  # no connection
         if isinstance(try_to_load_from_cache(source, LORA_WEIGHTS, cache_dir), str):
             return "lora"
-        raise UserError(f"models names {source!r}, which is no folder, and the Hub cannot be reached") from error
+        raise UserError(f"--models names {source!r}, which is no folder, and the Hub cannot be reached") from error
     except EntryNotFoundError:
         return "lora"
     except (OSError, ValueError) as error:
-        raise UserError(f"models names {source!r}, which is no folder, and on the Hub: {reason(error)}") from error
+        raise UserError(f"--models names {source!r}, which is no folder, and on the Hub: {reason(error)}") from error
     return "pipeline"
 
 
@@ -302,7 +302,9 @@ def recipe_of_model(
         recipe = find_recipe(source, **place) or ModelRecipe("")
         own = source if kind == "pipeline" else base or recipe.source
         if not own:
-            raise UserError(f"models names the LoRA {source!r}; name its pipeline in --pretrained_model_name_or_path")
+            raise UserError(
+                f"--models names the LoRA {source!r}; name its pipeline in --pretrained_model_name_or_path"
+            )
         if own != recipe.source or revision is not None or variant is not None:
             recipe = replace(recipe, source=own, revision=revision, variant=variant)
     if kind == "pipeline":  # its parts are its own
@@ -345,24 +347,25 @@ def _add_trained_lora(pipe: DiffusionPipeline, source: str, base: str, **place) 
     """
     try:
         pipe.load_lora_weights(source, **place)
-        state = pipe.lora_state_dict(source, **place)
-        lost, bare = misfits(pipe, state[0] if isinstance(state, tuple) else state)
+        state, *_, metadata = pipe.lora_state_dict(source, return_lora_metadata=True, **place)
+        lost, bare = misfits(pipe, state, says_layers=bool(metadata))
     except Exception as error:  # as above
-        raise UserError(f"models names the LoRA {source!r}, which does not fit {base!r} ({why(error)})") from error
+        raise UserError(f"--models names the LoRA {source!r}, which does not fit {base!r} ({why(error)})") from error
     if lost or bare:
         raise UserError(
-            f"models names the LoRA {source!r}, which fits {base!r} only in part: {lost} of its tensors have no place there, "
+            f"--models names the LoRA {source!r}, which fits {base!r} only in part: {lost} of its tensors have no place there, "
             f"and it has none for {bare} layers that it names; name the pipeline that it was trained on, or another file"
         )
 
 
-def misfits(pipe: DiffusionPipeline, state: dict[str, Tensor]) -> tuple[int, int]:
+def misfits(pipe: DiffusionPipeline, state: dict[str, Tensor], says_layers: bool) -> tuple[int, int]:
     """How many tensors of a LoRA file its pipeline has no place for, and how many layers that should have some have none.
 
     Tensors are told apart by their content, as files and models name them in many ways.
 
     Args:
         state: the file as the pipeline reads it, `unet.` or another part before each name.
+        says_layers: whether it comes with the configuration of its training; else the layers are those that it has tensors for.
     """
     parts = {name: getattr(pipe, name) for name in pipe.get_list_adapters()}
     in_file = {name: tensor for name, tensor in state.items() if not name.endswith("alpha")}
@@ -373,9 +376,9 @@ def misfits(pipe: DiffusionPipeline, state: dict[str, Tensor]) -> tuple[int, int
         given = [value for key, value in in_file.items() if key.partition(".")[0] == name]
         lost += (Counter(map(_digest, _like(given, added))) - Counter(map(_digest, added))).total()
         bare += (Counter(map(_digest, added)) - Counter(map(_digest, _like(given, added)))).total()
-        for config in part.peft_config.values():
-            layers = ((key, layer) for key, layer in part.named_modules() if check_target_module_exists(config, key))
-            bare += sum(not isinstance(layer, BaseTunerLayer) for _, layer in layers)
+        for config in part.peft_config.values() if says_layers else ():
+            layers = [layer for key, layer in part.named_modules() if check_target_module_exists(config, key)]
+            bare += sum(not isinstance(layer, BaseTunerLayer) for layer in layers)
     return lost, bare
 
 
@@ -413,7 +416,7 @@ def _add_checkpoint(pipe: DiffusionPipeline, family: Family, recipe: ModelRecipe
             averages.copy_to(trained)
     except Exception as error:  # as above
         raise UserError(
-            f"models names the checkpoint {str(checkpoint)!r}, which does not load ({why(error)})"
+            f"--models names the checkpoint {str(checkpoint)!r}, which does not load ({why(error)})"
         ) from error
 
 
@@ -422,7 +425,9 @@ def _check_finite(pipe: DiffusionPipeline, source: str) -> None:
     for name, part in pipe.components.items():
         for key, value in part.named_parameters() if isinstance(part, torch.nn.Module) else ():
             if value.is_floating_point() and not value.isfinite().all():
-                raise UserError(f"models names {source!r}, whose weight {name}.{key} is not finite; use another model")
+                raise UserError(
+                    f"--models names {source!r}, whose weight {name}.{key} is not finite; use another model"
+                )
 
 
 def refuse_own_base(recipe: ModelRecipe, output_dir: Path) -> None:
@@ -431,5 +436,5 @@ def refuse_own_base(recipe: ModelRecipe, output_dir: Path) -> None:
     for name, place in places.items():
         if place and Path(place).exists() and Path(place).resolve() == Path(output_dir).resolve():
             raise UserError(
-                f"output_dir {str(output_dir)!r} is the folder of {name}, which would be overwritten; choose another one"
+                f"--output_dir {str(output_dir)!r} is the folder of --{name}, which would be overwritten; choose another one"
             )
