@@ -425,8 +425,8 @@ def model_identity(source: str, model: ModelArguments, run: RunArguments) -> dic
     """All of a model that its answers depend on: the content of weights, and how they are loaded."""
     options = told(source, model, run)
     recipe = recipe_of_model(source, **options)
-    weights = fingerprint(source, options["revision"], options["variant"], run.cache_dir)
-    return {**recipe.identity(run.cache_dir), "weights": weights, "dtype": model.dtype}
+    weights = fingerprint(source, options["revision"], options["variant"], run.cache_dir, run.hub_token)
+    return {**recipe.identity(run.cache_dir, run.hub_token), "weights": weights, "dtype": model.dtype}
 
 
 def load(source: str, model: ModelArguments, rendering: RenderArguments, run: RunArguments) -> LoadedModel:
