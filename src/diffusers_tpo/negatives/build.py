@@ -108,7 +108,8 @@ def work_through(
     progress(tally)
 
     while len(results) < len(works):
-        requests = (work.request() for number, work in works.items() if number not in results)
+        waiting = (work.request() for number, work in works.items() if number not in results)
+        requests = (request for request in waiting if request is not None)
         for request, answer in editor.edit(requests):
             work, failure = works[request.row], failure_of(answer)
             if failure is None:
@@ -276,7 +277,11 @@ def build(
             else:
                 total += report.tally
         for shard in unfinished:
-            total += build_shard(shard, source, editor, plan, lambda tally, done=total: progress(done + tally))
+
+            def so_far(tally: Tally, done: Tally = total) -> None:
+                progress(done + tally)
+
+            total += build_shard(shard, source, editor, plan, so_far)
         collect_failed(folder, shards)
     return total
 

@@ -114,7 +114,7 @@ def _is_reordering(prompt: str, edited: str) -> bool:
     if Counter(folded(prompt)) != Counter(folded(edited)):
         return False
 
-    def members(text):
+    def members(text: str) -> Counter[str]:
         return Counter(part.strip(" .") for part in SYMMETRIC.split(" ".join(words(text.casefold()))))
 
     return members(prompt) == members(edited)

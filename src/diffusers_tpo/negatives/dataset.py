@@ -3,10 +3,11 @@
 import glob
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -30,7 +31,9 @@ TEXT_FEATURES = {
     "editor": Value("string"),
 }
 FILE_LOADERS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-READ_OPTIONS = {  # a byte order mark is no part of a caption, and a caption may be "NA" or "None"
+READ_OPTIONS: dict[
+    str, dict[str, Any]
+] = {  # a byte order mark is no part of a caption, and a caption may be "NA" or "None"
     "text": {"encoding": "utf-8-sig"},
     "json": {"encoding": "utf-8-sig"},
     "csv": {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]},
@@ -114,13 +117,14 @@ class Source:
             else str(self.rows.select_columns([self.key_column])[row][self.key_column])
         )
 
-    def keys(self, numbers: list[int]) -> list[str]:
+    def keys(self, numbers: Sequence[int]) -> list[str]:
         if self.key_column is None:
             return list(map(str, numbers))
         return list(map(str, self.rows.select_columns([self.key_column]).select(numbers)[self.key_column]))
 
-    def images(self, numbers: list[int]) -> Dataset:
+    def images(self, numbers: Sequence[int]) -> Dataset:
         """The images of some rows as they are stored, not decoded."""
+        assert self.image_column is not None  # who asks has seen that there are some
         return stored_images(self.rows.select(numbers), self.image_column)
 
     def sample(self, size: int) -> list[str]:

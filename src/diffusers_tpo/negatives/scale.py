@@ -11,6 +11,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import datasets
 from filelock import FileLock, Timeout
@@ -30,8 +31,12 @@ from .work import Plan, Result
 
 
 os.environ["LOGURU_DIAGNOSE"] = "NO"  # or tracebacks in datatrove's logs show the values of variables, the API key too
-PipelineStep = require("datatrove.pipeline.base", extra="scale").PipelineStep
-Document = require("datatrove.data", extra="scale").Document
+if TYPE_CHECKING:
+    from datatrove.data import Document
+    from datatrove.pipeline.base import PipelineStep
+else:
+    PipelineStep = require("datatrove.pipeline.base", extra="scale").PipelineStep
+    Document = require("datatrove.data", extra="scale").Document
 readers = require("datatrove.pipeline.readers", extra="scale")
 get_datafolder = require("datatrove.io", extra="scale").get_datafolder
 logger = require("datatrove.utils.logging", extra="scale").logger
@@ -42,7 +47,9 @@ SAMPLED_FILES = 50
 SHARD = re.compile(r"train-(\d{5,})-\d{5,}\.parquet")
 
 
-def as_document(caption_column: str, key_column: str | None, reader, row: dict, path: str, number: int) -> dict:
+def as_document(
+    caption_column: str, key_column: str | None, reader: object, row: dict, path: str, number: int
+) -> dict:
     """Names a row by its key, or else by its place, and keeps rows without a caption, which a reader would drop."""
     caption = row.get(caption_column)
     if not isinstance(caption, str | None):
@@ -102,7 +109,7 @@ class CaptionFiles:
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"the file {path!r} of input cannot be read ({reason(error)})") from error
 
-    def reader(self, paths_file: Path | None = None):
+    def reader(self, paths_file: Path | None = None) -> Any:
         """The first block of a pipeline; `paths_file` keeps the list of files, should the folder change meanwhile."""
         caption, key = self.columns
         options = {"adapter": partial(as_document, caption, key), "text_key": caption, "id_key": key or caption}
@@ -161,7 +168,7 @@ def is_shard(name: str, tasks: int) -> bool:
     return found is not None and int(found[1]) < tasks
 
 
-def chat_editor(model: str, base_urls: tuple[str, ...], api_key_env: str | None = None, **settings) -> ChatEditor:
+def chat_editor(model: str, base_urls: tuple[str, ...], api_key_env: str | None = None, **settings: Any) -> ChatEditor:
     """Makes a [`ChatEditor`] where the task runs. A pipeline is stored with what it is made from, so the key is no argument.
 
     Args:
@@ -187,7 +194,7 @@ def row_number(key: str) -> int:
 
 def numbered(documents: Iterable[Document]) -> dict[int, Document]:
     """Documents by their numbers; one whose key came before takes the next free number."""
-    rows = {}
+    rows: dict[int, Document] = {}
     for document in documents:
         number = row_number(document.id)
         rows[next(free for free in count(number) if free not in rows)] = document

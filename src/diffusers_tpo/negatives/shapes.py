@@ -27,7 +27,8 @@ class ShapesEditor:
 
     def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Edits]]:
         for request in requests:
-            edits, used = [], {*request.accepted, request.caption}
+            edits = []
+            used: set[str | None] = {*request.accepted, request.caption}
             for number, wanted in enumerate(request.wanted):
                 rng = random.Random(f"shapes/{request.seed}/{request.row}/{request.attempt}/{number}")
                 drawn = [edit_scene(rng, request.caption, wanted) for _ in range(DRAWS)]

@@ -159,7 +159,7 @@ class CaptionWork:
         done = [slot for slot in self.slots if slot.text is not None]
         return Result(
             self.row,
-            [slot.text for slot in done],
+            [slot.text for slot in done if slot.text is not None],
             [slot.principles[0] for slot in done],
             [slot.num_edits for slot in done],
             [kind for kind, _ in self.rejected],

@@ -72,7 +72,8 @@ def audit(
         UserError: if a row does not name one principle and one number of edits for each mismatched prompt, if there
             are no mismatched prompts, or if an optional package is missing.
     """
-    counts, kept, usable, rng = Counts(), [], 0, random.Random(f"audit/{seed}")
+    kept: list[dict] = []
+    counts, usable, rng = Counts(), 0, random.Random(f"audit/{seed}")
     for number, row in enumerate(rows):
         row = {name: row[name] for name in COLUMNS}
         if len({len(row[name]) for name in COLUMNS[1:]}) > 1:
