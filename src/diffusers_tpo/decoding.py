@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -26,7 +26,7 @@ FORMATS = sorted(WANTED & set(Image.OPEN))  # what this build of Pillow can read
 
 
 @contextmanager
-def opened(value, row_id, files: ImageFiles = EMBEDDED) -> Iterator[Image.Image]:
+def opened(value: Any, row_id: int | str, files: ImageFiles = EMBEDDED) -> Iterator[Image.Image]:
     """The image of an undecoded cell (bytes or a path) or a PIL image, of which only the header has been read.
 
     Args:
@@ -56,19 +56,19 @@ def opened(value, row_id, files: ImageFiles = EMBEDDED) -> Iterator[Image.Image]
         raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
 
 
-def check_pixels(image: Image.Image, row_id) -> None:
+def check_pixels(image: Image.Image, row_id: int | str) -> None:
     """Raises [`BadRow`] for an image with more pixels than are safe to decode."""
     pixels = image.width * image.height
     if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
         raise too_large(f"{pixels} pixels", row_id)
 
 
-def too_large(size: str, row_id) -> BadRow:
+def too_large(size: str, row_id: int | str) -> BadRow:
     problem = f"its image has {size}, more than the {Image.MAX_IMAGE_PIXELS} that are safe to decode"
     return BadRow(f"row {row_id}: {problem}; make it smaller or remove this row")
 
 
-def opened_file(cell, files: ImageFiles = EMBEDDED) -> BinaryIO:
+def opened_file(cell: Any, files: ImageFiles = EMBEDDED) -> BinaryIO:
     """The file of an undecoded cell.
 
     Raises:
@@ -79,7 +79,7 @@ def opened_file(cell, files: ImageFiles = EMBEDDED) -> BinaryIO:
     return io.BytesIO(cell["bytes"]) if cell.get("bytes") else files.open(cell["path"])
 
 
-def read_bytes(cell, row_id, files: ImageFiles = EMBEDDED) -> bytes:
+def read_bytes(cell: Any, row_id: int | str, files: ImageFiles = EMBEDDED) -> bytes:
     """The content of the file of an undecoded cell.
 
     Raises:
@@ -92,7 +92,7 @@ def read_bytes(cell, row_id, files: ImageFiles = EMBEDDED) -> bytes:
         raise BadRow(f"row {row_id}: its image cannot be read ({type(error).__name__}: {reason(error)})") from error
 
 
-def decode_image(value, row_id, files: ImageFiles = EMBEDDED) -> Image.Image:
+def decode_image(value: Any, row_id: int | str, files: ImageFiles = EMBEDDED) -> Image.Image:
     """Opens an undecoded image cell (bytes, a path or a PIL image) upright and in sRGB; transparency becomes white.
 
     Of several frames it is the first. Colours are those that its ICC profile says.
@@ -169,7 +169,7 @@ SRGB = ImageCms.createProfile("sRGB")
 def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """An opaque image in RGB, its colours those of sRGB; a profile that is damaged or of other channels is passed over."""
     if image.mode == "LAB":
-        return ImageCms.applyTransform(image, lab_to_srgb())
+        return ImageCms.applyTransform(image, lab_to_srgb())  # type: ignore[return-value] # `None` only in place
     if profile:
         kind = image.mode if image.mode in ("L", "CMYK") else "RGB"
         try:
@@ -177,7 +177,7 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         except ImageCms.PyCMSError:
             transform = None
         if transform is not None:
-            return ImageCms.applyTransform(image.convert(kind), transform)
+            return ImageCms.applyTransform(image.convert(kind), transform)  # type: ignore[return-value] # as above
     return image.convert("RGB")
 
 
@@ -195,14 +195,15 @@ def lab_to_srgb() -> ImageCms.ImageCmsTransform:
     return ImageCms.buildTransform(ImageCms.createProfile("LAB"), SRGB, "LAB", "RGB")
 
 
-def upright_size(value, row_id, files: ImageFiles = EMBEDDED) -> tuple[int, int]:
+def upright_size(value: Any, row_id: int | str, files: ImageFiles = EMBEDDED) -> tuple[int, int]:
     """Height and width that [`decode_image`] gives, in most formats from the header alone.
 
     Raises:
         BadRow: as [`decode_image`].
     """
     with opened(value, row_id, files) as image:
-        if image.format not in HEADER_TELLS_SIZE or (image.format == "PNG" and has_late_texts(image.fp)):
+        opened_file: Any = image  # which has a `fp`
+        if image.format not in HEADER_TELLS_SIZE or (image.format == "PNG" and has_late_texts(opened_file.fp)):
             decoded = decode_image(value, row_id, files)
             return decoded.height, decoded.width
         exif = Image.Image.getexif(image)  # that of PNG files decodes them

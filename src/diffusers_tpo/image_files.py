@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 from huggingface_hub import HfFileSystem
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -138,7 +138,7 @@ def open_regular(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def read_whole(file: BinaryIO, path: str) -> BinaryIO:
+def read_whole(file: IO[bytes], path: str) -> BinaryIO:
     content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise OSError(f"the file {brief(path)} has more than the {LARGEST} bytes that are safe to read")

@@ -51,9 +51,13 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         rows = rows.with_format(None).select_columns(used)
         self.texts = rows.select_columns([name for name in used if name != reader.columns.image])
         self.rows = rows.cast_column(reader.columns.image, datasets.Image(decode=False))
-        self.reader, self.encoded, self.crops_of_rows, self.shapes = reader, None, None, None
-        self.skipped, self.usable, skipped = {}, np.arange(len(rows)), {}
+        self.reader = reader
+        self.encoded: tuple[Kept, Crops] | None = None
+        self.shapes: list[Size | None] | None = None
+        self.skipped: Problems = {}
+        self.usable = np.arange(len(rows))
         self.epoch = 0
+        skipped: Problems = {}
         for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
             with reader.skipping(row_id, skipped):
                 reader.check(self.text(row_id) if row is None else row, row_id)
@@ -70,8 +74,10 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         Raises:
             UserError: naming such a row, unless bad rows are skipped.
         """
-        self.reader.sees, skipped = sees, {}
-        rows = self._in_turn(self.texts, TEXTS_AT_ONCE)
+        self.reader.sees = sees
+        skipped: Problems = {}
+        read = self._in_turn(self.texts, TEXTS_AT_ONCE)
+        rows = ((row_id, self.text(row_id) if row is None else row) for row_id, row in read)
         while part := list(itertools.islice(rows, TEXTS_AT_ONCE)):
             self.reader.check_seen(part, skipped)
         self.leave_out(skipped)
@@ -133,13 +139,13 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
 
     def batches(self, batch_size: int) -> BucketBatches:
         """Batches of images of one size, see [`BucketBatches`]; with buckets, the first call reads the headers of all images."""
-        self.shapes = self._shapes()
-        return BucketBatches(self, self.shapes, batch_size)
+        self.shapes = shapes = self._shapes()
+        return BucketBatches(self, shapes, batch_size)
 
     def prompts(self) -> list[str]:
         """Every text that a step may ask for, once."""
         reader, columns = self.reader, self.reader.columns
-        texts = {"": None} if reader.proportion_empty_prompts else {}
+        texts: dict[str, None] = {"": None} if reader.proportion_empty_prompts else {}
         for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
             row = self.text(row_id) if row is None else row
             mismatched = allowed_mismatched(row, columns, reader.principles) if reader.paired else []
@@ -148,7 +154,8 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
 
     def crops(self) -> Crops:
         """Reads every image once; see [`Crops`]."""
-        shapes, digests, skipped = self._shapes(), np.zeros((len(self.rows), 16), np.uint8), {}
+        shapes, digests = self._shapes(), np.zeros((len(self.rows), 16), np.uint8)
+        skipped: Problems = {}
         image = self.reader.columns.image
         for row_id, row in self._in_turn(self.rows.select_columns(image), IMAGES_AT_ONCE):
             with self.reader.skipping(row_id, skipped):
@@ -170,7 +177,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
 
         A row one of whose crops is lacking is left out.
         """
-        self.encoded, self.crops_of_rows = cache, crops
+        self.encoded = cache, crops
         rows = sorted({crops.row_and_mirror(index)[0] for index in cache.lacking(crops)})
         self.leave_out({row_id: f"row {row_id}: its image cannot be read" for row_id in rows})
 
@@ -179,11 +186,9 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         reader = self.reader
         if not reader.buckets:
             return [(reader.resolution, reader.resolution)] * len(self.rows)
-        sizes, shapes, skipped = (
-            image_sizes(self.rows, reader.columns.image, reader.files),
-            [None] * len(self.rows),
-            {},
-        )
+        sizes = image_sizes(self.rows, reader.columns.image, reader.files)
+        shapes: list[Size | None] = [None] * len(self.rows)
+        skipped: Problems = {}
         for row_id in self.usable.tolist():
             with reader.skipping(row_id, skipped):
                 shapes[row_id] = reader.size_of_crop(
@@ -196,7 +201,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         return len(self.usable)
 
     def __getitem__(self, index: int) -> Example:
-        skipped = {}
+        skipped: Problems = {}
         for row_id in self.standing_in(index):
             with self.reader.skipping(row_id, skipped):
                 return replace(self.example(row_id), skipped=skipped)
@@ -227,13 +232,15 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
                     f"row {row_id}: its image has changed since the run began; leave the files alone and resume"
                 )
             return example
-        mirror = self.reader.is_mirrored(self.reader.draw(row_id, self.epoch))
-        entry = self.encoded[self.crops_of_rows.key(row_id, mirror)]
+        cache, crops = self.encoded
+        entry = cache[crops.key(row_id, self.reader.is_mirrored(self.reader.draw(row_id, self.epoch)))]
         encoded = EncodedCrop(entry["mean"], entry["std"], tuple(entry["sizes"].tolist()))
         return self.reader.read(self.texts[row_id], row_id, self.epoch, encoded)
 
 
-def as_torch_dataset(rows, reader: RowReader, max_samples: int | None = None):
+def as_torch_dataset(
+    rows: datasets.Dataset | datasets.IterableDataset, reader: RowReader, max_samples: int | None = None
+) -> TextPreferenceDataset | StreamedTextPreferences:
     """A [`TextPreferenceDataset`] or, for a streamed data set, [`StreamedTextPreferences`], of the first `max_samples` rows."""
     if isinstance(rows, datasets.IterableDataset):
         return StreamedTextPreferences(rows if max_samples is None else rows.take(max_samples), reader)

@@ -145,7 +145,7 @@ class RowReader:
         """The prompts of one use, and which of them match."""
         prompt = row[self.columns.prompt]
         if self.unpaired:
-            return [prompt], [label_of(row[self.columns.label])]
+            return [prompt], [bool(label_of(row[self.columns.label]))]
         if self.loss_type == "sft":
             is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
             return ["" if is_empty else prompt], [True]

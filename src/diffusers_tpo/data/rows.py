@@ -4,6 +4,7 @@ import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets.data_files import sanitize_patterns
@@ -63,7 +64,7 @@ def load_rows(
     cache_dir: str | None = None,
     token: str | None = None,
     argument: str = "dataset_name",
-):
+) -> Any:
     """Loads a split from the Hub, a folder of images or tables, or a folder written by `save_to_disk`.
 
     The images of a folder may have their captions in metadata, or in text files of the same names.
@@ -162,7 +163,7 @@ def texts_of(rows: datasets.Dataset) -> Iterator[dict]:
             raise BadRow(f"row {number}: its text is not encoded in UTF-8 ({error})") from error
 
 
-def holds_images(feature) -> bool:
+def holds_images(feature: object) -> bool:
     """Whether a column's cells are images as `datasets` keeps them: decoded on reading, as bytes, or as a path."""
     if isinstance(feature, dict):
         return bool({"bytes", "path"} & set(feature))
@@ -170,7 +171,7 @@ def holds_images(feature) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.Value) and feature.dtype in strings)
 
 
-def check_columns(rows, columns: Columns, loss_type: str) -> bool:
+def check_columns(rows: datasets.Dataset | datasets.IterableDataset, columns: Columns, loss_type: str) -> bool:
     """Checks that the columns a loss needs are there.
 
     Returns:

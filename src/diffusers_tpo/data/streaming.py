@@ -8,7 +8,7 @@ import datasets
 import torch
 
 from ..errors import UserError
-from .reader import Example, RowReader, Sees, none_usable
+from .reader import Example, Problems, RowReader, Sees, none_usable
 from .rows import EMPTY, read_on, split_columns
 
 
@@ -59,7 +59,8 @@ class StreamedTextPreferences(torch.utils.data.IterableDataset):
         worker = torch.utils.data.get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         used = self._rows_used(number, workers)
-        index, skipped, last = -1, {}, None
+        index, last = -1, None
+        skipped: Problems = {}
         rows = itertools.chain.from_iterable(map(split_columns, read_on(self.rows)))
         for index, row in enumerate(rows):
             if index < used:

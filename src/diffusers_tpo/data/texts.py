@@ -13,10 +13,10 @@ LONGEST_PROMPT = 10_000  # characters, more than any text encoder reads; a whole
 LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
-def label_of(value) -> bool | None:
+def label_of(value: object) -> bool | None:
     """Whether a label says matched: true, 1, 1.0 and "true" do, false, 0, 0.0 and "false" do not; `None` for all else."""
     if isinstance(value, bool | int | float):
-        return {0: False, 1: True}.get(value)
+        return bool(value) if value in (0, 1) else None
     return LABELS.get(value.strip().casefold()) if isinstance(value, str) else None
 
 
@@ -25,12 +25,12 @@ def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def brief(value) -> str:
+def brief(value: object) -> str:
     """A value as it is shown in a message."""
     return shorten(repr(value[:400] if isinstance(value, str) else value), 200)
 
 
-def fault_of(text) -> str | None:
+def fault_of(text: object) -> str | None:
     """What keeps a value from being a prompt, if anything does."""
     if not isinstance(text, str) or not text.strip():
         return f"{brief(text)}, which is no prompt"
@@ -41,7 +41,7 @@ def fault_of(text) -> str | None:
     return None
 
 
-def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bool) -> None:
+def check_text(row: dict, row_id: int, columns: Columns, loss_type: str, unpaired: bool) -> None:
     """Checks the texts of one row.
 
     Raises:
@@ -55,7 +55,7 @@ def check_text(row: dict, row_id, columns: Columns, loss_type: str, unpaired: bo
         check_mismatched(row, row_id, columns)
 
 
-def check_label(value, row_id, columns: Columns, loss_type: str) -> None:
+def check_label(value: object, row_id: int, columns: Columns, loss_type: str) -> None:
     label = label_of(value)
     if label is None:
         other = " (--label_column names another column)" if loss_type == "sft" else ""
@@ -64,10 +64,9 @@ def check_label(value, row_id, columns: Columns, loss_type: str) -> None:
         raise BadRow(f"row {row_id}: column {columns.label!r} is false, and sft learns every row; remove this row")
 
 
-def check_mismatched(row: dict, row_id, columns: Columns) -> None:
-    prompt, mismatched, principles = (
-        row.get(name) for name in (columns.prompt, columns.mismatched, columns.principles)
-    )
+def check_mismatched(row: dict, row_id: int, columns: Columns) -> None:
+    prompt: str = row[columns.prompt]
+    mismatched, principles = row.get(columns.mismatched), row.get(columns.principles)
     if not isinstance(mismatched, list) or not mismatched:
         wanted = "must be a list of at least one prompt"
         raise BadRow(f"row {row_id}: column {columns.mismatched!r} {wanted}, got {brief(mismatched)}")
