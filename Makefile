@@ -40,6 +40,7 @@ bench: .venv/.test
 lint: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .venv/.test: EXTRAS := [test]
 .venv/.%: setup.cfg constraints.txt

@@ -122,7 +122,8 @@ def image_layout(folder: Path, images: list[str], archives: list[str]) -> Layout
 def of_folders(members: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The split of each file around which a folder names one, and that folder."""
     places = {path: place for path in members if (place := split_folder(path))}
-    return {path: SPLITS[SPLIT_WORD.search(Path(place).name)[1]] for path, place in places.items()}, places
+    words = {path: SPLIT_WORD.search(Path(place).name) for path, place in places.items()}
+    return {path: SPLITS[word[1]] for path, word in words.items() if word is not None}, places
 
 
 def grouped(named: dict[str, str]) -> dict[str, list[str]]:

@@ -111,7 +111,7 @@ def saved_rows(name: str, split: str) -> datasets.Dataset:
     return loaded
 
 
-def rows_of_folder(layout: Layout, split: str, streaming: bool, cache_dir: str | None):
+def rows_of_folder(layout: Layout, split: str, streaming: bool, cache_dir: str | None) -> Any:
     """Raises `ValueError` if there is no such split."""
     name, *slicing = split.partition("[")
     if "+" not in split and name not in layout.splits:

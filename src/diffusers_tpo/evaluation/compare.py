@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..intervals import Interval, bootstrap_interval, share_interval
 
@@ -24,7 +25,7 @@ class Comparison:
     prompts: int
 
 
-def compare(values, others, seed: int = 0) -> Comparison:
+def compare(values: ArrayLike, others: ArrayLike, seed: int = 0) -> Comparison:
     """`values` against `others`, `(N,)` each; prompts without a score (nan) in one of them are left out."""
     gains = np.asarray(values, dtype=float) - np.asarray(others, dtype=float)
     gains = gains[~np.isnan(gains)]
@@ -39,13 +40,13 @@ def is_share(metric: str) -> bool:
     return metric.startswith(SHARES)
 
 
-def metric_interval(metric: str, values) -> Interval:
+def metric_interval(metric: str, values: ArrayLike) -> Interval:
     """Mean of a metric with its bootstrap interval, which for a share stays in [0, 1]."""
     interval = bootstrap_interval(values)
     return interval.inside(0, 1) if is_share(metric) else interval
 
 
-def mean_over_prompts(values) -> np.ndarray:
+def mean_over_prompts(values: ArrayLike) -> np.ndarray:
     """Mean over the last axis without nan; nan where there is nothing."""
     values = np.asarray(values, dtype=float)
     there = ~np.isnan(values)
@@ -53,7 +54,7 @@ def mean_over_prompts(values) -> np.ndarray:
     return np.where(count > 0, np.where(there, values, 0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
-def best_scale(values) -> int:
+def best_scale(values: ArrayLike) -> int:
     """Index of the guidance scale with the highest mean.
 
     Args:
@@ -63,7 +64,7 @@ def best_scale(values) -> int:
     return 0 if np.isnan(means).all() else int(np.nanargmax(means))
 
 
-def at_own_best(values, folds: int = 10) -> np.ndarray:
+def at_own_best(values: ArrayLike, folds: int = 10) -> np.ndarray:
     """The score of every prompt at the model's own best guidance scale, `(N,)`.
 
     The scale for each tenth of the prompts is chosen on the other nine, so that the choice flatters nobody.

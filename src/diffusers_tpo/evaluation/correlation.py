@@ -42,7 +42,7 @@ class Regression:
 
 
 def regress(
-    x: ArrayLike, y: ArrayLike, clusters: Sequence | None = None, seed: int = 0, resamples: int = 2000
+    x: ArrayLike, y: ArrayLike, clusters: Sequence | np.ndarray | None = None, seed: int = 0, resamples: int = 2000
 ) -> Regression:
     """Least squares line and correlations of `y` on `x`.
 
@@ -88,7 +88,7 @@ def regress(
     return Regression(slope, float(line.intercept), r, r_p, rho, rho_p, len(x), left_out, number)
 
 
-def within_groups(x: ArrayLike, y: ArrayLike, groups: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def within_groups(x: ArrayLike, y: ArrayLike, groups: Sequence | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Takes the group's mean off both scores, so that only differences within groups are left.
 
     With models as groups the correlation of the result is the one over prompts within a model; with prompts as groups it is
@@ -143,7 +143,7 @@ def line_band(x: ArrayLike, y: ArrayLike, at: ArrayLike) -> tuple[np.ndarray, np
 
 
 def _columns(
-    name: str, x: ArrayLike, y: ArrayLike, labels: Sequence | None
+    name: str, x: ArrayLike, y: ArrayLike, labels: Sequence | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores as floats and labels as numbers in their sorted order; zeros without labels."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)

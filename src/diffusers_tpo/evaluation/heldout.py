@@ -77,7 +77,8 @@ class HeldOutPairs:
         Raises:
             UserError: naming a row whose image cannot be read.
         """
-        state, latents, sizes = PartialState(), None, torch.zeros(len(self), 6)
+        state, sizes = PartialState(), torch.zeros(len(self), 6)
+        latents: Tensor | None = None
         starts = range(0, len(self), batch_size)[state.process_index :: state.num_processes]
         hidden = progress is None or not state.is_local_main_process
         fitting = FittingBatches("images to encode", batch_size)
@@ -90,11 +91,13 @@ class HeldOutPairs:
                 latents = torch.zeros(len(self), *part.shape[1:])
             latents[start : start + len(draws)] = part
         if state.num_processes > 1:
-            shapes = [None] * state.num_processes
+            shapes: list[torch.Size | None] = [None] * state.num_processes
             torch.distributed.all_gather_object(shapes, None if latents is None else latents.shape)
             shape = next(shape for shape in shapes if shape is not None)
             latents = torch.zeros(shape) if latents is None else latents
-        return tuple(reduce(part.to(state.device), "sum").cpu() for part in (latents, sizes))
+        assert latents is not None  # there is at least one row, and now every process has its shape
+        whole = [reduce(part.to(state.device), "sum").cpu() for part in (latents, sizes)]
+        return whole[0], whole[1]
 
     def _crop(self, draw: Draw) -> Crop:
         image = decode_image(self.rows[draw.row][self.image_column], draw.row, self.files)

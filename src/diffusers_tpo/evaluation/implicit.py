@@ -222,7 +222,7 @@ def corrected_accuracy(margins: ErrorMatrix) -> np.ndarray:
     return found if np.isfinite(found[is_there]).all() else np.full(len(measured), np.nan)
 
 
-def _without_noise(share, mean, square, noise):
+def _without_noise(share: np.ndarray, mean: np.ndarray, square: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """The share `Phi(z / r)` for the share `Phi(z)` of measured margins with this mean, mean square and noise variance."""
     variance = square - mean**2
     reliability = np.where(noise > 0, 1 - noise / np.where(variance > 0, variance, np.nan), 1.0)
@@ -322,7 +322,7 @@ def prompt_divergence(
 
 
 def _divergences(p: Tensor, q: Tensor) -> dict[str, Tensor]:
-    def kl(a, b):
+    def kl(a: Tensor, b: Tensor) -> Tensor:
         return (a * (a.clamp(min=1e-300).log() - b.clamp(min=1e-300).log())).sum(dim=-1).clamp(min=0)
 
     middle = (p + q) / 2

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def sample_images(
     generators: list[torch.Generator],
     guidance_scale: float,
     family: Family | None = None,
-    **options,
+    **options: Any,
 ) -> list[Image.Image | None]:
     """Calls a pipeline.
 
@@ -68,7 +69,7 @@ def sample_images(
 
 
 def render(
-    pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, guidance_scale: float, **options
+    pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, guidance_scale: float, **options: Any
 ) -> list[Image.Image | None]:
     """Renders one batch; see [`sample_images`].
 
@@ -88,7 +89,7 @@ def render_missing(
     seed: int,
     batch_size: int,
     progress: str | None = None,
-    **options,
+    **options: Any,
 ) -> int:
     """Renders what a folder lacks; every process takes its share. A prompt that occurs twice gets other images the second time.
 
@@ -106,7 +107,8 @@ def render_missing(
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(index, number) for index in range(len(prompts)) for number in range(images_per_prompt)]
     batches = [jobs[start : start + batch_size] for start in range(0, len(jobs), batch_size)]
-    seen, before = Counter(), []
+    seen: Counter[str] = Counter()
+    before = []
     for prompt in prompts:
         before.append(seen[prompt] * images_per_prompt)
         seen[prompt] += 1

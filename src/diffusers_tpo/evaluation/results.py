@@ -3,8 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..files import write_whole
 from ..intervals import Interval, bootstrap_interval
@@ -84,7 +86,7 @@ def write_results(results: Results, path: Path, about: dict[str, object]) -> Non
     write_whole(path, json.dumps(_plain(content), ensure_ascii=True, indent=1, allow_nan=False))
 
 
-def _comparison(values, others) -> dict[str, object]:
+def _comparison(values: ArrayLike, others: ArrayLike) -> dict[str, object]:
     found = compare(values, others)
     return {
         "difference": vars(found.difference),
@@ -94,7 +96,7 @@ def _comparison(values, others) -> dict[str, object]:
     }
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """The same in JSON's types; numbers that JSON does not know become null."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -53,7 +54,7 @@ def read_scores(folder: Path, scorer: str, sizes: list[int]) -> dict[int, dict[s
     return found
 
 
-def _number(value) -> float:
+def _number(value: Any) -> float:
     """A score, nan for none."""
     number = math.nan if value is None else float(value)
     if math.isinf(number):

@@ -1,6 +1,8 @@
 """Judges a model on the embedded world: exact alignment over guidance scales and its implicit preference."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from .heldout import held_out_pairs
 from .implicit import error_matrix, preference_values
 
 
-def load_model(source=PIPELINE) -> StableDiffusionPipeline:
+def load_model(source: str | Path = PIPELINE) -> StableDiffusionPipeline:
     """A pipeline of this world, or a LoRA or checkpoint on the shipped one; samples with DPM-Solver++. As fast as a CPU can:
     a LoRA is merged, and convolutions get the layout that they are computed in."""
     pipe = models.load_model(str(source), base=str(PIPELINE)).pipe
@@ -54,10 +56,10 @@ def judge(
     seed: int,
     steps: int = 10,
     strata: int = 8,
-    progress=True,
+    progress: bool = True,
 ) -> dict[str, np.ndarray]:
     """All facts of one model: `"<guidance>/<fact>"`, `(N,)` over the scenes, and its implicit preference on the first 256."""
-    result = {}
+    result: dict[str, np.ndarray] = {}
     for scale in scales:
         facts = verify_images(draw_images(pipe, scenes, seed, scale, steps, progress=progress), scenes)
         result |= {f"{scale:g}/{name}": values.astype(float) for name, values in facts.items()}
@@ -65,7 +67,11 @@ def judge(
 
 
 def judge_together(
-    pipes: dict[str, StableDiffusionPipeline], scenes: list[Scene], scales: tuple[float, ...], seed: int, **options
+    pipes: dict[str, StableDiffusionPipeline],
+    scenes: list[Scene],
+    scales: tuple[float, ...],
+    seed: int,
+    **options: Any,
 ) -> dict[str, dict[str, np.ndarray]]:
     """What [`judge`] says of each model, all at the same time: a small model keeps a core busy better than several."""
     threads = torch.get_num_threads()

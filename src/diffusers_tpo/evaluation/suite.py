@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ def keep_settings(path: Path, settings: dict, what: str) -> None:
     PartialState().wait_for_everyone()
 
 
-def digest(value) -> str:
+def digest(value: Any) -> str:
     """A short name for the content of lists of texts."""
     return sha256(json.dumps(value).encode()).hexdigest()[:16]
 
@@ -107,7 +107,7 @@ class Suite:
         pairs = {} if self.pairs is None else self.pairs.content()
         return settings | {f"{part} of the pairs": digest(content) for part, content in pairs.items()}
 
-    def begin(self, **others) -> None:
+    def begin(self, **others: object) -> None:
         """Keeps the settings, and `others` that answers depend on.
 
         Raises:
@@ -214,7 +214,7 @@ class Suite:
                 **size,
             )
         if self.pairs is not None and not self.errors(label).exists():
-            draws = self._judge_pairs(label, model, progress)
+            draws = self._judge_pairs(self.pairs, label, model, progress)
             if PartialState().is_main_process:
                 path = self.errors(label)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,12 +223,12 @@ class Suite:
                 publish_file(partial, path)
         PartialState().wait_for_everyone()
 
-    def _judge_pairs(self, label: str, model: Judged, progress: bool) -> dict[str, Tensor]:
+    def _judge_pairs(self, pairs: HeldOutPairs, label: str, model: Judged, progress: bool) -> dict[str, Tensor]:
         """The draws of the model's error matrices: of the held-out pairs, and of the captions among one another."""
         what = f"{label}, encoding" if progress else None
-        latents, sizes = self.pairs.encode(model.family, model.pipe, self.seed, self.batch_size, what)
+        latents, sizes = pairs.encode(model.family, model.pipe, self.seed, self.batch_size, what)
 
-        def draws(rows, prompts: list[list[str]], what: str) -> Tensor:
+        def draws(rows: slice | list[int], prompts: list[list[str]], what: str) -> Tensor:
             return error_matrix(
                 model.family,
                 model.pipe,
@@ -244,10 +244,10 @@ class Suite:
                 progress=f"{label}, {what}" if progress else None,
             ).draws
 
-        found = {"pairs": draws(slice(None), self.pairs.prompts, "held-out pairs")}
+        found = {"pairs": draws(slice(None), pairs.prompts, "held-out pairs")}
         if self.retrieval_size:
-            rows = self.pairs.distinct(self.retrieval_size)
-            captions = [self.pairs.prompts[row][0] for row in rows]
+            rows = pairs.distinct(self.retrieval_size)
+            captions = [pairs.prompts[row][0] for row in rows]
             found["retrieval"] = draws(rows, [captions] * len(rows), "retrieval")
         return found
 
@@ -285,7 +285,7 @@ class Suite:
         if self.prompts:
             self._add_scores(results, kinds)
         if self.pairs is not None:
-            self._add_preferences(results)
+            self._add_preferences(results, self.pairs)
         return results
 
     def _add_scores(self, results: Results, kinds: dict[str, dict[str, str]]) -> None:
@@ -311,12 +311,12 @@ class Suite:
                         results.kinds.setdefault(metric, "adherence")
                         results.scores.setdefault(metric, np.full(shape, np.nan))[m, g] = values
 
-    def _add_preferences(self, results: Results) -> None:
+    def _add_preferences(self, results: Results, pairs: HeldOutPairs) -> None:
         first = None
         for model in results.models:
             matrices = {name: ErrorMatrix(draws).finite() for name, draws in load_file(self.errors(model)).items()}
             reference = first["pairs"] if first else None
-            results.preference[model] = preference_values(matrices["pairs"], self.pairs.principles, reference)
+            results.preference[model] = preference_values(matrices["pairs"], pairs.principles, reference)
             if self.retrieval_size:
                 results.retrieval[model] = retrieval_accuracy(matrices["retrieval"])
                 if first:

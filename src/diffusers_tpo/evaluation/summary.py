@@ -16,6 +16,7 @@ from .results import Results
 from .suite import Suite
 
 
+Cell = str | Interval
 MOST_LINES = 10
 OVER_STEPS = ("error/matched", "implicit/score_relative")
 EXAMPLES = 8
@@ -69,7 +70,7 @@ def unscored(results: Results) -> list[str]:
     return found
 
 
-def figures_table(title: str, note: str, header: list[str], rows: list[list[str | Interval]]) -> Table:
+def figures_table(title: str, note: str, header: list[str], rows: list[list[Cell]]) -> Table:
     """A table in which the intervals of a column have as many decimals."""
     columns = []
     for cells in zip(*rows, strict=True):
@@ -80,7 +81,7 @@ def figures_table(title: str, note: str, header: list[str], rows: list[list[str 
 
 def means_table(results: Results, metric: str) -> Table:
     """Means over the prompts by model and guidance scale."""
-    rows = []
+    rows: list[list[Cell]] = []
     for model, scores in zip(results.models, results.scores[metric], strict=True):
         means = [bootstrap_interval(part) for part in scores]
         best = f"{results.scales[best_scale(scores)]:g}"
@@ -95,7 +96,8 @@ def means_table(results: Results, metric: str) -> Table:
 
 def differences_tables(results: Results, metric: str) -> list[Table]:
     """Paired differences to the first model, and win rates; none of a single model."""
-    first, rows = results.models[0], []
+    first = results.models[0]
+    rows: list[list[Cell]] = []
     scores = results.scores[metric]
     for m, model in enumerate(results.models[1:], start=1):
         gains = [compare(scores[m, g], scores[0, g]).difference for g in range(len(results.scales))]
@@ -116,7 +118,7 @@ def categories_table(results: Results, metric: str) -> list[Table]:
     names = np.array([prompt.category for prompt in results.prompts])
     base = results.at_best(metric, results.models[0])
     own = {model: results.at_best(metric, model) for model in results.models[1:]}
-    rows = []
+    rows: list[list[Cell]] = []
     for category in categories:
         part = names == category
         gains = [compare(values[part], base[part]).difference for values in own.values()]
@@ -177,7 +179,7 @@ def scale_curves(results: Results, metric: str) -> Curves:
     chosen = results.models
     if len(chosen) > MOST_LINES:
         means = {model: float(np.nan_to_num(mean_over_prompts(results.at_best(metric, model)))) for model in chosen}
-        best = [max(steps.values(), key=means.get) for steps in runs_of(results.models).values()]
+        best = [max(steps.values(), key=lambda model: means[model]) for steps in runs_of(results.models).values()]
         chosen = [chosen[0], *(model for model in best if model != chosen[0])][:MOST_LINES]
     lines = []
     for model in chosen:
@@ -188,7 +190,7 @@ def scale_curves(results: Results, metric: str) -> Curves:
 
 def runs_of(models: list[str]) -> dict[str, dict[int, str]]:
     """Labels that end in a number, such as those of checkpoints, by what stands before it, and by that number."""
-    found = {}
+    found: dict[str, dict[int, str]] = {}
     for model in models:
         if match := re.fullmatch(r"(.+)[-/](\d+)", model):
             found.setdefault(match[1], {})[int(match[2])] = model
@@ -245,7 +247,7 @@ def examples(suite: Suite, results: Results) -> tuple[list[Example], list[Exampl
 
 def correlation_table(results: Results) -> Table:
     """Each score regressed on the implicit preference score, at every guidance scale and on three levels."""
-    rows = []
+    rows: list[list[Cell]] = []
     for name, y in standardised(results).items():
         for g, scale in enumerate(results.scales):
             for level, found in regressions(results, y[:, g]).items():

@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 LONGEST = 100_000  # tokens, where neither the tokenizer nor the family says how many are read
 
 
-def token_ids(pipe: DiffusionPipeline, family, prompts: list[str]) -> list[Hashable]:
+def token_ids(pipe: DiffusionPipeline, family: object, prompts: list[str]) -> list[Hashable]:
     """The token ids that each prompt becomes in every tokenizer, cut as for the text encoders.
 
     Two prompts with the same ones are one and the same for the model. Templates that a pipeline puts around a prompt are left

@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import load_checkpoint_in_model
@@ -44,13 +46,14 @@ def speed_up(module: torch.nn.Module, channels_last: bool, backend: str | None) 
         UserError: if there is no such backend, or no block that repeats.
     """
     if channels_last:
-        module.to(memory_format=torch.channels_last)
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # which torch's stubs lack
     if backend is not None:
         if backend not in torch.compiler.list_backends(exclude_tags=()):
             usual = ", ".join(torch.compiler.list_backends())
             raise UserError(f"--torch_compile_backend must be one of {usual}, got {backend!r}")
         try:
-            module.compile_repeated_blocks(backend=backend)
+            compiled: Any = module
+            compiled.compile_repeated_blocks(backend=backend)
         except ValueError as error:
             name = type(module).__name__
             raise UserError(
@@ -154,7 +157,7 @@ def set_checker_aside(pipe: DiffusionPipeline) -> None:
 
 
 @contextlib.contextmanager
-def _with_checker(pipe: DiffusionPipeline):
+def _with_checker(pipe: DiffusionPipeline) -> Iterator[DiffusionPipeline]:
     """The pipeline with the safety checker that it was loaded with."""
     checker = getattr(pipe, "checker_aside", None)
     if checker is not None:
@@ -339,7 +342,7 @@ def recipe_of_checkpoint(checkpoint: Path, base: str | None = None) -> ModelReci
     return recipe if is_there or base is None else replace(recipe, source=base)
 
 
-def _add_trained_lora(pipe: DiffusionPipeline, source: str, base: str, **place) -> None:
+def _add_trained_lora(pipe: DiffusionPipeline, source: str, base: str, **place: Any) -> None:
     """Puts a LoRA file into its pipeline, all of it or none.
 
     Raises:
@@ -389,7 +392,7 @@ def _like(given: list[Tensor], added: list[Tensor]) -> list[Tensor]:
 
 def _digest(tensor: Tensor) -> bytes:
     values = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.blake2b(values, digest_size=16).digest()
+    return hashlib.blake2b(values.data, digest_size=16).digest()
 
 
 def _add_checkpoint(pipe: DiffusionPipeline, family: Family, recipe: ModelRecipe, checkpoint: Path) -> None:

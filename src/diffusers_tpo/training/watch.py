@@ -3,7 +3,9 @@
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import torch
 
@@ -48,7 +50,7 @@ class EvaluationConfig:
     load_best_model_at_end: bool = flag(False, "End with the best checkpoint instead of the last.")
     metric_for_best_model: str = flag("rule", "A metric, or rule: alignment up, matched error and quality not worse.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.load_best_model_at_end and self.eval_steps is None:
             raise UserError("--load_best_model_at_end needs --eval_steps")
 
@@ -172,6 +174,7 @@ class CheckpointWatch:
     def _note(self, metrics: set[str], fault: str | None, is_chosen: bool) -> str:
         """What the figures are, and what they are not."""
         suite, source = self.suite, public_name(self.dataset, "data set")
+        assert suite.pairs is not None  # a watch always has some
         mismatched = sum(len(texts) - 1 for texts in suite.pairs.prompts)
         sentences = [
             f"{len(suite.pairs)} images of the split `{self.split}` of {source}, each under its own caption, and {mismatched} "
@@ -201,7 +204,7 @@ class CheckpointWatch:
 
 def make_watch(
     config: EvaluationConfig,
-    rows,
+    rows: datasets.Dataset,
     columns: Columns,
     resolution: int,
     seed: int,
@@ -210,7 +213,7 @@ def make_watch(
     cache_dir: str | None = None,
     token: str | None = None,
     files: ImageFiles = EMBEDDED,
-    **source,
+    **source: Any,
 ) -> CheckpointWatch:
     """Asks every checkpoint about the held-out pairs in `rows`, and answers in `folder`.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,25 +20,25 @@ from ...errors import UserError
 from .protocol import Scorer, first_line
 
 
-def _clip(**options) -> Scorer:
+def _clip(**options: Any) -> Scorer:
     from .clip import ClipScore
 
     return ClipScore(**options)
 
 
-def _pickscore(**options) -> Scorer:
+def _pickscore(**options: Any) -> Scorer:
     from .clip import PickScore
 
     return PickScore(**options)
 
 
-def _packaged(name: str, **options) -> Scorer:
+def _packaged(name: str, **options: Any) -> Scorer:
     from . import packaged
 
     return getattr(packaged, name)(**options)
 
 
-def _shapes(**options) -> Scorer:
+def _shapes(**options: Any) -> Scorer:
     from .shapes import ShapesScorer
 
     return ShapesScorer(**options)
@@ -100,7 +101,7 @@ class CheckedScorer:
         scores = self.scorer(images, prompts)
         return {metric: self._numbers(metric, column, len(images)) for metric, column in scores.items()}
 
-    def _numbers(self, metric: str, column, number: int) -> list[float]:
+    def _numbers(self, metric: str, column: Any, number: int) -> list[float]:
         column = column.tolist() if isinstance(column, np.ndarray | torch.Tensor) else column
         wanted = f"scorer {self.name!r} must give a list of {number} numbers for {metric!r}, one per image"
         if not isinstance(column, list | tuple):
@@ -119,7 +120,8 @@ class OwnScorer:
     """A user's function as a scorer; `kinds` is empty until its first answer names the metrics."""
 
     def __init__(self, name: str):
-        self.name, self.kinds = name, {}
+        self.name = name
+        self.kinds: dict[str, str] = {}
         self.function = import_function(name)
 
     def __call__(self, images: list[Image.Image], prompts: list[str]) -> dict[str, list[float]]:

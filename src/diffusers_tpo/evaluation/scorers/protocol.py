@@ -8,9 +8,11 @@ from ...errors import UserError
 
 
 class Scorer(Protocol):
-    """Judges images by their prompts. `kinds` says of every metric whether it is of "adherence" or "aesthetics"."""
+    """Judges images by their prompts."""
 
-    kinds: dict[str, str]
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Says of every metric whether it is of "adherence" or "aesthetics"."""
 
     def __call__(self, images: list[Image.Image], prompts: list[str]) -> dict[str, list[float]]:
         """One number per image for each metric, higher is better; nan where an image could not be judged."""

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -107,7 +108,8 @@ def read_questions(text: str, prompt: str, num_facts: int) -> tuple[Question, ..
     text = spoken(text)
     found = [fact for value in json_values(text) for fact in _facts(value)] or list(_fact_lines(text))
     true = {fact["yes"].casefold() for fact in found}
-    questions, seen = [], set()
+    questions: list[Question] = []
+    seen: set[str] = set()
     for fact in found:
         pair = {fact[answer].casefold() for answer in ANSWERS}
         if len(pair) < 2 or pair & seen or fact["no"].casefold() in true:
@@ -119,7 +121,7 @@ def read_questions(text: str, prompt: str, num_facts: int) -> tuple[Question, ..
     return tuple(questions)
 
 
-def _facts(value, depth: int = 0) -> Iterator[dict[str, str]]:
+def _facts(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
     """The whole facts inside a JSON value, however they are wrapped."""
     if isinstance(value, dict) and {"principle", *ANSWERS} <= value.keys():
         fact = {name: " ".join(str(value[name]).split()) for name in ("principle", *ANSWERS)}
@@ -230,7 +232,7 @@ class QuestionFile:
         self.questions[prompt] = questions
 
 
-def _question(item) -> Question:
+def _question(item: Any) -> Question:
     question = Question(item["principle"], item["question"], item["answer"])
     if str(question.principle) not in PRINCIPLES or question.answer not in ANSWERS:
         raise ValueError(f"principle {question.principle!r}, answer {question.answer!r}")
