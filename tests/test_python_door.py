@@ -49,7 +49,7 @@ def test_the_file_that_a_run_wrote_repeats_it_from_the_console(trained, tmp_path
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"rank": 0}, "--rank must be at least 1, got 0"),
+        ({"rank": 0}, "--rank must be at least 1 "),
         ({"lora_rank": 8}, "there is no flag lora_rank; did you mean --rank"),
         ({"train_data_dir": "nowhere"}, "nowhere"),
         ({"pretrained_model_name_or_path": None}, "--pretrained_model_name_or_path takes a value, got nothing"),
