@@ -79,6 +79,8 @@ def test_an_empty_prompt_of_sdxl_is_encoded_where_its_pipeline_does():
 
 CASES = [(name, lora) for name in tiny_families.MAKERS for lora in (None, LoraShape(rank=2))]
 CASES = [(name, lora) for name, lora in CASES if lora is None or name not in tiny_pixart_sana.NO_LORA]
+QUICK = ("sd", "qwen_image")
+CASES = [pytest.param(*case, marks=[] if case[0] in QUICK else pytest.mark.slow) for case in CASES]
 
 
 @pytest.mark.parametrize(

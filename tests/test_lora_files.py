@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.families import family_of
+from diffusers_tpo.families import FAMILIES, family_of
 from diffusers_tpo.models.adapters import check_peft, save_lora, train_denoiser
 from diffusers_tpo.models.loading import load_model, misfits
 from diffusers_tpo.models.recipe import LoraShape
@@ -22,7 +22,7 @@ from diffusers_tpo.models.text_encoders import train_text_encoders
 
 PROMPTS = ["cat", "two dogs"]
 WITH_LORA = [name for name in tiny_families.MAKERS if name not in tiny_pixart_sana.NO_LORA]
-WITH_TEXT = [name for name in WITH_LORA if family_of(tiny_families.make_pipe(name)).text_encoders]
+WITH_TEXT = ("sd", "sdxl", "sd3", "flux", "schnell")
 FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -60,12 +60,21 @@ def trained(name: str, folder, with_text: bool, **shape):
     return pipe
 
 
-CASES = [(name, False) for name in WITH_LORA] + [(name, True) for name in WITH_TEXT]
+def cases() -> list:
+    """(family, text encoders too, DoRA); the quick ones try every family, and both kinds of text encoders."""
+    found = []
+    for name in WITH_LORA:
+        for with_text in (False, True) if name in WITH_TEXT else (False,):
+            for use_dora in (False, True):
+                is_quick = name in ("sd", "flux") if with_text else not use_dora
+                label = "-".join([name, "text" if with_text else "denoiser", "dora" if use_dora else "lora"])
+                marks = [] if is_quick else pytest.mark.slow
+                found.append(pytest.param(name, with_text, use_dora, id=label, marks=marks))
+    return found
 
 
-@pytest.mark.parametrize(("name", "with_text"), CASES, ids=lambda value: {True: "text", False: "denoiser"}.get(value))
+@pytest.mark.parametrize(("name", "with_text", "use_dora"), cases())
 @pytest.mark.parametrize("alpha", [pytest.param(None, marks=pytest.mark.slow), 8], ids=["alpha=rank", "alpha=2rank"])
-@pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
 def test_what_was_trained_is_what_the_stock_pipeline_loads(name, with_text, alpha, use_dora, tmp_path):
     """With the file's metadata, and for a reader that does not know it."""
     pipe = trained(name, tmp_path, with_text, alpha=alpha, use_dora=use_dora, dropout=0.5)
@@ -76,6 +85,11 @@ def test_what_was_trained_is_what_the_stock_pipeline_loads(name, with_text, alph
         stock.load_lora_weights(source)
         assert_close(predict(stock), wanted, rtol=1e-4, atol=1e-5)
         stock.unload_lora_weights()
+
+
+def test_text_encoders_that_can_be_trained_are_all_tried():
+    with_text = [base for base, family in FAMILIES.items() if family.text_encoders]
+    assert {type(tiny_families.make_pipe(name)) for name in WITH_TEXT} == set(with_text)
 
 
 def test_a_published_lora_drops_nothing_at_random(tmp_path):

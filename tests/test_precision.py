@@ -18,6 +18,11 @@ from diffusers_tpo.models.text_encoders import train_text_encoders
 TOLD = ("timestep", "time_ids", "resolution", "aspect_ratio", "guidance", "img_ids", "txt_ids")
 
 
+def but_slow(*quick: str) -> list:
+    """Every family, those that are not among `quick` where there is time."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in tiny_families.MAKERS]
+
+
 def told(denoiser, call) -> list[dict]:
     """What a denoiser is given besides latents and prompts, in every call."""
     seen = []
@@ -46,7 +51,7 @@ def batch(pipe, family, side: int):
     return noised, cond, torch.tensor([True, False])
 
 
-@pytest.mark.parametrize("mixed", [True, False], ids=["autocast", "no-autocast"])
+@pytest.mark.parametrize("mixed", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["autocast", "no-autocast"])
 @pytest.mark.parametrize("name", tiny_families.MAKERS)
 def test_a_reference_in_half_precision_is_told_the_same_numbers_and_starts_at_no_reward(name, mixed):
     pipe = tiny_families.make_pipe(name)
@@ -118,7 +123,7 @@ def test_text_encoders_leave_float16_where_they_would_overflow():
     assert part_dtypes(index, torch.bfloat16) == {"vae": torch.float32, "default": torch.bfloat16}
 
 
-@pytest.mark.parametrize("name", tiny_families.MAKERS)
+@pytest.mark.parametrize("name", but_slow("sd", "sdxl", "sana", "z_image"))
 @torch.no_grad()
 def test_prompts_are_encoded_alike_within_and_without_mixed_precision(name, tmp_path):
     """Of every loaded family, by the pipeline too; a copy of a part does the same, on its own weights."""
