@@ -1,6 +1,8 @@
 """Mismatched prompts that a model cannot tell from the prompt, and labels and texts in all their spellings."""
 
+import json
 import unicodedata
+import zipfile
 from functools import partial
 
 import datasets
@@ -139,3 +141,26 @@ def test_columns_that_are_not_used_are_never_read(streaming):
 def test_a_format_that_was_saved_with_the_rows_changes_nothing():
     rows = tiny.make_dataset(3, negative_prompts=None, label=[1, 0, 1]).with_format("torch")
     assert sorted(e.is_matched[0] for e in dataset_of(rows, "tkto")) == [False, True, True]
+
+
+def test_the_training_script_refuses_what_its_model_cannot_tell_apart(refused, tmp_path):
+    one_alike(*ALIKE["case"]).save_to_disk(tmp_path / "data")
+    sentence = refused(train_data_dir=str(tmp_path / "data"))
+    assert sentence.startswith(
+        "error: row 1: the model is given the same tokens for the mismatched prompt 'a red circle'"
+    )
+    assert sentence.endswith("--on_bad_row skip leaves such rows out")
+
+
+def test_the_training_script_reads_images_of_a_zip(run_script, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        lines = []
+        for number, image in enumerate(tiny.make_images(4)):
+            with archive.open(f"{number}.png", "w") as file:
+                image.save(file, "PNG")
+            row = {"file_name": f"{number}.png", "prompt": f"cat {number}", "negative_prompts": ["dog"]}
+            lines.append(json.dumps(row))
+        archive.writestr("metadata.jsonl", "\n".join(lines))
+    flags = {"train_data_dir": None, "dataset_name": tmp_path, "cache_dir": tmp_path / "cache", "use_lora": True}
+    run_script(**flags, max_train_steps=1, train_batch_size=2, output_dir=tmp_path / "model")
+    assert (tmp_path / "model" / "pytorch_lora_weights.safetensors").is_file()
