@@ -103,14 +103,14 @@ def test_two_processes_train_through_the_launcher(small_flags, tmp_path):
         "-m",
         "torch.distributed.run",
         "--nproc_per_node=2",
-        "--master_port=0",
+        "--standalone",
         "-m",
         "diffusers_tpo",
     ]
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     environment = os.environ | {"PYTHONPATH": str(Path(diffusers_tpo.__file__).parents[1])}
     command = [*launch, "train", "--use_lora", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "2 x CPU" in (tmp_path / "out" / "README.md").read_text()
     assert (tmp_path / "out" / LORA).is_file()
