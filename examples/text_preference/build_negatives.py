@@ -14,6 +14,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -384,9 +385,8 @@ def settings_of(source: SourceArguments, edit: EditArguments, output: OutputArgu
     return public_config(settings)
 
 
-def audit_set(folder: Path, generation: dict, seed: int, output: OutputArguments) -> dict:
+def audit_set(folder: Path, generation: dict, seed: int, output: OutputArguments, embed: Callable | None) -> dict:
     """The figures of what was built, with their warnings; they stay in `audit.json`."""
-    embed = sentence_embedder(output.embedding_model) if output.embedding_model else None
     figures = audit(stream_texts(folder), output.audit_sample, seed, embed)
     figures["generation"] = generation
     figures["warnings"] = warnings_of(figures, AuditLimits(blind_accuracy=output.max_blind_accuracy))
@@ -434,8 +434,12 @@ def show_preview(folder: Path, number: int) -> None:
 
 def main(source: SourceArguments, edit: EditArguments, chat: ChatArguments, output: OutputArguments) -> None:
     check_arguments(source, edit, chat, output)
-    require("inflect", extra="negatives")
     datasets.disable_progress_bars()
+
+    # What only the end needs: better missed here than there.
+    for package in ("inflect", "nltk", "rich", "sklearn"):
+        require(package, extra="negatives")
+    embed = sentence_embedder(output.embedding_model) if output.embedding_model else None
 
     # Where it goes: no other run works there, and a wrong token is known here, not after the edits.
     folder = Path(output.output_dir)
@@ -454,7 +458,7 @@ def main(source: SourceArguments, edit: EditArguments, chat: ChatArguments, outp
             generation = edit_captions(captions, edit, chat, output)
 
         # What the set is worth, in figures, on its card, and to look at.
-        figures = audit_set(folder, generation, edit.seed, output)
+        figures = audit_set(folder, generation, edit.seed, output, embed)
         card = write_card(folder, repo if "/" in repo else f"your-name/{repo}", figures, source, edit, output)
         if output.preview:
             show_preview(folder, output.preview)

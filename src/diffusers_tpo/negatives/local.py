@@ -7,7 +7,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..errors import UserError
+from ..errors import UserError, reason
 from .asking import chat_messages
 from .editors import Answer, EditRequest
 
@@ -44,11 +44,10 @@ class TransformersEditor:
             self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left", **source)
             self.model = AutoModelForCausalLM.from_pretrained(model, dtype="auto", **source)
         except (OSError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"model {model!r} cannot be loaded ({reason})") from error
+            raise UserError(f"--model {model!r} cannot be loaded ({reason(error)})") from error
         if self.tokenizer.chat_template is None:
             raise UserError(
-                f"model {model!r} has no chat template; use a model that was trained to follow instructions"
+                f"--model {model!r} has no chat template; use a model that was trained to follow instructions"
             )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -60,7 +59,7 @@ class TransformersEditor:
             self._conversation(EditRequest(0, "", ()))
         except TemplateError as error:
             raise UserError(
-                f"the chat template of model {model!r} takes no instructions ({error}); use another model"
+                f"the chat template of --model {model!r} takes no instructions ({error}); use another model"
             ) from error
 
     def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer]]:

@@ -47,12 +47,16 @@ class Plan:
                 f"got {self.weights}"
             )
 
+    def possible(self) -> dict[str, float]:
+        """The principles that are tried, with their weights."""
+        weights = self.weights or (1.0,) * len(self.principles)
+        return {name: weight for name, weight in zip(self.principles, weights, strict=True) if weight}
+
     def order(self, row: int, number: int) -> list[str]:
         """In which order the principles are tried for one mismatched prompt: the first is the one that is drawn."""
         rng = random.Random(f"principles/{self.seed}/{row}/{number}")
-        weights = self.weights or [1.0] * len(self.principles)
-        left = {name: weight for name, weight in zip(self.principles, weights, strict=True) if weight}
-        order = []
+        left = self.possible()
+        order: list[str] = []
         while left:
             order += rng.choices(list(left), list(left.values()))
             del left[order[-1]]
@@ -180,4 +184,4 @@ class CaptionWork:
             return self.failure
         if self.rejected:
             return f"no usable edit: {REASONS[self.rejected[-1][0]]}"
-        return f"nothing to edit by {', '.join(self.plan.principles)}"
+        return f"nothing to edit by {', '.join(self.plan.possible())}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...errors import UserError, require
+from ...errors import UserError, reason, require
 from ..language.words import changes, folded
 from .blind_test import Pair
 
@@ -97,8 +97,7 @@ def sentence_embedder(model: str) -> Callable[[list[str]], np.ndarray]:
     try:
         loaded = package.SentenceTransformer(model)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the embedding model {model!r} cannot be loaded ({reason}); check its name") from error
+        raise UserError(f"--embedding_model {model!r} cannot be loaded ({reason(error)}); check its name") from error
     return lambda texts: loaded.encode(texts, convert_to_numpy=True, show_progress_bar=False)
 
 
