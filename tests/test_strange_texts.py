@@ -10,6 +10,7 @@ from build_worker import source_of
 from pyarrow import parquet
 
 from diffusers_tpo.errors import UserError
+from diffusers_tpo.image_files import LocalFiles
 from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.checks import check_edit
 from diffusers_tpo.negatives.dataset import Source, load_captions_file, stream_built, stream_texts
@@ -160,7 +161,7 @@ def test_another_image_is_another_source(tmp_path):
         Image.new("RGB", (side, side)).save(tmp_path / "a.bmp")
         cell = {"path": str(tmp_path / "a.bmp"), "bytes": None if as_path else (tmp_path / "a.bmp").read_bytes()}
         rows = datasets.Dataset.from_dict({"text": [CAPTION], "image": [cell]}).cast_column("image", datasets.Image())
-        return Source(rows, "text", "image").fingerprints()
+        return Source(rows, "text", "image", files=LocalFiles()).fingerprints()
 
     for as_path in (False, True):
         assert fingerprints(8, as_path) == fingerprints(8, as_path) != fingerprints(9, as_path)

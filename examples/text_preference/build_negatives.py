@@ -29,7 +29,7 @@ from diffusers_tpo.commands.parsing import parse_flags
 from diffusers_tpo.data.rows import load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.files import write_unless_changed, write_whole
-from diffusers_tpo.flags import AtLeastOne, NotNegative, NotNegativeNumber, PositiveNumber, Range, Share, flag
+from diffusers_tpo.flags import AtLeastOne, NotNegativeNumber, PositiveNumber, Range, Share, flag
 from diffusers_tpo.image_files import files_of
 from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
 from diffusers_tpo.negatives.audit.report import (
@@ -63,6 +63,7 @@ from diffusers_tpo.publish.hub import own_name, push_folder
 
 PrincipleName = Literal["content", "attribute", "spatial", "contextual"]
 Few = Annotated[int, Range(at_least=1, at_most=100)]
+Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 Many = Annotated[int, Range(at_least=1, at_most=1_000_000)]
 
 
@@ -103,7 +104,7 @@ class EditArguments:
         1.5, "Longest edit as a multiple of the caption's words."
     )
     max_changed_share: Share = flag(0.5, "Largest share of the caption's words that an edit may change.")
-    seed: NotNegative = flag(0, "Seed of every random choice.")
+    seed: Seed = flag(0, "Seed of every random choice.")
     rows_per_shard: Many | None = flag(None, "Captions in one parquet file; 10000, or 1000 with images, by default.")
 
 

@@ -37,7 +37,7 @@ from diffusers_tpo import __version__
 from diffusers_tpo.commands.parsing import parse_flags
 from diffusers_tpo.errors import UserError, exit_on_user_error
 from diffusers_tpo.files import make_folder
-from diffusers_tpo.flags import AtLeastOne, NotNegative, NotNegativeNumber, Range, flag
+from diffusers_tpo.flags import AtLeastOne, NotNegativeNumber, Range, flag
 from diffusers_tpo.negatives.asking import TEMPLATE_VERSION
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER
 from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
@@ -47,6 +47,7 @@ from diffusers_tpo.principles import PRINCIPLES
 
 PrincipleName = Literal["content", "attribute", "spatial", "contextual"]
 Few = Annotated[int, Range(at_least=1, at_most=100)]
+Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 
 
 @dataclass
@@ -66,7 +67,7 @@ class EditArguments:
     principle_weights: list[NotNegativeNumber] = flag([], "How likely each of them is; equal by default.")
     num_negatives: Few = flag(1, "Mismatched prompts per caption.")
     num_edits: Few = flag(1, "Budget of edits within one mismatched prompt.")
-    seed: NotNegative = flag(0, "Seed of every random choice.")
+    seed: Seed = flag(0, "Seed of every random choice.")
 
 
 @dataclass
