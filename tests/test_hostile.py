@@ -444,6 +444,6 @@ def test_a_foreign_set_of_mismatched_prompts_is_checked_before_it_is_joined(colu
     images = tiny.make_dataset(1).add_column("id", ["0"])
     for wrong in ([None], [{"a": 1}], []):
         foreign = {name: values for name, values in (texts | {column: wrong}).items() if values}
-        with pytest.raises(UserError, match="^dataset_name is no set of mismatched prompts: "):
+        with pytest.raises(UserError, match="^--dataset_name is no set of mismatched prompts: "):
             join_images(datasets.Dataset.from_dict(foreign), images, "image", "id", tmp_path, 10)
     assert join_images(datasets.Dataset.from_dict(texts), images, "image", "id", tmp_path, 10) == (1, 0)

@@ -312,28 +312,31 @@ def join_images(
     """
     for rows, column, flag in ((negatives, "key", "dataset_name"), (images, key_column, "key_column")):
         if column not in rows.column_names:
-            raise UserError(f"{flag} has no column {column!r}; it has {', '.join(rows.column_names)}")
+            raise UserError(f"--{flag} has no column {column!r}; it has {', '.join(rows.column_names)}")
     try:
         negatives = negatives.select_columns(list(TEXT_FEATURES)).cast(Features(TEXT_FEATURES))
     except (ValueError, TypeError, pa.ArrowNotImplementedError) as error:  # a foreign set
         there = f"it needs {', '.join(TEXT_FEATURES)} as build_negatives.py writes them"
-        raise UserError(f"dataset_name is no set of mismatched prompts: {there} ({reason(error)})") from error
+        raise UserError(f"--dataset_name is no set of mismatched prompts: {there} ({reason(error)})") from error
     for number, row in enumerate(negatives):
         if problem := _problem(row):
-            raise UserError(f"dataset_name is no set of mismatched prompts: row {number} has {problem}")
+            raise UserError(f"--dataset_name is no set of mismatched prompts: row {number} has {problem}")
     if image_column not in images.column_names:
-        raise UserError(f"image_column {image_column!r} is not a column of join_images; it has {images.column_names}")
+        there = ", ".join(images.column_names)
+        raise UserError(f"--image_column {image_column!r} is not a column of --join_images; it has {there}")
     if shard_files(folder):
-        raise UserError(f"output_dir {str(folder)!r} holds a data set already; join into another one")
+        raise UserError(f"--output_dir {str(folder)!r} holds a data set already; join into another one")
     places: dict[str, int] = {}
     for place, key in enumerate(images.select_columns([key_column])[key_column]):
         if places.setdefault(str(key), place) != place:
-            raise UserError(f"key_column {key_column!r} must name each image once, and {key!r} names two; remove one")
+            raise UserError(
+                f"--key_column {key_column!r} must name each image once, and {key!r} names two; remove one"
+            )
     keys = negatives.select_columns(["key"])["key"]
     found = [number for number, key in enumerate(keys) if key in places]
     if not found:
         raise UserError(
-            f"no key of dataset_name is in key_column {key_column!r} of join_images; see whether both name rows alike"
+            f"no key of --dataset_name is in --key_column {key_column!r} of --join_images; see whether both name rows alike"
         )
     shards = -(-len(found) // rows_per_shard)
     for shard in range(shards):
