@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusers_tpo import Noised, add_noise, training_scheduler
 from diffusers_tpo.data.batch import Batch
-from diffusers_tpo.metrics import Layout, read
+from diffusers_tpo.metrics import Layout, mean_over_processes, read
 from diffusers_tpo.models.adapters import add_lora
 from diffusers_tpo.noising import Draw
 from diffusers_tpo.training.encoding import Encoder
@@ -104,6 +104,11 @@ def test_all_metrics_of_a_step_are_read_at_once():
     with WaitingCopies() as copies:
         assert read(rows) == [{"loss": 1.0, "baseline": 2.0}, {"loss": 4.0}]
     assert copies.found == []
+
+
+def test_a_metric_that_some_passes_lack_is_the_mean_of_the_others():
+    """Means over 2 and over 1 passes: (1 + 4) / 2 and 2 / 1."""
+    assert mean_over_processes([{"loss": 1.0, "baseline": 2.0}, {"loss": 4.0}]) == {"loss": 2.5, "baseline": 2.0}
 
 
 def test_the_layout_of_rows():
