@@ -105,7 +105,7 @@ def test_the_flag_tables_are_current():
 def test_the_tables_are_those_of_the_kept_figures():
     program = runpy.run_path(str(DOCS / "tables.py"))
     with_tables = [page for page in program["PAGES"] if "<!-- table: " in page.read_text()]
-    assert len(with_tables) >= 4
+    assert len(with_tables) >= 5
     for page in with_tables:
         assert page.read_text() == program["filled"](page.read_text()), "run python docs/tables.py"
 
@@ -185,6 +185,13 @@ def test_a_workflow_or_form_can_be_read(path):
             assert ("uses" in step) != ("run" in step)
             command = step.get("run", "").split()
             assert not command or "/" not in command[0] or (ROOT / command[0]).exists()
+
+
+def test_publishing_compares_the_tag_with_the_version_that_the_package_has():
+    text = (ROOT / ".github" / "workflows" / "publish.yml").read_text()
+    pattern, file = re.search(r"sed -n 's/(.*?)/\\1/p' (\S+)\)", text).groups()
+    found = re.search(pattern.replace(r"\(", "(").replace(r"\)", ")"), (ROOT / file).read_text(), re.MULTILINE)
+    assert found.group(1) == diffusers_tpo.__version__
 
 
 def test_links_of_built_pages_have_the_form_of_the_site():
