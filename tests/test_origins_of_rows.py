@@ -74,9 +74,8 @@ def test_images_in_a_zip_are_read(tmp_path, streaming, workers):
     reds = {example.prompts[0]: round((float(example.crop.pixels[0].mean()) + 1) * 127.5) for example in examples}
     assert reds == {"cat 0": 0, "cat 1": 20, "cat 2": 40}
     if not streaming:
-        assert (
-            len(held_out_pairs(loaded(folder, tmp_path), Columns(), 16, None, files_of(str(folder))).content()[3]) == 3
-        )
+        pairs = held_out_pairs(loaded(folder, tmp_path), Columns(), 16, None, files_of(str(folder)))
+        assert pairs.content() and len(pairs) == 3
         source = Source(loaded(folder, tmp_path), "prompt", "image", files=files_of(str(folder)))
         texts = {"key": ["0"], "prompt": ["a"], "negative_prompts": [["b"]], "principles": [["content"]]}
         write_rows(
