@@ -12,7 +12,7 @@ def floors(setup: Path = SETUP) -> dict[str, str]:
     """The floor of every package that setup.cfg requires, for the library itself or for one of its extras.
 
     Raises:
-        ValueError: if a requirement has no floor, more than a floor, or another floor elsewhere in the file.
+        ValueError: if a requirement has no floor, more than a floor and releases that are left out, or another floor elsewhere.
     """
     config = configparser.ConfigParser()
     config.read_string(setup.read_text())
@@ -21,7 +21,7 @@ def floors(setup: Path = SETUP) -> dict[str, str]:
     for line in "\n".join(groups).split():
         if line.startswith(f"{config['metadata']['name']}["):
             continue  # other extras of the package itself
-        match = re.fullmatch(r"([\w-]+)>=([\d.]+)", line)
+        match = re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,!=[\d.]+)*", line)
         if match is None:
             raise ValueError(f"setup.cfg: `{line}` must read `name>=version`")
         name, floor = match.groups()

@@ -28,8 +28,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from diffusers_tpo import noising, trainer
 from diffusers_tpo.families import StableDiffusion
-from diffusers_tpo.models.checkpoints import TrainingLog
 from diffusers_tpo.training import encoding, loader, reference, step
+from diffusers_tpo.training.log import TrainingLog
 
 
 ROOT = Path(__file__).parents[1]

@@ -356,7 +356,7 @@ def test_a_wrong_line_of_the_file_is_named(bad, message, tmp_path):
 
 
 def test_a_path_that_is_no_file_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="questions must be a file that can be written"):
+    with pytest.raises(UserError, match="--questions_file must be a file, got"):
         QuestionFile(tmp_path)
 
 
