@@ -149,7 +149,7 @@ def test_a_saved_data_set_is_read_without_decoding_its_images(tmp_path):
     assert load_prompts(str(tmp_path / "one")) == PROMPTS
     assert load_prompts(str(tmp_path / "splits")) == PROMPTS[1:]
     assert load_prompts(str(tmp_path / "splits"), split="test", category_column="kind")[0] == Prompt("a cat", "animal")
-    assert "there is no 'validation'" in error_of(tmp_path / "splits", split="validation")
+    assert "it has the splits train, test" in error_of(tmp_path / "splits", split="validation")
 
 
 def test_a_folder_of_data_files_has_splits(tmp_path):
