@@ -186,6 +186,15 @@ def test_a_prompt_template_changes_what_is_kept_of_prompts(name, template):
     assert encoder_of(pipe)._fingerprint("vae") == images
 
 
+def test_a_setting_of_the_pipeline_itself_changes_what_is_kept_of_prompts():
+    """SDXL's says what an empty prompt is."""
+    pipe = tiny_families.make_pipe("sdxl")
+    before, images = folders_of(pipe), encoder_of(pipe)._fingerprint("vae")
+    pipe.register_to_config(force_zeros_for_empty_prompt=False)
+    assert not set(folders_of(pipe)) & set(before)
+    assert encoder_of(pipe)._fingerprint("vae") == images
+
+
 @pytest.mark.parametrize("library", ["diffusers", "transformers", "ftfy", "beautifulsoup4"])
 def test_a_library_that_makes_something_else_of_a_prompt_changes_what_is_kept(library, monkeypatch):
     before = folders_of(tiny.make_pipe())

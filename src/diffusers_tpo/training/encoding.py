@@ -21,9 +21,11 @@ from .trained import FrozenParts, TrainedModels
 
 
 def templates(pipe: DiffusionPipeline) -> dict[str, object]:
-    """The texts and numbers that a pipeline object keeps, such as the template that it puts around a prompt."""
+    """The texts and numbers that a pipeline object keeps, such as the template that it puts around a prompt, and its settings."""
     kept = {name: value for name, value in vars(pipe).items() if isinstance(value, str | int | float | list | tuple)}
-    return {f"pipe.{name}": value for name, value in sorted(kept.items()) if not name.startswith("_")}
+    configured = {name: value for name, value in pipe.config.items() if name not in pipe.components}
+    told = sorted((kept | configured).items())
+    return {f"pipe.{name}": value for name, value in told if not name.startswith("_")}
 
 
 @dataclass
