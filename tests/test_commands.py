@@ -1,7 +1,9 @@
 """`diffusers-tpo` on the console and in Python: which script runs, with which words, and what it leaves behind."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +103,12 @@ def test_the_help_names_every_command_and_what_it_does(capsys):
 def test_a_command_that_does_not_exist(word, advice):
     with pytest.raises(UserError, match=f"diffusers-tpo has no command '{word}'; {advice}".replace("?", r"\?")):
         console.run([word])
+
+
+@pytest.mark.parametrize("name", scripts.SCRIPTS.values())
+def test_the_help_breaks_an_example_where_the_script_does(name):
+    told = ast.get_docstring(ast.parse((ROOT / "examples" / "text_preference" / name).read_text()))
+    assert not re.search(r"\S {2,}\S", told)  # a line end that only the source has
 
 
 def test_version(capsys):

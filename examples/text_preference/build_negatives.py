@@ -2,12 +2,13 @@
 # /// script
 # dependencies = ["diffusers_tpo[negatives]"]
 # ///
-"""Builds a data set of mismatched prompts from captions, for `train_text_to_image_tpo.py --dataset_name`.
+r"""Builds a data set of mismatched prompts from captions, for `train_text_to_image_tpo.py --dataset_name`.
 
     python build_negatives.py --dataset_name your-name/captioned-images --caption_column text --editor rules \
         --num_negatives 2 --output_dir my-tpo-negatives --push_to_hub
 
-Run the same command again to go on after an interruption. The README beside this file explains every group of flags.
+Run the same command again to go on after an interruption. README_negatives.md in examples/text_preference explains
+every group of flags.
 """
 
 import json

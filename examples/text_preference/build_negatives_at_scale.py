@@ -2,7 +2,7 @@
 # /// script
 # dependencies = ["diffusers_tpo[negatives,scale]"]
 # ///
-"""Builds mismatched prompts for millions of captions as a datatrove pipeline of many tasks.
+r"""Builds mismatched prompts for millions of captions as a datatrove pipeline of many tasks.
 
 On one machine, two tasks at a time:
 

@@ -2,13 +2,14 @@
 # /// script
 # dependencies = ["diffusers_tpo[evaluate]"]
 # ///
-"""Says whether models follow prompts better, at every guidance scale, and which checkpoint of a run is best.
+r"""Says whether models follow prompts better, at every guidance scale, and which checkpoint of a run is best.
 
     python evaluate.py --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 --models tpo=sd15-tpo \
         --prompts parti --scorers clip pickscore --guidance_scales 1 2 4 7.5 --pairs your-name/held-out --output_dir outputs/eval
 
 It renders the prompts with every model, lets scorers judge the images and the models judge held-out pairs, and writes
-results.json, report.html and plots. A stopped run goes on with the same command. README_evaluate.md explains every group of flags.
+results.json, report.html and plots. A stopped run goes on with the same command. README_evaluate.md in examples/text_preference
+explains every group of flags.
 """
 
 import dataclasses

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compares base, continued supervised fine-tuning, TDPO and TKTO on the embedded shapes world, over guidance scales.
+r"""Compares base, continued supervised fine-tuning, TDPO and TKTO on the embedded shapes world, over guidance scales.
 
     python examples/text_preference/study_shapes.py --output_dir outputs/study --arms main
     python examples/text_preference/study_shapes.py --output_dir outputs/search --arms search --seeds 0 --num_prompts 512 \

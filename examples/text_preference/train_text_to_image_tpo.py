@@ -2,14 +2,14 @@
 # /// script
 # dependencies = ["diffusers_tpo"]
 # ///
-"""Fine-tunes a text-to-image model with Text Preference Optimization (https://huggingface.co/papers/2509.25771).
+r"""Fine-tunes a text-to-image model with Text Preference Optimization (https://huggingface.co/papers/2509.25771).
 
     accelerate launch train_text_to_image_tpo.py \
         --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 \
         --dataset_name your-name/hpsd-tpo-negatives --use_lora --loss_type tdpo --mixed_precision fp16 \
         --train_batch_size 4 --gradient_accumulation_steps 4 --max_train_steps 500 --output_dir sd15-tpo
 
-The README beside this file explains every group of flags.
+README.md in examples/text_preference explains every group of flags.
 """
 
 import dataclasses
