@@ -2,11 +2,14 @@
 
 import json
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from diffusers_tpo.commands import console
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "text_preference"
@@ -15,6 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "text_preference"
 @pytest.mark.slow
 def test_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     """In this process, but for the training, which it launches through accelerate."""
+    tmp_path = tmp_path / "quickstart"
     short = ["--output_dir", str(tmp_path), "--max_train_steps", "3", "--num_prompts", "4"]
     monkeypatch.setattr(sys, "argv", [str(EXAMPLES / "quickstart.py"), *short])
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -34,3 +38,8 @@ def test_quickstart_leaves_what_it_promises(tmp_path, monkeypatch, capsys):
     bounds = [float(bound) for cell in shares for bound in cell.strip(" ]").replace("[", "").replace(",", "").split()]
     assert len(bounds) == 3 * 2 * len([name for name in metrics["metrics"] if name[0] == "1"])
     assert min(bounds) >= 0 and max(bounds) <= 100
+
+    advice = next(line for line in said.splitlines() if line.startswith("diffusers-tpo train"))
+    console.run(shlex.split(advice)[1:])
+    config = tmp_path.with_name("quickstart-tkto") / "config.yaml"
+    assert "loss_type: tkto" in config.read_text() and config.with_name("pytorch_lora_weights.safetensors").is_file()

@@ -191,10 +191,10 @@ def main(options: QuickstartArguments) -> None:
     print(
         f"In {output}/: pytorch_lora_weights.safetensors, before_after.png, curves.png, metrics.json, README.md (the card)"
     )
-    print(
-        "Next: the same command with --loss_type tkto, or your own --dataset_name and --pretrained_model_name_or_path;"
-    )
-    print("docs/quicktour.md says how to go on; docs/flags.md has every flag.")
+    again = ["diffusers-tpo", "train", "--config", str(output / "config.yaml"), "--loss_type", "tkto"]
+    print("Next, the same training with the other loss:")
+    print(shlex.join([*again, "--output_dir", f"{output}-tkto"]))
+    print("Or your own --dataset_name and --pretrained_model_name_or_path; docs/quicktour.md says how to go on.")
 
 
 if __name__ == "__main__":
