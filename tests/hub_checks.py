@@ -279,6 +279,7 @@ def train(run_script, tmp_path, pipe_dir):
     hub.push_folder(Path(pipe_dir), BASE, WRITE)
     flags = {"pretrained_model_name_or_path": BASE, "train_data_dir": None, "dataset_name": NEGATIVES}
     flags |= {"max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 2, "output_dir": tmp_path / "model"}
+    flags["on_bad_row"] = "skip"  # the tiny tokenizer cuts some captions before they differ
     return lambda **more: run_script(**flags | {"push_to_hub": True} | more)
 
 

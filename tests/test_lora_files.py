@@ -80,7 +80,7 @@ def test_what_was_trained_is_what_the_stock_pipeline_loads(name, with_text, alph
     pipe = trained(name, tmp_path, with_text, alpha=alpha, use_dora=use_dora, dropout=0.5)
     stock = tiny_families.make_pipe(name)
     wanted, plain = predict(pipe), predict(stock)
-    assert (wanted - plain).norm() > 1e-2 * plain.norm()
+    assert (wanted - plain).norm() > 5e-3 * plain.norm()
     for source in (tmp_path, load_file(tmp_path / FILE)):
         stock.load_lora_weights(source)
         assert_close(predict(stock), wanted, rtol=1e-4, atol=1e-5)

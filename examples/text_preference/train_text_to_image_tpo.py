@@ -140,6 +140,17 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         encoder.keep_images(dataset, encodings, training.train_batch_size)
     if run.cache_prompt_embeddings:
         encoder.keep_prompts(dataset.prompts(), encodings, training.train_batch_size)
+    noising, known = training.noising(tpo.loss_type), None
+    if training.precompute_reference:
+        besides = (
+            noising,
+            training.seed,
+            training.mixed_precision,
+            run.allow_tf32,
+            data.center_crop,
+            data.random_flip,
+        )
+        known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset)
     loader = PlacedLoader(
         dataset,
         training.train_batch_size,
@@ -173,7 +184,6 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         stops_at_collapse=run.collapse_action == "stop",
     )
     skipped = SkippedRows()
-    noising = training.noising(tpo.loss_type)
 
     def noise(batch):
         """The images of a batch, noised the same for each of their prompts."""
@@ -181,17 +191,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         return add_noise(models.scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
 
     # Where it begins: what is told of the base is asked while the weights are still the base's.
-    known = None
-    if training.precompute_reference:
-        besides = (
-            noising,
-            training.seed,
-            training.mixed_precision,
-            run.allow_tf32,
-            data.center_crop,
-            data.random_flip,
-        )
-        known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset)
+    if known:
         asked = TPOTrainer(tpo, models.family, models.as_reference())
 
         def base_error(batch):
@@ -323,6 +323,7 @@ def load_dataset(data: DataArguments, loss_type: str, training: TrainingArgument
         data.streaming,
         run.cache_dir,
         run.hub_token,
+        argument="dataset_name" if data.dataset_name else "train_data_dir",
     )
     columns = columns_of(data)
     reader = RowReader(

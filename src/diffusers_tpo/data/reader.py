@@ -102,7 +102,8 @@ class RowReader:
             yield
         except BadRow as error:
             if self.on_bad_row == "error":
-                raise BadRow(f"{error}; --on_bad_row skip leaves such rows out") from error
+                advice = "; --on_bad_row skip leaves such rows out"
+                raise BadRow(str(error).removesuffix(advice) + advice) from error
             skipped[row_id] = str(error)
 
     def check(self, row: dict, row_id: int) -> None:

@@ -122,10 +122,13 @@ def load_pipeline(
             mapping = {name: quantization for name in DENOISERS if name in index}
             kind["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
         pipe = DiffusionPipeline.from_pretrained(source, dtype=part_dtypes(index, dtype), **kind, **options)
-        if vae:
-            pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=torch.float32, **options)
     except Exception as error:  # hostile or broken files raise many kinds; none of them is unpickled into code
         raise UserError(f"--pretrained_model_name_or_path {source!r} cannot be loaded ({why(error)})") from error
+    if vae:
+        try:
+            pipe.vae = type(pipe.vae).from_pretrained(vae, dtype=torch.float32, **options)
+        except Exception as error:  # as above
+            raise UserError(f"--pretrained_vae_model_name_or_path {vae!r} cannot be loaded ({why(error)})") from error
     if (autoencoder := pipe.components.get("vae")) is not None and may_halve(autoencoder):
         autoencoder.to(dtype)
     set_checker_aside(pipe)
