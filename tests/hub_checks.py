@@ -332,7 +332,14 @@ def test_a_lora_is_pushed_with_every_checkpoint_and_loaded(train, negatives, tmp
     saved = [files for files in repo.commits.values() if LORA in files]
     assert len(saved) == 2 and saved[0][LORA] != saved[1][LORA]
     output, files = tmp_path / "model", HUB.files("user/lora", "trial")
-    assert files.keys() == {GIVEN, "README.md", LORA, "training_log.jsonl", "assets/curves.png"}
+    assert files.keys() == {
+        GIVEN,
+        "README.md",
+        LORA,
+        "training_recipe.json",
+        "training_log.jsonl",
+        "assets/curves.png",
+    }
     assert files[LORA] == (output / LORA).read_bytes() and list((output / "boards").rglob("events*"))
     assert f"datasets:\n- {NEGATIVES}" in files["README.md"].decode() and BASE in files["README.md"].decode()
     loading = f'load_lora_weights("user/lora", weight_name="{LORA}", revision="trial")'
