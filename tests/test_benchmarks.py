@@ -57,6 +57,7 @@ def test_both_steps_train(workbench):
         weights = [parameter.detach().clone() for parameter in workbench.parameters]
 
 
+@pytest.mark.slow
 def test_the_small_model_keeps_the_proportions():
     """`flops(make_sd15, 512)` are 803.3, 1116.7 and 13.3 GFLOP: 1 : 1.390 : 0.017."""
     unet, vae, text = models.flops(models.make_small, 128).values()

@@ -94,6 +94,7 @@ def test_point_estimates_are_those_of_scipy_with_ties():
     assert regress(x, y).spearman_p == pytest.approx(rho.pvalue)
 
 
+@pytest.mark.slow
 def test_clustered_intervals_cover_where_independent_ones_do_not():
     runs = 250
     covered, rejected = np.zeros((2, 3)), np.zeros((2, 2))
@@ -108,6 +109,7 @@ def test_clustered_intervals_cover_where_independent_ones_do_not():
     assert (rejected[0] / runs > 0.2).all() and (rejected[1] / runs < 0.1).all()
 
 
+@pytest.mark.slow
 def test_rank_interval_of_independent_points_covers():
     """With correlation 0.6 of a normal pair, rho is 6 / pi asin(0.3)."""
     truth, covered, runs = 6 / math.pi * math.asin(0.3), 0, 200

@@ -81,6 +81,7 @@ def sentence_of(run, capsys) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True])
 def test_a_build_survives_a_fault_at_every_write(images, tmp_path, disk, capsys):
     arguments = (50, None, 0.0, images)

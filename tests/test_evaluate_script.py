@@ -149,6 +149,7 @@ def test_the_rule_and_the_training_script_agree_with_the_sweep(evaluate, runs):
     assert "5 images of the split `train`" in card and "| checkpoint-3" in card and "Not evaluated" not in card
 
 
+@pytest.mark.slow
 def test_a_stopped_run_gives_the_same_results(evaluate, tmp_path, runs):
     flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 6, "retrieval_size": 4}
     whole = evaluate("whole", **flags)

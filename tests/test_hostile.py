@@ -248,6 +248,7 @@ def test_a_damaged_image_is_cut_to_size_or_refused_in_one_sentence(format, cut, 
             assert str(error).startswith("row 3: its image ") and is_sentence(error)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(
     names=st.lists(TEXTS | st.sampled_from(["image", "prompt", "negative_prompts", "editor"]), min_size=4, max_size=4)

@@ -93,6 +93,7 @@ def in_the_wheel(installed: Path, code: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_commands_of_an_installed_wheel_run_its_own_scripts(installed, tmp_path):
     code = (
         "from diffusers_tpo.commands.scripts import SCRIPTS, find_script\n"

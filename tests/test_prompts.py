@@ -339,6 +339,7 @@ def test_options_that_mean_nothing_for_a_source_are_refused(tmp_path):
             assert f"takes no {name};" in error_of(source, **{name: "x"})
 
 
+@pytest.mark.slow
 def test_shapes_gives_held_out_captions_once_and_in_the_order_of_the_scenes():
     prompts = load_prompts("shapes")
     assert prompts == held_out_prompts(512, 0)
@@ -356,6 +357,7 @@ def test_shapes_begins_alike_for_every_number_and_differs_by_seed():
     assert load_prompts("shapes", num_prompts=30, seed=1) != load_prompts("shapes", num_prompts=30)
 
 
+@pytest.mark.slow
 def test_shapes_gives_what_there_is_where_more_is_asked_for(monkeypatch):
     monkeypatch.setattr("diffusers_tpo.shapes.world.MAX_SCENES", 600)
     captions = {scene.caption() for scene in make_scenes(600, 0, held_out=True)}

@@ -105,6 +105,7 @@ def test_a_signal_to_one_process_saves_a_checkpoint_first(tmp_path, small_flags,
     assert "Traceback" not in said(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_with_data_workers_saves_a_checkpoint_first(tmp_path, small_flags):
     """As a job queue sends it, to every process of the job."""
     flags = small_flags | SHORT | {"output_dir": tmp_path, "dataloader_num_workers": 2, "max_train_steps": 1000}
@@ -142,6 +143,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_under_the_run_takes_no_training_with_it(tmp_path, small_flags):
     output = tmp_path / "model"
     flags = small_flags | SHORT | {"output_dir": output, "max_train_steps": 25}

@@ -162,6 +162,7 @@ def assert_no_key(folder: Path) -> None:
     assert len(files) > 5 and not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_log_when_a_task_fails(flags, chat_flags, run):
     """The logger of datatrove shows the values of variables in tracebacks, unless it is told not to."""
     with ChatServer(lambda asked: refused(401)) as server, pytest.raises((SystemExit, Exception)):
@@ -171,6 +172,7 @@ def test_the_key_is_in_no_log_when_a_task_fails(flags, chat_flags, run):
     assert_no_key(flags["output_dir"])
 
 
+@pytest.mark.slow
 def test_rows_without_an_answer_are_listed_and_can_be_asked_again(flags, chat_flags, run, captions, capsys):
     silent = list(captions.values())[5]
 

@@ -115,6 +115,7 @@ def test_captions_are_what_the_file_says(name, content, mark, tmp_path, monkeypa
     assert Source(load_captions_file(str(tmp_path / name)), "text").captions(0, 5) == LINES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["c[1].txt", "c[!1].txt", "c?.txt", "c*.txt", "{a,b}.txt", "c [1] (2).txt"])
 def test_a_name_is_no_pattern(name, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
