@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import datasets  # noqa: E402
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
@@ -27,6 +28,11 @@ from PIL import Image  # noqa: E402
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_text_to_image_tpo.py"
+hypothesis.settings.register_profile("same examples every time", derandomize=True)
+hypothesis.settings.register_profile(
+    "other examples", derandomize=False
+)  # pytest --hypothesis-profile "other examples"
+hypothesis.settings.load_profile("same examples every time")
 datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffusers_tpo import __version__
@@ -285,6 +285,7 @@ GROUPS = st.tuples(
 
 
 @given(GROUPS)
+@example((Model("it"), Run(prompts=["\x85", "\u2028", "\n"])))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 def test_a_written_config_repeats_the_flags(tmp_path, groups):
     path = tmp_path / "run.yaml"

@@ -1,5 +1,6 @@
 """Means, shares and paired differences with 95 % intervals. Knows nothing of models."""
 
+import functools
 import warnings
 from dataclasses import dataclass
 
@@ -113,6 +114,13 @@ def bootstrap_interval(values: ArrayLike, seed: int = 0, resamples: int = 2000) 
         return mean_interval(known)
     if np.ptp(known) == 0:
         return Interval(float(known[0]), float(known[0]), float(known[0]))
+    return _bootstrap(known.tobytes(), seed, resamples)
+
+
+@functools.lru_cache(maxsize=4096)
+def _bootstrap(content: bytes, seed: int, resamples: int) -> Interval:
+    """Of the bytes of at least two different float64 values: a page asks about the same ones in several places."""
+    known = np.frombuffer(content)
     options = {"n_resamples": resamples, "batch": 256}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the values are too even for the corrections of BCa

@@ -304,4 +304,7 @@ def write_config(path: Path, *groups: Any, left_out: tuple[str, ...] = ("hub_tok
             value = getattr(group, one.name)
             if one.init and value != default_of(one) and one.name not in left_out:
                 flags[one.name] = list(value) if isinstance(value, tuple) else value
-    write_whole(path, yaml.safe_dump(flags, sort_keys=False, allow_unicode=True))
+    words = [str(word) for value in flags.values() for word in (value if isinstance(value, list) else [value])]
+    # YAML takes some characters that nobody sees for ends of lines; escaped, they come back as they were
+    is_plain = all(word.isprintable() for word in words)
+    write_whole(path, yaml.safe_dump(flags, sort_keys=False, allow_unicode=is_plain))
