@@ -37,9 +37,9 @@ MAY_KNOW = {
     "shapes": GROUND,
     "negatives": GROUND | {"shapes"},
     "publish": GROUND,
-    "evaluation": GROUND | {"data", "families", "losses", "models", "noising", "shapes"},
+    "evaluation": GROUND | {"data", "families", "guidance", "losses", "models", "noising", "shapes"},
     "training": GROUND
-    | {"data", "evaluation", "families", "losses", "metrics", "models", "noising", "publish", "trainer"},
+    | {"data", "evaluation", "families", "guidance", "losses", "metrics", "models", "noising", "publish", "trainer"},
     "commands": GROUND | {"models"},
     "__init__": {"noising", "trainer", "version"},
     "__main__": {"commands"},

@@ -38,7 +38,8 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
 
     Args:
         pipe: with a LoRA that has been loaded and not fused, or whole trained weights.
-        reference: the base's denoiser; `None` is the denoiser with its LoRA switched off.
+        reference: the base's denoiser; `None` is the denoiser with its LoRA switched off. For a pipeline's own denoiser nothing
+            changes.
 
     Raises:
         UserError: if the pipeline is of no known family, or there is neither a LoRA nor a reference.
@@ -49,6 +50,9 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
         raise UserError(
             "guide_with_reference needs a LoRA that it can switch off, or the base's denoiser as `reference`; load one of them"
         )
+    if reference is denoiser:
+        yield pipe
+        return
     policy = denoiser.forward
     asked = contextlib.ExitStack()
     own_call = _OwnCall()

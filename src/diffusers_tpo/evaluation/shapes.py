@@ -1,5 +1,6 @@
 """Judges a model on the embedded world: exact alignment over guidance scales and its implicit preference."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from torch import nn
 
 from ..data.rows import Columns
 from ..families import family_of
+from ..guidance import guide_with_reference
 from ..models import loading as models
 from ..noising import training_scheduler
 from ..shapes.images import RESOLUTION
@@ -19,10 +22,10 @@ from .heldout import held_out_pairs
 from .implicit import error_matrix, preference_values
 
 
-def load_model(source: str | Path = PIPELINE) -> StableDiffusionPipeline:
-    """A pipeline of this world, or a LoRA or checkpoint on the shipped one; samples with DPM-Solver++. As fast as a CPU can:
-    a LoRA is merged, and convolutions get the layout that they are computed in."""
-    pipe = models.load_model(str(source), base=str(PIPELINE)).pipe
+def load_model(source: str | Path = PIPELINE, base: str | Path = PIPELINE) -> StableDiffusionPipeline:
+    """A pipeline of this world, or a LoRA or checkpoint on `base`; samples with DPM-Solver++. As fast as a CPU can: a LoRA is
+    merged, and convolutions get the layout that they are computed in."""
+    pipe = models.load_model(str(source), base=str(base)).pipe
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     if pipe.get_list_adapters():
         pipe.fuse_lora()
@@ -49,6 +52,29 @@ def implicit_preference(
     return preference_values(errors, pairs.principles)
 
 
+def judge_images(
+    pipe: StableDiffusionPipeline,
+    scenes: list[Scene],
+    scales: tuple[float, ...],
+    seed: int,
+    steps: int = 10,
+    progress: bool = True,
+    reference: nn.Module | None = None,
+) -> dict[str, np.ndarray]:
+    """What a model draws: `"<guidance>/<fact>"`, `(N,)` over the scenes.
+
+    Args:
+        reference: the base's UNet, which is asked about the empty prompt above guidance 1, see
+            [`~diffusers_tpo.guidance.guide_with_reference`]; `None` asks the model itself.
+    """
+    result: dict[str, np.ndarray] = {}
+    with contextlib.nullcontext() if reference is None else guide_with_reference(pipe, reference):
+        for scale in scales:
+            facts = verify_images(draw_images(pipe, scenes, seed, scale, steps, progress=progress), scenes)
+            result |= {f"{scale:g}/{name}": values.astype(float) for name, values in facts.items()}
+    return result
+
+
 def judge(
     pipe: StableDiffusionPipeline,
     scenes: list[Scene],
@@ -57,13 +83,11 @@ def judge(
     steps: int = 10,
     strata: int = 8,
     progress: bool = True,
+    reference: nn.Module | None = None,
 ) -> dict[str, np.ndarray]:
-    """All facts of one model: `"<guidance>/<fact>"`, `(N,)` over the scenes, and its implicit preference on the first 256."""
-    result: dict[str, np.ndarray] = {}
-    for scale in scales:
-        facts = verify_images(draw_images(pipe, scenes, seed, scale, steps, progress=progress), scenes)
-        result |= {f"{scale:g}/{name}": values.astype(float) for name, values in facts.items()}
-    return result | implicit_preference(pipe, scenes[:256], seed, strata)
+    """All facts of one model: those of [`judge_images`], and its implicit preference on the first 256 scenes."""
+    drawn = judge_images(pipe, scenes, scales, seed, steps, progress, reference)
+    return drawn | implicit_preference(pipe, scenes[:256], seed, strata)
 
 
 def judge_together(
@@ -73,7 +97,11 @@ def judge_together(
     seed: int,
     **options: Any,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What [`judge`] says of each model, all at the same time: a small model keeps a core busy better than several."""
+    """What [`judge`] says of each model, all at the same time: a small model keeps a core busy better than several.
+
+    Args:
+        options: of [`judge`], the same for all models.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // len(pipes)))  # of each
     try:
