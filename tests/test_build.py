@@ -31,7 +31,7 @@ from pyarrow.parquet import read_schema
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.image_files import LocalFiles
-from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, Tally, build
+from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, Tally, build, causes
 from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.checks import check_edit
 from diffusers_tpo.negatives.dataset import Source, join_images, load_captions_file, shard_files, stream_texts
@@ -368,7 +368,7 @@ def test_another_configuration_is_refused(tmp_path):
         )
 
 
-def test_retry_failed_asks_unanswered_rows_only(tmp_path):
+def test_running_again_asks_for_unanswered_rows_only(tmp_path):
     trouble = {(12, 0), (13, 0), (13, 1), (30, 0), (5, 1)}  # row 5 gets one of the two edits that it wants
 
     def answer(request):
@@ -388,10 +388,12 @@ def test_retry_failed_asks_unanswered_rows_only(tmp_path):
     assert (tally.kept, tally.failed) == (36, 4)
     trouble.clear()
     idle = Scripted(answer)
-    build(source_of(captions(40)), idle, plan, tmp_path, {}, 10)
+    build(source_of(captions(40)), idle, plan, tmp_path, {}, 10, retry_failed=False)
     assert idle.asked == []
+    assert causes(tmp_path, unanswered=True) == {"APITimeoutError: Request timed out.": 3}
+    assert causes(tmp_path).total() == 4
     second = Scripted(answer)
-    tally = build(source_of(captions(40)), second, plan, tmp_path, {}, 10, retry_failed=True)
+    tally = build(source_of(captions(40)), second, plan, tmp_path, {}, 10)
     assert sorted(second.asked) == [(5, 1), (12, 0), (13, 0), (30, 0)]
     assert (tally.kept, tally.failed, tally.captions) == (39, 1, 40)
     rows, failed = state(tmp_path)
@@ -416,9 +418,7 @@ def test_many_failures_in_a_row_end_the_run_and_few_do_not(tmp_path, rows_per_sh
         build(source_of(captions(500)), editor, Plan(("attribute",)), tmp_path, {}, rows_per_shard)
     assert "\n" not in str(error.value) and len(editor.asked) == last + 1
     editor = Scripted(blue)
-    tally = build(
-        source_of(captions(500)), editor, Plan(("attribute",)), tmp_path, {}, rows_per_shard, retry_failed=True
-    )
+    tally = build(source_of(captions(500)), editor, Plan(("attribute",)), tmp_path, {}, rows_per_shard)
     assert tally.kept == 500 and len(editor.asked) == 499  # row 99 was answered
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
-from chat_server import MODEL, ChatServer, good
+from chat_server import MODEL, ChatServer, good, refused
 from conftest import as_flags
 from PIL import Image
 
@@ -98,6 +98,27 @@ def test_a_chat_endpoint_with_cost_and_key(run, texts, tmp_path, monkeypatch):
         assert path.is_dir() or b"sk-very-secret" not in path.read_bytes()
     failed = json.loads((tmp_path / "out" / "failed.jsonl").read_text())
     assert failed["key"] == "s" and failed["reason"] == "the caption is empty"
+
+
+def test_what_got_no_answer_is_said_with_its_cause_and_asked_again(run, texts, tmp_path, capsys):
+    with ChatServer(lambda asked: refused(422, "out of memory")) as server:
+        flags = {"captions_file": texts, "base_url": server.url, "model": MODEL}
+        assert run(**flags) == 2
+        assert "3 of 4 because UnprocessableEntityError: Error code: 422" in capsys.readouterr().err
+        server.behaviour = lambda asked: refused(422, "out of memory") if "winter" in asked.caption else good(asked)
+        assert len(run(**flags)) == 2
+        assert "1 captions got no answer, 1 because Unproc" in capsys.readouterr().out
+        server.behaviour = good
+        assert len(run(**flags)) == 3
+        assert "no answer" not in capsys.readouterr().out
+
+
+def test_a_dead_endpoint_is_named_with_its_cause(run, tmp_path, capsys):
+    (tmp_path / "many.txt").write_text("".join(f"a red cube {number} on the left\n" for number in range(12)))
+    flags = {"captions_file": tmp_path / "many.txt", "base_url": "http://127.0.0.1:1/v1", "model": MODEL}
+    assert run(**flags, max_retries=0) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "no connection to http://127.0.0.1:1/v1" in error and "ConnectionRefused" in error
 
 
 def test_a_served_local_model_leaves_no_path_in_the_set(run, texts, tmp_path):

@@ -15,9 +15,10 @@ import datasets
 import pytest
 from chat_server import MODEL, ChatServer, Reply, completion, edits, exchanged, good, in_turn, refused
 
+from diffusers_tpo.chat import UNREACHED_IN_A_ROW
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives.asking import Wanted, chat_messages
-from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, build
+from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.chat import RESPONSE_FORMATS, ChatEditor, as_answer
 from diffusers_tpo.negatives.checks import REASONS, check_edit
 from diffusers_tpo.negatives.dataset import Source, stream_texts
@@ -228,7 +229,7 @@ def test_lasting_trouble_is_repeated_as_often_as_allowed_and_then_a_failure(stat
 @pytest.mark.parametrize("cut", ["before", "half"])
 def test_a_server_that_always_hangs_up_is_a_failure(cut):
     answer, server = answer_of(lambda asked: Reply(body="{}", cut=cut), max_retries=0)
-    assert answer == Answer(failure="APIConnectionError: Connection error.") and len(server.asked) == 1
+    assert answer.failure.startswith("APIConnectionError: Connection error. (") and len(server.asked) == 1
 
 
 def test_retry_after_is_honoured():
@@ -286,11 +287,27 @@ def test_hopeless_errors_lose_nothing_of_a_build(tmp_path):
     assert tally.kept == 60 and not before & {asked.caption for asked in server.asked[asked_before:]}
 
 
-def test_a_dead_endpoint_ends_a_build_with_a_sentence(tmp_path):
-    editor = ChatEditor(MODEL, (unused_url(),), max_retries=0, concurrency=32)
-    with pytest.raises(UserError, match=f"failed {FAILURES_IN_A_ROW} times in a row, .*Connection error"):
+def test_a_dead_endpoint_ends_a_build_with_its_cause(tmp_path):
+    url = unused_url()
+    editor = ChatEditor(MODEL, (url,), max_retries=0, concurrency=4)
+    with pytest.raises(UserError, match=f"no connection to {url}, .* --base_url, then run the same") as error:
         build(source_of(captions(500)), editor, Plan(), tmp_path, {}, rows_per_shard=60)
+    assert "ConnectionRefusedError" in str(error.value) and "\n" not in str(error.value)
+    assert UNREACHED_IN_A_ROW <= editor.client.unreached[0] < 2 * UNREACHED_IN_A_ROW
     assert not list(stream_texts(tmp_path))
+
+
+def test_an_unknown_host_is_named(tmp_path):
+    editor = ChatEditor(MODEL, ("http://no-such-host.invalid/v1",), max_retries=0)
+    with pytest.raises(UserError, match="no-such-host.invalid.*(Name or service|getaddrinfo|resolution|not known)"):
+        answers(editor, ask(*captions(20)))
+
+
+def test_an_endpoint_that_answers_now_and_then_is_not_gone():
+    flaky = in_turn(*[Reply(cut="before")] * (UNREACHED_IN_A_ROW - 1), good, Reply(cut="before"))
+    with ChatServer(flaky) as server:
+        found = answers(editor_for(server, max_retries=0, concurrency=1), ask(*[CAPTION] * (UNREACHED_IN_A_ROW + 5)))
+    assert [answer.failure is None for answer in found.values()].count(True) == 1
 
 
 # ---- response formats

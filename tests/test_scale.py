@@ -185,9 +185,9 @@ def test_rows_without_an_answer_are_listed_and_can_be_asked_again(flags, chat_fl
         [(task, row)] = [(task, row) for task, row in scale.read_failed(folder) if row["unanswered"]]
         assert row["prompt"] == silent and "400" in row["reason"]
         first, server.behaviour = len(server.asked), good
-        run(**chat_flags, base_url=server.url)
+        run(**chat_flags, base_url=server.url, retry_failed="false")
         assert len(server.asked) == first  # the task is finished
-        run(**chat_flags, base_url=server.url, retry_failed=True)
+        run(**chat_flags, base_url=server.url)
         assert {asked.caption for asked in server.asked[first:]} == {silent}
     assert_complete(folder, captions)
     assert not [row for _, row in scale.read_failed(folder) if row["unanswered"]]

@@ -41,7 +41,7 @@ from diffusers_tpo.negatives.audit.report import (
     sentence_embedder,
     warnings_of,
 )
-from diffusers_tpo.negatives.build import Tally, begin, build, only_run
+from diffusers_tpo.negatives.build import Tally, begin, build, causes, only_run
 from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER, ChatEditor
 from diffusers_tpo.negatives.checks import Limits
 from diffusers_tpo.negatives.dataset import (
@@ -135,7 +135,7 @@ class OutputArguments:
     """What is left behind."""
 
     output_dir: str = flag("tpo-negatives", "Where everything is written.")
-    retry_failed: bool = flag(False, "Ask again for rows that got no answer in an earlier run.")
+    retry_failed: bool = flag(True, "Ask again for rows that got no answer in an earlier run.")
     preview: Annotated[int, Range(at_least=0, at_most=1000)] = flag(
         5, "Rows shown in the terminal, and eight times as many in preview.html; 0 for none."
     )
@@ -342,7 +342,16 @@ def edit_captions(source: Source, edit: EditArguments, chat: ChatArguments, outp
     finally:
         progress.bar.close()
     if not tally.kept:
-        raise UserError(f"no caption could be edited; {str(folder / 'failed.jsonl')!r} says why")
+        cause, number = causes(folder).most_common(1)[0]
+        raise UserError(
+            f"no caption could be edited: {number} of {tally.captions} because {cause}; all are in "
+            f"{str(folder / 'failed.jsonl')!r}: mend the cause and run the same command again"
+        )
+    if unanswered := causes(folder, unanswered=True):
+        cause, number = unanswered.most_common(1)[0]
+        print(
+            f"{unanswered.total()} captions got no answer, {number} because {cause}: run the same command to ask again"
+        )
     return vars(tally) | {"cost": progress.cost(tally)}
 
 

@@ -86,7 +86,7 @@ class RunArguments:
         None, "Into how many tasks the files are dealt; one per file by default."
     )
     workers: AtLeastOne | None = flag(None, "Tasks at once; one per CPU locally, no limit elsewhere, by default.")
-    retry_failed: bool = flag(False, "Do finished tasks again for the rows that got no answer.")
+    retry_failed: bool = flag(True, "Do finished tasks again for the rows that got no answer.")
     partition: str | None = flag(None, "Slurm partition.")
     time: str | None = flag(None, "Slurm time limit of a task.")
     cpus_per_task: AtLeastOne = flag(1, "Of Slurm and Ray.")

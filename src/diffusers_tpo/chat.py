@@ -23,9 +23,9 @@ Key = TypeVar("Key")
 HUGGING_FACE_ROUTER = "https://router.huggingface.co/v1"
 NOT_UNDERSTOOD = (400, 415, 422, 501)  # what servers answer to a response format that they do not know
 HOPELESS = {
-    401: "--api_key_env",
+    401: "{key}",
     402: "the credit there",
-    403: "--api_key_env",
+    403: "{key}",
     404: "{model} and {url}",
 }  # what to check
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -35,6 +35,7 @@ TOO_LARGE = f"the response has more than {LARGEST_BODY} bytes"
 MOST_TOKENS = 10**9  # that a server may count for one answer
 LONGEST_WAIT = 600  # seconds that an endpoint may ask for before the same request is sent again
 LIBRARY_WAITS = 60  # of these, the `openai` client waits so many itself in every release
+UNREACHED_IN_A_ROW = 10  # requests, each with its retries, after which an endpoint is taken for gone
 # some chat templates write the opening tag themselves, and some answers end before the closing one
 THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
 BRACKET = re.compile(r"[{\[]")
@@ -56,8 +57,17 @@ class Answer:
     failure: str | None = None
 
 
+@dataclass(frozen=True)
+class Flags:
+    """The flags that give a client its model, its endpoints and its key."""
+
+    model: str = "--model"
+    url: str = "--base_url"
+    key: str = "--api_key_env"
+
+
 class Refused(UserError):
-    """An endpoint that will never answer: wrong key, no such model, no credit."""
+    """An endpoint that will never answer: wrong key, no such model, no credit, nobody there."""
 
 
 def response_formats(schema: dict | None) -> tuple[dict | None, ...]:
@@ -116,10 +126,17 @@ class Endpoint:
         return self.login[1], b64encode(":".join(self.login).encode()).decode()
 
 
-def describe(error: Exception, secrets: tuple[str | None, ...] = ()) -> str:
+def describe(error: BaseException, secrets: tuple[str | None, ...] = ()) -> str:
     """The kind of an error and the start of its message, in one printable line; some servers repeat the secrets in it."""
     text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
     return f"{type(error).__name__}: {without_secrets(text, *secrets)[:200]}"
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What an error came from in the end, such as a refused connection or an unknown host."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error
 
 
 def seconds_asked(headers: Mapping[str, str]) -> float:
@@ -228,7 +245,7 @@ class ChatClient:
         options: further parameters of the request, such as `temperature`.
         extra_body: parameters that only some servers know, such as `{"chat_template_kwargs": {"enable_thinking": false}}`.
         extra: of this package, which installs what is needed.
-        prefix: of the flags `model` and `base_url` in messages.
+        flags: as messages name them.
 
     Raises:
         UserError: if a URL cannot be one, nothing may be asked at once, or the package `openai` is missing.
@@ -245,11 +262,11 @@ class ChatClient:
         options: dict | None = None,
         extra_body: dict | None = None,
         extra: str = "negatives",
-        prefix: str = "",
+        flags: Flags = Flags(),
     ):
         self.openai = require("openai", extra=extra)
-        self.flags = {"model": f"--{prefix}model", "url": f"--{prefix}base_url"}
-        self.endpoints = [Endpoint.of(url, self.flags["url"]) for url in base_urls]
+        self.flags = flags
+        self.endpoints = [Endpoint.of(url, self.flags.url) for url in base_urls]
         if concurrency < 1:
             raise UserError(f"--concurrency must be at least 1, got {concurrency}")
         self.model, self.concurrency = model, concurrency
@@ -258,6 +275,7 @@ class ChatClient:
         self.format = 0  # index of the most structured response format that the endpoint accepts
         self.clients: list[Any] = []
         self.running = [0] * len(base_urls)
+        self.unreached = [0] * len(base_urls)  # requests in a row that got no connection, by endpoint
 
     def _client(self, endpoint: Endpoint) -> Any:
         http_client = bounded_client(self.openai, self.timeout, endpoint.login)
@@ -272,7 +290,8 @@ class ChatClient:
                 more are taken than are worked on.
 
         Raises:
-            Refused: if the endpoint will never answer: wrong key, no such model, no credit.
+            Refused: if the endpoint will never answer: wrong key, no such model, no credit, or no connection to any endpoint
+                many times in a row.
         """
         waiting = iter(requests)
         tasks: set[asyncio.Task[tuple[Key, Answer]]] = set()
@@ -311,6 +330,8 @@ class ChatClient:
                 answer = await self._persist(index, messages, schema)
             finally:
                 self.running[index] -= 1
+            if min(self.unreached) >= UNREACHED_IN_A_ROW:
+                raise Refused(self._gone(answer))
             if answer.failure is None or not untried:
                 return key, answer
 
@@ -320,12 +341,20 @@ class ChatClient:
         waits = self.max_retries
         while True:
             try:
-                return await self._ask(self.clients[index], messages, schema)
+                answer = await self._ask(self.clients[index], messages, schema)
+                self.unreached[index] = 0
+                return answer
             except self.openai.APIStatusError as error:
+                self.unreached[index] = 0
                 if error.status_code in HOPELESS or error.status_code in REDIRECTS:
                     raise Refused(self._explain(error, index)) from None  # the error may repeat the key
                 failure, seconds = describe(error, secrets), seconds_asked(error.response.headers)
-            except self.openai.OpenAIError as error:  # no connection, or a timeout
+            except self.openai.APITimeoutError as error:
+                return Answer(failure=describe(error, secrets))
+            except self.openai.APIConnectionError as error:
+                self.unreached[index] += 1
+                return Answer(failure=f"{describe(error, secrets)} ({describe(root_of(error), secrets)})")
+            except self.openai.OpenAIError as error:
                 return Answer(failure=describe(error, secrets))
             if seconds > LONGEST_WAIT:
                 failure += f" (it asks to wait {seconds:.6g} seconds, and at most {LONGEST_WAIT} seconds are waited)"
@@ -356,6 +385,13 @@ class ChatClient:
         assert first_error is not None  # plain text is always tried
         raise first_error  # not the response format's fault
 
+    def _gone(self, answer: Answer) -> str:
+        addresses = " and ".join(endpoint.url for endpoint in self.endpoints)
+        return (
+            f"no connection to {addresses}, {min(self.unreached)} times in a row, at last with {answer.failure!r}; check that it "
+            f"runs and {self.flags.url}, then run the same command again"
+        )
+
     def _explain(self, error: Any, index: int) -> str:
         endpoint = self.endpoints[index]
         secrets = (self.api_key, *endpoint.secrets)
@@ -363,9 +399,9 @@ class ChatClient:
             target = error.response.headers.get("location", "").rpartition("@")[2]
             return (
                 f"the endpoint {endpoint.url} leads to {without_secrets(target, *secrets)[:200]!r}, and nothing is sent to an "
-                f"address that was not named; give that one as {self.flags['url']} if you trust it"
+                f"address that was not named; give that one as {self.flags.url} if you trust it"
             )
-        check = HOPELESS[error.status_code].format(**self.flags)
+        check = HOPELESS[error.status_code].format(**vars(self.flags))
         return (
             f"the endpoint {endpoint.url} refused the request for model {self.model!r} ({describe(error, secrets)}); "
             f"check {check}, then run the same command again"

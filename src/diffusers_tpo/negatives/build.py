@@ -246,7 +246,7 @@ def build(
     folder: Path,
     identity: dict,
     rows_per_shard: int = 10_000,
-    retry_failed: bool = False,
+    retry_failed: bool = True,
     progress: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
     """Builds a data set of mismatched prompts in a folder, or goes on with what is there.
@@ -304,6 +304,20 @@ def build_shard(shard: Shard, source: Source, editor: Editor, plan: Plan, progre
     report = {"tally": vars(tally), "failed": failed, "unanswered": unanswered}
     write_whole(shard.report, json.dumps(report))
     return tally
+
+
+def causes(folder: Path, unanswered: bool = False) -> Counter[str]:
+    """Why captions were set aside and how many, from `failed.jsonl`.
+
+    Args:
+        unanswered: count only those that got no answer.
+    """
+    found: Counter[str] = Counter()
+    with (folder / "failed.jsonl").open(encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            if row["unanswered"] or not unanswered:
+                found[row["reason"]] += 1
+    return found
 
 
 def collect_failed(folder: Path, shards: list[Shard]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...chat import HUGGING_FACE_ROUTER, Answer, ChatClient, as_data, json_values, spoken
+from ...chat import HUGGING_FACE_ROUTER, Answer, ChatClient, Flags, as_data, json_values, spoken
 from ...errors import UserError
 from ...principles import PRINCIPLES
 from .vlm_questions import ANSWERS, QUESTIONS_SCHEMA, Question, QuestionFile, question_messages, read_questions
@@ -92,7 +92,8 @@ class VLMJudge:
         if num_facts < 1:
             raise UserError(f"num_facts must be 1 or more, got {num_facts}")
         options = {"temperature": 0.0} if options is None else options
-        settings = (base_urls, api_key, concurrency, timeout, max_retries, options, extra_body, "evaluate", "judge_")
+        flags = Flags("--judge_model", "--judge_base_url")
+        settings = (base_urls, api_key, concurrency, timeout, max_retries, options, extra_body, "evaluate", flags)
         self.judge = ChatClient(model, *settings)
         self.writer = ChatClient(question_model, *settings) if question_model else self.judge
         self.questions, self.num_facts = QuestionFile(questions), num_facts
