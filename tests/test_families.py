@@ -201,11 +201,11 @@ def test_images_are_sampled_each_with_its_own_generator_and_come_back(pipe, monk
 
 
 def rows(pipe, images: int = 2):
-    """Noised rows of matched and mismatched prompts of `images` images."""
+    """Noised rows of matched and mismatched prompts of `images` images, and of the empty prompt of the first."""
     draws = [Draw(0, row) for row in range(images)]
     latents = tiny.randn(images, *LATENT)
-    noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(2)
-    prompts = [f"{kind} {row}" for kind in ("cat", "dog") for row in range(images)]
+    noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(2, num_empty=1)
+    prompts = [f"{kind} {row}" for kind in ("cat", "dog") for row in range(images)] + [""]
     with torch.no_grad():
         return noised, encode(pipe, prompts), torch.arange(2 * images) < images
 
@@ -214,7 +214,7 @@ def rows(pipe, images: int = 2):
     ("name", "use_lora"), [(name, True) for name in WITH_LORA] + [(name, False) for name in tiny_families.MAKERS]
 )
 def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lora):
-    """TDPO starts at log 2, TKTO at 1/2; LoRA leaves every weight of the base as it was, to the bit."""
+    """TDPO starts at log 2, TKTO at 1/2, the distance of the empty prompt at 0; LoRA leaves every weight of the base as it was."""
     pipe = tiny_families.make_pipe(name)
     family, denoiser = family_of(pipe), denoiser_of(pipe)
     batch, trainer = rows(pipe), TPOTrainer()
@@ -228,8 +228,9 @@ def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lor
     before = {name: value.clone() for name, value in denoiser.named_parameters() if not value.requires_grad}
     trainable = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     for loss_type, start in (("tkto", 0.5), ("tdpo", 0.6931)):
-        trainer.tpo = TPOConfig(loss_type=loss_type, beta=1000, anchor_weight=0.0)
-        assert trainer.tpo_loss(denoiser, *batch)[0].item() == pytest.approx(start, abs=1e-4)
+        trainer.tpo = TPOConfig(loss_type=loss_type, beta=1000, anchor_weight=0.0, null_keep=0.01, null_share=0.5)
+        loss, metrics = trainer.tpo_loss(denoiser, *batch)
+        assert loss.item() == pytest.approx(start, abs=1e-4) and metrics["null/distance"] < 1e-10
     optimizer, losses = torch.optim.AdamW(trainable, lr=1e-2 if use_lora else 1e-3), []
     for _ in range(6):
         loss, _ = trainer.tpo_loss(denoiser, *batch)
@@ -237,7 +238,7 @@ def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lor
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert min(losses[3:]) < losses[0] - 0.01
+    assert min(losses[3:]) < losses[0] - 0.01 and trainer.tpo_loss(denoiser, *batch)[1]["null/distance"] > 1e-10
     assert all(torch.equal(value, dict(denoiser.named_parameters())[name]) for name, value in before.items())
 
 

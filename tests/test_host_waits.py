@@ -54,15 +54,18 @@ def make_step(loss_type: str, use_lora: bool, **objective):
     prompts = ["a red circle", "a blue square", "a blue circle", "a red square"]
     entry = {"encoder_hidden_states": torch.zeros(tiny.TOKENS, tiny.WIDTH)}
     encoder = Encoder(pipe, trainer.family, FrozenParts(pipe, {"unet"}, torch.device("cpu")))
-    encoder.frozen.device, encoder.prompts = torch.device("meta"), dict.fromkeys(prompts, entry)
+    encoder.frozen.device, encoder.prompts = torch.device("meta"), dict.fromkeys([*prompts, ""], entry)
     latents = tuple(torch.zeros(2, *tiny.LATENT) for _ in range(2))
     is_matched = torch.tensor([True, True, False, False])
-    batch = Batch(None, latents, torch.zeros(2, 6), [Draw(0, 0), Draw(0, 1)], prompts, is_matched)
+    num_empty = 1 if trainer.tpo.holds_empty else 0
+    batch = Batch(None, latents, torch.zeros(2, 6), [Draw(0, 0), Draw(0, 1)], prompts, is_matched, num_empty)
 
     add_noise(scheduler, encoder.encode_images(batch), batch.draws)  # puts the scheduler's table on the device
 
     def step(ref_error=None):
-        noised = add_noise(scheduler, encoder.encode_images(batch), batch.draws).repeat(batch.prompts_per_image)
+        noised = add_noise(scheduler, encoder.encode_images(batch), batch.draws).repeat(
+            batch.prompts_per_image, batch.num_empty
+        )
         cond, _ = encoder.encode_prompts(batch, True)
         loss, metrics = trainer.tpo_loss(denoiser, noised, cond, batch.is_matched, ref_error=ref_error)
         loss.backward()
@@ -77,6 +80,7 @@ def make_step(loss_type: str, use_lora: bool, **objective):
     [
         {"loss_type": "sft"},
         {"loss_type": "tdpo", "winner_preserving_mu": 0.5},
+        {"loss_type": "tdpo", "null_share": 0.5, "null_anchor": 0.5, "null_keep": 1.0},
         {"loss_type": "tkto", "tkto_baseline": "class_mean"},
         {"loss_type": "tkto", "tkto_baseline": "shuffled"},
     ],

@@ -19,6 +19,7 @@ from diffusers_tpo.training.loader import epochs_of
 from diffusers_tpo.training.reference import KnownReference
 
 
+HELD = {"null_anchor": 0.5, "null_keep": 1, "null_share": 0.7}
 STEPS = 5  # the second epoch has two more steps of rows that the table lacks at first
 
 
@@ -43,13 +44,13 @@ def train(run_script, tmp_path):
 @pytest.fixture
 def passes(monkeypatch):
     """The numbers of rows for which the reference has been asked."""
-    seen, original = [], reference.KnownReference._errors_of
+    seen, original = [], reference.KnownReference._answers_of
 
     def counted(self, uses, *rest):
         seen.append(len(uses))
         return original(self, uses, *rest)
 
-    monkeypatch.setattr(reference.KnownReference, "_errors_of", counted)
+    monkeypatch.setattr(reference.KnownReference, "_answers_of", counted)
     return seen
 
 
@@ -64,9 +65,9 @@ def assert_same(log, other):
     "flags",
     [
         {"use_lora": True, "lora_dropout": 0.3, "num_mismatched": 2, "random_flip": True},
-        {"use_lora": False, "loss_type": "tkto", "gradient_accumulation_steps": 2, "learning_rate": 1e-5},
-        {"use_lora": True, "center_crop": True, "cache_latents": True, "cache_prompt_embeddings": True},
-        {"use_lora": True, "train_text_encoder": True, "use_aspect_ratio_buckets": True, "train_batch_size": 1},
+        {"use_lora": False, "loss_type": "tkto", "gradient_accumulation_steps": 2, "learning_rate": 1e-5} | HELD,
+        {"use_lora": True, "center_crop": True, "cache_latents": True, "cache_prompt_embeddings": True} | HELD,
+        {"use_lora": True, "train_text_encoder": True, "use_aspect_ratio_buckets": True, "train_batch_size": 1} | HELD,
     ],
     ids=["lora", "full", "cached", "text encoder, buckets"],
 )
@@ -105,6 +106,11 @@ def noise_of(batch) -> torch.Tensor:
     return (noise + pixels).repeat(batch.prompts_per_image) + lengths
 
 
+def answer_of(batch) -> dict[str, torch.Tensor]:
+    error = noise_of(batch)
+    return {"error": error, "prediction": torch.stack([error, 2 * error], dim=1)}
+
+
 def batches(number: int = 8, size: int = 2) -> list[list[int]]:
     return [list(range(start, start + size)) for start in range(0, number, size)]
 
@@ -114,7 +120,7 @@ def test_draws_come_back(tmp_path):
     known, asked = KnownReference(tmp_path / "table", dataset), []
     for epoch in range(5):
         before = len(asked)
-        known.fill([(epoch, batches())], lambda batch: asked.append(batch) or noise_of(batch), 6)
+        known.fill([(epoch, batches())], lambda batch: asked.append(batch) or answer_of(batch), 6)
         batch = collate([dataset[index] for index in range(4)])
         assert {draw.number for draw in batch.draws} == {epoch % 2}
         assert_close(known.errors(batch, torch.device("cpu")), noise_of(batch))
@@ -128,17 +134,17 @@ def test_a_stopped_computation_goes_on_where_it_was(tmp_path):
         calls.append(batch)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return noise_of(batch)
+        return answer_of(batch)
 
     with pytest.raises(KeyboardInterrupt):
         KnownReference(tmp_path / "table", dataset).fill([(0, batches())], stops, 4)
     rest = []
     known = KnownReference(tmp_path / "table", dataset)
-    known.fill([(0, batches())], lambda batch: rest.append(batch) or noise_of(batch), 4)
+    known.fill([(0, batches())], lambda batch: rest.append(batch) or answer_of(batch), 4)
     assert len(rest) == 2
     with pytest.raises(UserError, match="one process"):
-        known.fill([(1, batches())], noise_of, 4, may_compute=False)
-    known.fill([(0, batches())], noise_of, 4, may_compute=False)
+        known.fill([(1, batches())], answer_of, 4, may_compute=False)
+    known.fill([(0, batches())], answer_of, 4, may_compute=False)
 
 
 def test_another_image_has_another_key(tmp_path):
@@ -156,7 +162,7 @@ def test_unreadable_images_are_left_to_the_rows_in_their_place(tmp_path):
     reader = RowReader(Columns(), "tdpo", False, seed=0, resolution=tiny.RESOLUTION, on_bad_row="skip")
     dataset = TextPreferenceDataset(rows, reader)
     known = KnownReference(tmp_path / "table", dataset)
-    known.fill([(0, batches())], noise_of, 4)
+    known.fill([(0, batches())], answer_of, 4)
     asked = {row: {known.key(row, 0, prompt) in known.cache for prompt in dataset.prompts_of(row)} for row in range(8)}
     assert asked.pop(3) == {False} and set(map(tuple, asked.values())) == {(True,)}
     batch = collate([dataset[index] for index in range(8)])
@@ -172,7 +178,7 @@ def test_the_table_has_the_row_in_the_place_of_an_unreadable_one_that_no_batch_h
     reader = RowReader(Columns(), "tdpo", False, seed=0, resolution=tiny.RESOLUTION, on_bad_row="skip")
     dataset = TextPreferenceDataset(tiny.make_dataset(8, image=images), reader)
     known = KnownReference(tmp_path / "table", dataset)
-    known.fill([(0, [[0, 1]])], noise_of, 4)
+    known.fill([(0, [[0, 1]])], answer_of, 4)
     batch = collate([dataset[0], dataset[1]])
     assert [draw.row for draw in batch.draws] == [order[0], order[2]]
     assert_close(known.errors(batch, torch.device("cpu")), noise_of(batch))
@@ -186,7 +192,7 @@ def test_the_table_of_buckets_has_what_every_epoch_takes(tmp_path):
     dataset = TextPreferenceDataset(rows, reader)
     sampler = dataset.batches(4)
     known = KnownReference(tmp_path / "table", dataset)
-    known.fill(epochs_of(sampler, 0, 3 * len(sampler), 1, 1), noise_of, 16)
+    known.fill(epochs_of(sampler, 0, 3 * len(sampler), 1, 1), answer_of, 16)
     for epoch in range(3):
         dataset.begin_epoch(epoch)
         for positions in sampler:
@@ -224,3 +230,27 @@ def test_the_batches_that_a_run_takes(numbers, expected):
 )
 def test_what_a_precomputed_reference_does_not_go_with(refused, flags, words):
     assert words in refused(**({"precompute_reference": True} | flags))
+
+
+def test_the_table_has_the_predictions_of_the_empty_prompt_that_batches_take(tmp_path):
+    dataset = make_dataset(draws=2)
+    known = KnownReference(tmp_path / "table", dataset, empty_share=0.6)
+    known.fill([(epoch, batches(size=4)) for epoch in range(4)], answer_of, 4)
+    for epoch in range(4):
+        dataset.begin_epoch(epoch)
+        for positions in batches(size=4):
+            batch = collate([dataset[position] for position in positions], empty_share=0.6)
+            assert batch.num_empty in (2, 3)
+            error = noise_of(batch)[:4] - torch.tensor([float(len(prompt)) for prompt in batch.prompts[:4]])
+            expected = torch.stack([error, 2 * error], dim=1)[: batch.num_empty]
+            assert_close(known.empty_predictions(batch, torch.device("cpu")), expected)
+            assert_close(known.errors(batch, torch.device("cpu")), noise_of(batch))
+
+
+def test_no_prediction_is_asked_for_where_no_image_has_the_empty_prompt(tmp_path):
+    dataset = make_dataset()
+    known = KnownReference(tmp_path / "table", dataset)
+    known.fill([(0, batches())], answer_of, 4)
+    batch = collate([dataset[0], dataset[1]])
+    assert known.empty_predictions(batch, torch.device("cpu")) is None
+    assert not any("prediction" in known.cache[key] for key in [known.key(0, 0, p) for p in dataset.prompts_of(0)])

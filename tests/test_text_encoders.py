@@ -67,7 +67,7 @@ def test_the_reference_leaves_everything_as_it_was():
     first, second = encoders.encode_reference(PROMPTS), encoders.encode_reference(PROMPTS)
     assert torch.equal(first["encoder_hidden_states"], second["encoder_hidden_states"])  # no dropout in it
     assert pipe.text_encoder is module and module.training and len(encoders.parameters()) > 0
-    assert_close(distance({"a": torch.tensor([[1.0, 0], [0, 2], [0, 1], [0, 1]])}, 2), torch.tensor(0.5))
+    assert_close(distance({"a": torch.tensor([[1.0, 0], [0, 2], [0, 1], [0, 1]])}, 2, 2), torch.tensor(0.5))
 
 
 def test_a_pipeline_whose_text_encoders_cannot_be_trained():

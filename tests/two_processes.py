@@ -16,7 +16,7 @@ from diffusers_tpo.models.recipe import LoraShape
 
 def learn(accelerator: Accelerator, pipe, lora: LoraShape | None) -> float:
     """Two steps, and the sum of the weights; distributed training raises in the second if a weight got no gradient."""
-    trainer = TPOTrainer(TPOConfig(beta=100), family_of(pipe))
+    trainer = TPOTrainer(TPOConfig(beta=100, null_anchor=0.5, null_keep=1.0, null_share=0.5), family_of(pipe))
     denoiser = copy.deepcopy(getattr(pipe, trainer.family.denoiser))
     if lora is None:
         trainer.reference = copy.deepcopy(denoiser)
@@ -25,12 +25,12 @@ def learn(accelerator: Accelerator, pipe, lora: LoraShape | None) -> float:
     wrapped, optimizer = accelerator.prepare(denoiser, torch.optim.AdamW(trainable, lr=1e-3))
     side, rank = tiny_families.call_flags(pipe)["height"], accelerator.process_index
     with torch.no_grad():
-        sizes = torch.tensor([[side, side, 0.0, 0.0, side, side]]).repeat(4, 1)
-        cond = trainer.family.encode_prompts(pipe, ["cat", "dog", "a b", "c"]) | trainer.family.encode_sizes(sizes)
+        sizes = torch.tensor([[side, side, 0.0, 0.0, side, side]]).repeat(5, 1)
+        cond = trainer.family.encode_prompts(pipe, ["cat", "dog", "a b", "c", ""]) | trainer.family.encode_sizes(sizes)
     for step in range(2):
         draws = [Draw(rank, row, step) for row in range(2)]
         latents = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(rank))
-        noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(2)
+        noised = add_noise(training_scheduler(pipe.scheduler), latents, draws).repeat(2, num_empty=1)
         loss, _ = trainer.tpo_loss(wrapped, noised, cond, torch.tensor([True, True, False, False]))
         accelerator.backward(loss)
         optimizer.step()

@@ -32,6 +32,7 @@ from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.families.tokens import token_ids
 from diffusers_tpo.image_files import files_of
+from diffusers_tpo.losses import denoising_error
 from diffusers_tpo.models.loading import refuse_own_base
 from diffusers_tpo.models.precision import HALF
 from diffusers_tpo.models.recipe import ModelRecipe
@@ -122,6 +123,8 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         cache_dir=run.cache_dir,
         token=run.hub_token,
     )
+    if tpo.holds_empty:
+        models.check_empty_prompt()
     models.speed_up(run.gradient_checkpointing, run.channels_last, run.torch_compile_backend)
 
     # Who it is, by all that its numbers depend on: what it goes on from must be its own.
@@ -139,7 +142,8 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     if run.cache_latents:
         encoder.keep_images(dataset, encodings, training.train_batch_size)
     if run.cache_prompt_embeddings:
-        encoder.keep_prompts(dataset.prompts(), encodings, training.train_batch_size)
+        empty = [""] if tpo.holds_empty else []
+        encoder.keep_prompts(dataset.prompts() + empty, encodings, training.train_batch_size)
     noising, known = training.noising(tpo.loss_type), None
     if training.precompute_reference:
         besides = (
@@ -150,13 +154,15 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
             data.center_crop,
             data.random_flip,
         )
-        known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset)
+        kept_share = tpo.null_share if tpo.null_keep else 0.0
+        known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset, kept_share)
     loader = PlacedLoader(
         dataset,
         training.train_batch_size,
         training.gradient_accumulation_steps,
         accelerator,
         run.dataloader_num_workers,
+        tpo.empty_share,
     )
 
     # How it learns.
@@ -188,22 +194,26 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     def noise(batch):
         """The images of a batch, noised the same for each of their prompts."""
         latents = encoder.encode_images(batch)
-        return add_noise(models.scheduler, latents, batch.draws, **noising).repeat(batch.prompts_per_image)
+        return add_noise(models.scheduler, latents, batch.draws, **noising).repeat(
+            batch.prompts_per_image, batch.num_empty
+        )
 
     # Where it begins: what is told of the base is asked while the weights are still the base's.
     if known:
         asked = TPOTrainer(tpo, models.family, models.as_reference())
 
-        def base_error(batch):
+        def base_answer(batch):
             noised = noise(batch)
             with accelerator.autocast():
                 cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
-                return asked.reference_error(models.denoiser, noised, cond if ref_cond is None else ref_cond)
+                told = cond if ref_cond is None else ref_cond
+                prediction = asked.reference_prediction(models.denoiser, noised, told)
+            return {"error": denoising_error(prediction, noised.target), "prediction": prediction}
 
         with models.at_rest(whole=False):
             known.fill(
                 loader.epochs(progress.place.epoch, last_step),
-                base_error,
+                base_answer,
                 batch_size=training.train_batch_size * (1 + data.num_mismatched),
                 may_compute=not session.is_sharded,
             )
@@ -243,12 +253,13 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
             with accelerator.accumulate(models.denoiser):
                 noised = noise(batch)
                 ref_error = known.errors(batch, accelerator.device) if known else None
+                ref_empty = known.empty_predictions(batch, accelerator.device) if known and tpo.null_keep else None
                 with accelerator.autocast():  # for the reference too, so that it starts with the policy's errors
                     cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
                     loss, metrics = trainer.tpo_loss(
-                        models.denoiser, noised, cond, batch.is_matched, ref_cond, ref_error
+                        models.denoiser, noised, cond, batch.is_matched, ref_cond, ref_error, ref_empty
                     )
-                metrics |= models.text_metrics(cond, ref_cond, batch.prompts_per_image)
+                metrics |= models.text_metrics(cond, ref_cond, len(batch.draws), batch.prompts_per_image)
                 if data.on_bad_row == "skip":
                     metrics |= skipped.metrics(batch)
                 stepper.backward(loss, metrics, rows=[draw.row for draw in batch.draws])

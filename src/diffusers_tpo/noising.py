@@ -39,7 +39,7 @@ class Noised:
     """Noisy latents `(N, C, H, W)`, timesteps `(N,)`, the target of the denoiser `(N, C, H, W)`.
 
     `weights` `(N,)` weigh the error of supervised fine-tuning; `None` means one. `prompts_per_image` counts the blocks of rows
-    of the same images.
+    of the same images. The last `num_empty` rows are asked about the empty prompt.
     """
 
     latents: Tensor
@@ -47,12 +47,18 @@ class Noised:
     target: Tensor
     weights: Tensor | None = None
     prompts_per_image: int = 1
+    num_empty: int = 0
 
-    def repeat(self, n: int) -> "Noised":
-        """The same images, noise and timesteps for `n` prompts each: `n` blocks of `N` rows."""
+    def repeat(self, n: int, num_empty: int = 0) -> "Noised":
+        """The same images, noise and timesteps for `n` prompts each: `n` blocks of `N` rows.
+
+        Args:
+            num_empty: the first so many images have one more row, at the end, for the empty prompt.
+        """
 
         def repeated(tensor: Tensor) -> Tensor:
-            return tensor.repeat(n, *[1] * (tensor.ndim - 1))
+            blocks = tensor.repeat(n, *[1] * (tensor.ndim - 1))
+            return torch.cat([blocks, tensor[:num_empty]]) if num_empty else blocks
 
         return Noised(
             repeated(self.latents),
@@ -60,7 +66,18 @@ class Noised:
             repeated(self.target),
             None if self.weights is None else repeated(self.weights),
             n * self.prompts_per_image,
+            num_empty,
         )
+
+    @property
+    def num_prompted(self) -> int:
+        """Rows that are asked about a prompt: all but the last `num_empty`."""
+        return len(self.latents) - self.num_empty
+
+    def part(self, rows: slice) -> "Noised":
+        """Some of the rows, each an image of its own."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Noised(self.latents[rows], self.timesteps[rows], self.target[rows], weights)
 
 
 def sample_latents(mean: Tensor, std: Tensor, draws: list[Draw]) -> Tensor:

@@ -28,6 +28,7 @@ from .noising import Noised
 
 
 NESTED = "added_cond_kwargs"
+PositiveShare = Annotated[float, Range(above=0, at_most=1)]
 PositiveOrInfinite = Annotated[float, Range(above=0, may_be_infinite=True)]
 
 
@@ -53,6 +54,14 @@ class TPOConfig:
     winner_preserving_mu: Share | None = flag(
         None, "Scale the mismatched gradient so that this share of the matched descent stays; tdpo only."
     )
+    null_anchor: NotNegativeNumber = flag(
+        0.0, "Adds the error at the empty prompt times this share of beta / 2 to the loss."
+    )
+    null_keep: NotNegativeNumber = flag(
+        0.0,
+        "Adds the squared distance to the reference's prediction at the empty prompt times this share of beta / 2.",
+    )
+    null_share: PositiveShare = flag(0.2, "Share of the images that are asked about the empty prompt for these two.")
     tkto_baseline: Literal["batch_mean", "class_mean", "shuffled"] = flag("batch_mean", "TKTO's reference point.")
     matched_weight: NotNegativeNumber = flag(1.0, "TKTO's weight of matched rows.")
     mismatched_weight: NotNegativeNumber = flag(1.0, "TKTO's weight of mismatched rows.")
@@ -65,6 +74,21 @@ class TPOConfig:
         check_ranges(self)
         if self.winner_preserving_mu is not None and self.loss_type != "tdpo":
             raise UserError(f"--winner_preserving_mu needs pairs, so --loss_type tdpo, got {self.loss_type!r}")
+        if self.holds_empty and self.loss_type == "sft":
+            raise UserError(
+                "--null_anchor and --null_keep go with --loss_type tdpo or tkto, got 'sft', which learns the empty prompt by "
+                "--proportion_empty_prompts"
+            )
+
+    @property
+    def holds_empty(self) -> bool:
+        """Whether the answer to the empty prompt is held where it was."""
+        return self.null_anchor > 0 or self.null_keep > 0
+
+    @property
+    def empty_share(self) -> float:
+        """Share of the images that are asked about the empty prompt."""
+        return self.null_share if self.holds_empty else 0.0
 
 
 def check_parts(tpo: object, family: object, reference: object) -> None:
@@ -87,17 +111,32 @@ def flat(cond: Mapping[str, Any]) -> Conditioning:
 def check_rows(noised: Noised, cond: Conditioning) -> None:
     """Raises [`UserError`] if conditioning and noised images differ in their number of rows."""
     number = len(noised.latents)
+    of_empty = f", and {noised.num_empty} of the empty prompt at the end" if noised.num_empty else ""
     for name, value in cond.items():
         if len(value) != number:
             raise UserError(
                 f"{name} has {len(value)} rows and noised has {number}; both need one row for each image and prompt, as "
-                "noised.repeat(1 + k) makes them"
+                f"noised.repeat(1 + k) makes them{of_empty}"
             )
+
+
+def check_empty_rows(noised: Noised, share: float) -> None:
+    """Raises [`UserError`] if there are no rows of the empty prompt in a batch that is large enough for some."""
+    images = noised.num_prompted / noised.prompts_per_image
+    if noised.num_empty == 0 and share * images >= 1:
+        raise UserError(
+            f"null_anchor and null_keep need rows of the empty prompt, about {share:g} of {images:g} images: "
+            "noised.repeat(1 + k, num_empty=...) and as many rows of '' at the end of cond"
+        )
+
+
+def rows_of(cond: Conditioning, rows: slice) -> Conditioning:
+    return {name: value[rows] for name, value in cond.items()}
 
 
 @dataclass(frozen=True)
 class Rewards:
-    """What policy and reference make of one batch of rows.
+    """What policy and reference make of one batch of rows that have a prompt.
 
     Attributes:
         error: of the policy, `(N,)`, float32, with its gradient; `ref_error` is the reference's.
@@ -109,6 +148,20 @@ class Rewards:
     ref_error: Tensor
     reward: Tensor
     residual: Tensor
+
+    @classmethod
+    def of(cls, prediction: Tensor, target: Tensor, ref_error: Tensor) -> "Rewards":
+        """Of the policy's predictions of `N` rows, beside the reference's errors `(N,)`."""
+        error = denoising_error(prediction, target)
+        return cls(error, ref_error, implicit_reward(error, ref_error), (prediction - target).detach())
+
+
+@dataclass(frozen=True)
+class FromReference:
+    """What the reference makes of a batch: `error` `(N,)` of the rows with a prompt, `empty` `(M, C, ...)` of those without."""
+
+    error: Tensor
+    empty: Tensor | None
 
 
 class TPOTrainer:
@@ -146,15 +199,19 @@ class TPOTrainer:
         prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, flat(cond))
         return denoising_error(prediction, noised.target)
 
-    @torch.no_grad()
     def reference_error(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
-        """The same for the reference: adapters off, or the frozen copy on its own device and in its own precision.
+        """The same for the reference, see [`~TPOTrainer.reference_prediction`]."""
+        return denoising_error(self.reference_prediction(denoiser, noised, cond), noised.target)
+
+    @torch.no_grad()
+    def reference_prediction(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> Tensor:
+        """What the reference predicts, `(N, C, ...)`: adapters off, or the frozen copy on its own device, in its own precision.
 
         It is told the same float32 latents, timesteps and sizes as the policy.
         """
         if self.reference is None:
             with adapters_off(denoiser) as bare:
-                return self.denoising_error(bare, noised, cond)
+                return self.family.predict(bare, noised.latents, noised.timesteps, flat(cond))
         device = next(self.reference.parameters()).device
         with precision_of(self.reference):
             prediction = self.family.predict(
@@ -163,7 +220,7 @@ class TPOTrainer:
                 noised.timesteps.to(device),
                 {name: value.to(device) for name, value in flat(cond).items()},
             )
-        return denoising_error(prediction.to(noised.target.device), noised.target)
+        return prediction.to(noised.target.device)
 
     def tpo_loss(
         self,
@@ -173,20 +230,26 @@ class TPOTrainer:
         is_matched: Tensor | list[bool] | None = None,
         ref_cond: Conditioning | None = None,
         ref_error: Tensor | None = None,
+        ref_empty: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch of rows.
 
         For TDPO the rows are blocks `[matched; mismatched_1; ...; mismatched_K]` of the same `B` images, and rows of one
         image share latents, noise and timestep: `noised.repeat(1 + K)`. TKTO takes rows in any mixture.
 
+        With `null_anchor` or `null_keep`, `M` rows follow in which some of the images are asked about the empty prompt:
+        `noised.repeat(1 + K, num_empty=M)`, with `M` near `null_share * B`, and `cond` ends in `M` rows of "".
+
         Args:
             denoiser: the policy, wrapped or not.
-            noised: `N` rows.
-            cond: conditioning of `N` rows, by name; that of a UNet may stand in `added_cond_kwargs`, as diffusers nests it.
+            noised: `N + M` rows.
+            cond: conditioning of `N + M` rows, by name; that of a UNet may stand in `added_cond_kwargs`, as diffusers nests it.
             is_matched: `(N,)` boolean, a list too; `None` for supervised fine-tuning, where all rows are. Nothing waits for the
                 device if it is on the CPU.
             ref_cond: what the reference is given instead of `cond`, where the text encoders are trained too.
-            ref_error: the reference's error of each row, `(N,)`, if it is known already; then no reference is needed.
+            ref_error: the reference's error of each row with a prompt, `(N,)`, if it is known already.
+            ref_empty: the reference's predictions of the empty prompt, `(M, C, ...)`, if they are known already. If all that is
+                needed is known, no reference is.
 
         Returns:
             The scalar loss and detached scalars of this process: see the metrics in the README.
@@ -199,22 +262,25 @@ class TPOTrainer:
         check_rows(noised, cond)
         if self.tpo.loss_type == "sft":
             return self.sft_loss(denoiser, noised, cond)
-        rows = Layout.of(self._labels(is_matched, len(noised.latents)), noised.latents.device)
+        prompted = noised.part(slice(noised.num_prompted))
+        rows = Layout.of(self._labels(is_matched, noised.num_prompted), noised.latents.device)
         if self.tpo.loss_type == "tdpo" and not rows.in_blocks:
             raise UserError(
                 f"is_matched must hold one block of B matched rows and K >= 1 blocks of B mismatched rows, got "
                 f"{len(rows.is_matched)} rows of which {len(rows.matched)} are matched"
             )
+        if self.tpo.holds_empty:
+            check_empty_rows(noised, self.tpo.null_share)
         # The reference comes first: switching adapters off breaks the policy's graph.
         ref_cond = cond if ref_cond is None else flat(ref_cond)
-        if ref_error is None:
-            ref_error = self.reference_error(denoiser, noised, ref_cond)
+        known = self._ask_reference(denoiser, noised, ref_cond, ref_error, ref_empty)
         baseline = None
         if self.tpo.loss_type == "tkto" and self.tpo.tkto_baseline == "shuffled":
-            baseline = self._shuffled_reward(denoiser, noised, cond, rows, ref_cond)
-        rewards = self.rewards(denoiser, noised, cond, ref_error)
+            baseline = self._shuffled_reward(denoiser, prompted, cond, rows, ref_cond)
+        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, cond)
+        rewards = Rewards.of(prediction[: noised.num_prompted], prompted.target, known.error)
         share_image = self.tpo.loss_type == "tdpo" or noised.prompts_per_image > 1
-        metrics = reward_metrics(rewards.reward.detach(), rewards.error.detach(), rows, ref_error, share_image)
+        metrics = reward_metrics(rewards.reward.detach(), rewards.error.detach(), rows, known.error, share_image)
 
         stable, stabilisers = self._stabilise(rewards, rows)
         metrics |= stabilisers
@@ -230,6 +296,10 @@ class TPOTrainer:
             anchor = self.tpo.anchor_weight * self.tpo.beta / 2 * rewards.error[rows.matched].mean()
             metrics["anchor"] = anchor.detach()
             loss = loss + anchor
+        if noised.num_empty:
+            held, of_empty = self._hold_empty(prediction[noised.num_prompted :], noised, known.empty)
+            metrics |= of_empty
+            loss = loss + held
         return loss, {"loss": loss.detach(), **metrics}
 
     def sft_loss(self, denoiser: nn.Module, noised: Noised, cond: Conditioning) -> tuple[Tensor, dict[str, Tensor]]:
@@ -250,12 +320,49 @@ class TPOTrainer:
         )
         return of_rows.mean()
 
-    def rewards(self, denoiser: nn.Module, noised: Noised, cond: Conditioning, ref_error: Tensor) -> Rewards:
-        """The policy's errors and rewards of `N` rows beside the reference's errors `(N,)`, in one forward pass."""
-        prediction = self.family.predict(denoiser, noised.latents, noised.timesteps, flat(cond))
-        error = denoising_error(prediction, noised.target)
-        residual = (prediction - noised.target).detach()
-        return Rewards(error, ref_error, implicit_reward(error, ref_error), residual)
+    def _ask_reference(
+        self,
+        denoiser: nn.Module,
+        noised: Noised,
+        ref_cond: Conditioning,
+        ref_error: Tensor | None,
+        ref_empty: Tensor | None,
+    ) -> FromReference:
+        """What is not known already, in at most one forward pass of the reference."""
+        begin = 0 if ref_error is None else noised.num_prompted
+        needs_empty = self.tpo.null_keep and ref_empty is None
+        end = len(noised.latents) if needs_empty else noised.num_prompted
+        if begin == end:
+            assert ref_error is not None  # there is a row with a prompt
+            return FromReference(ref_error, ref_empty)
+        asked = slice(begin, end)
+        prediction = self.reference_prediction(denoiser, noised.part(asked), rows_of(ref_cond, asked))
+        if ref_error is None:
+            of_prompts = prediction[: noised.num_prompted]
+            ref_error = denoising_error(of_prompts, noised.target[: noised.num_prompted])
+        if needs_empty:
+            ref_empty = prediction[noised.num_prompted - begin :]
+        return FromReference(ref_error, ref_empty)
+
+    def _hold_empty(
+        self, prediction: Tensor, noised: Noised, reference: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss that holds the empty prompt, a scalar, and its metrics.
+
+        Args:
+            prediction: the policy's, of the empty prompt, `(M, C, ...)`; `reference` the reference's, where it is needed.
+            noised: all rows.
+        """
+        images = noised.num_prompted / noised.prompts_per_image
+        scale = self.tpo.beta / 2 / (self.tpo.null_share * images)  # the mean over all images, from a share of them
+        error = denoising_error(prediction, noised.target[noised.num_prompted :])
+        metrics = {"null/error": error.detach().mean()}
+        loss = self.tpo.null_anchor * scale * error.sum()
+        if reference is not None:
+            distance = denoising_error(prediction, reference)
+            metrics["null/distance"] = distance.detach().mean()
+            loss = loss + self.tpo.null_keep * scale * distance.sum()
+        return loss, metrics | {"null_loss": loss.detach()}
 
     def _labels(self, is_matched: Tensor | list[bool] | None, number: int) -> Tensor:
         """Which of `number` rows are matched, as a boolean tensor."""

@@ -28,6 +28,7 @@ class Batch:
         draws: of their crops, noise and timesteps, one for each image.
         prompts: `P * B` texts.
         is_matched: which of them match their image, `(P * B,)`.
+        num_empty: the first so many images are asked about the empty prompt too.
         skipped: rows of the data set in whose place others stand, and what is wrong with them.
     """
 
@@ -37,6 +38,7 @@ class Batch:
     draws: list[Draw]
     prompts: list[str]
     is_matched: Tensor
+    num_empty: int = 0
     skipped: Problems = field(default_factory=dict)
 
     @property
@@ -67,16 +69,21 @@ class SkippedRows:
         return {"data/skipped": torch.tensor(float(len(batch.skipped)))}
 
 
-def collate(examples: list[Example | None]) -> Batch | None:
+def collate(examples: list[Example | None], empty_share: float = 0.0) -> Batch | None:
     """Joins examples with the same number of prompts into a [`Batch`]; `None` for those that a resumed run leaves out."""
     there = [example for example in examples if example is not None]
     if not there:
         return None
-    return join(there)
+    return join(there, empty_share)
 
 
-def join(examples: list[Example]) -> Batch:
-    """Joins examples with the same number of prompts."""
+def join(examples: list[Example], empty_share: float = 0.0) -> Batch:
+    """Joins examples with the same number of prompts.
+
+    Args:
+        empty_share: of the images are asked about the empty prompt too. A batch has as many as it can, or one more: so in
+            the mean it is this share, and the work of a step is nearly the same every time.
+    """
     crops = [example.crop for example in examples]
     pixels = [crop.pixels for crop in crops if isinstance(crop, Crop)]
     encoded = [crop for crop in crops if isinstance(crop, EncodedCrop)]
@@ -88,8 +95,15 @@ def join(examples: list[Example]) -> Batch:
         draws=[example.draw for example in examples],
         prompts=in_blocks([example.prompts for example in examples]),
         is_matched=torch.tensor(in_blocks([example.is_matched for example in examples])),
+        num_empty=num_empty([example.draw for example in examples], empty_share),
         skipped={row_id: problem for example in examples for row_id, problem in example.skipped.items()},
     )
+
+
+def num_empty(draws: list[Draw], share: float) -> int:
+    """A share of a batch of images as a whole number that is right in the mean, drawn by the first image's draw."""
+    whole, part = divmod(len(draws) * share, 1)
+    return int(whole) + int(torch.rand((), generator=draws[0].generator("empty prompt")) < part)
 
 
 def in_blocks(of_images: list[list]) -> list:

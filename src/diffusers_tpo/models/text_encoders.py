@@ -57,12 +57,14 @@ class TrainedTextEncoders:
                     stack.enter_context(adapters_off(module))
             return self.family.encode_prompts(self.pipe, prompts)
 
-    def metrics(self, cond: Conditioning, ref_cond: Conditioning | None, prompts_per_image: int) -> dict[str, Tensor]:
+    def metrics(
+        self, cond: Conditioning, ref_cond: Conditioning | None, images: int, prompts_per_image: int
+    ) -> dict[str, Tensor]:
         """The [`distance`] that policy and reference see; nothing without mismatched prompts."""
         if ref_cond is None or prompts_per_image == 1:
             return {}
         parts = {"text/distance": cond, "text/distance_reference": ref_cond}
-        return {name: distance(part, prompts_per_image) for name, part in parts.items()}
+        return {name: distance(part, images, prompts_per_image) for name, part in parts.items()}
 
     def average_gradients(self) -> None:
         """Gives every process the mean of all processes' gradients."""
@@ -102,12 +104,12 @@ def train_text_encoders(
     return encoders
 
 
-def distance(cond: Conditioning, prompts_per_image: int) -> Tensor:
+def distance(cond: Conditioning, images: int, prompts_per_image: int) -> Tensor:
     """Mean cosine distance between the matched and the mismatched embeddings of an image, all values of a row as one vector.
 
     Args:
-        cond: rows in as many blocks, the matched one first.
+        cond: rows in as many blocks of `images` rows, the matched one first; others may follow.
     """
     rows = torch.cat([value.detach().float().flatten(1) for value in cond.values()], dim=1)
-    matched, *mismatched = rows.unflatten(0, (prompts_per_image, -1))
+    matched, *mismatched = rows[: prompts_per_image * images].unflatten(0, (prompts_per_image, images))
     return torch.stack([1 - torch.cosine_similarity(matched, other) for other in mismatched]).mean()

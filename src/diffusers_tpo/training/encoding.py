@@ -124,23 +124,24 @@ class Encoder:
             return sample_latents(mean, std, batch.draws)
 
     def encode_prompts(self, batch: Batch, needs_reference: bool) -> tuple[Conditioning, Conditioning | None]:
-        """What policy and reference are told of all rows.
+        """What policy and reference are told of all rows, those of the empty prompt last.
 
         Returns:
             The conditioning of the policy, and that of the reference where it is another: if text encoders are trained, and
             `needs_reference`.
         """
-        sizes = self.family.encode_sizes(
-            batch.sizes.to(self.device, non_blocking=True).repeat(batch.prompts_per_image, 1)
-        )
+        prompts = batch.prompts + [""] * batch.num_empty
+        of_images = batch.sizes.to(self.device, non_blocking=True)
+        of_rows = torch.cat([of_images.repeat(batch.prompts_per_image, 1), of_images[: batch.num_empty]])
+        sizes = self.family.encode_sizes(of_rows)
         if self.prompts is not None:
-            entries = [self.prompts[prompt] for prompt in batch.prompts]
+            entries = [self.prompts[prompt] for prompt in prompts]
             stacked = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
             return {name: part.to(self.device, non_blocking=True) for name, part in stacked.items()} | sizes, None
         with self.frozen.working(self.frozen.text_encoders):
             if self.text is None:
                 # As in a pipeline, whatever the mixed precision of the denoiser.
                 with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                    return self.family.encode_prompts(self.pipe, batch.prompts) | sizes, None
-            reference = self.text.encode_reference(batch.prompts) | sizes if needs_reference else None
-            return self.text.encode(batch.prompts) | sizes, reference
+                    return self.family.encode_prompts(self.pipe, prompts) | sizes, None
+            reference = self.text.encode_reference(prompts) | sizes if needs_reference else None
+            return self.text.encode(prompts) | sizes, reference

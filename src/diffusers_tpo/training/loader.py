@@ -44,12 +44,14 @@ class PlacedLoader:
         accumulation_steps: int,
         accelerator: Accelerator,
         workers: int = 0,
+        empty_share: float = 0.0,
     ):
         """
         Args:
             batch_size: images per process and forward pass.
             accumulation_steps: forward passes per optimizer step.
             workers: processes that read images.
+            empty_share: of the images are asked about the empty prompt too.
 
         Raises:
             UserError: naming `train_batch_size`, if no process gets a batch.
@@ -58,7 +60,7 @@ class PlacedLoader:
         self.is_streamed = isinstance(dataset, StreamedTextPreferences)
         # A pass over the data must not draw from the global generator, or dropout would differ after resuming.
         options = {
-            "collate_fn": collate,
+            "collate_fn": partial(collate, empty_share=empty_share),
             "num_workers": workers,
             "worker_init_fn": partial(outlive_signals, IS_LEAVING),
             "generator": torch.Generator(),

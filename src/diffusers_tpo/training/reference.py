@@ -1,8 +1,9 @@
-"""Keeps the reference's error of every (image, draw, prompt) that a run asks for. Knows nothing of losses or of training."""
+"""Keeps what the reference makes of every (image, draw, prompt) that a run asks for. Knows nothing of losses or of training."""
 
 import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,22 +16,34 @@ from ..errors import UserError
 from .cache import Cache, Entry
 
 
+EMPTY = ""  # no caption is empty, so it is the prompt that is asked about besides
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A place in a batch: the rows that may stand there, the best first, and whether the empty prompt is asked about too."""
+
+    candidates: Iterator[int]
+    with_empty: bool
+
+
 class KnownReference:
     """The reference's errors in a folder that many runs share: over epochs, and over a sweep of beta, learning rate and loss.
 
     An error depends on the image, the prompt and the draw of noise, timestep and crop. Draws are counted, so `reader.draws`
-    of them come back for ever, and the table stays small.
+    of them come back for ever, and the table stays small. Of the empty prompt the whole prediction is kept.
     """
 
-    def __init__(self, folder: Path, dataset: TextPreferenceDataset):
+    def __init__(self, folder: Path, dataset: TextPreferenceDataset, empty_share: float = 0.0):
         """
         Args:
             folder: its name should change with the weights and with all settings that an error depends on.
+            empty_share: of the images of a batch are asked about the empty prompt; see [`~diffusers_tpo.data.batch.join`].
 
         Raises:
             UserError: naming `encodings_dir`, if the folder cannot be written to.
         """
-        self.cache, self.dataset = Cache(folder), dataset
+        self.cache, self.dataset, self.empty_share = Cache(folder), dataset, empty_share
         self.crops = dataset.crops()
 
     def key(self, row_id: int, number: int, prompt: str) -> str:
@@ -39,7 +52,7 @@ class KnownReference:
     def fill(
         self,
         epochs: Iterable[tuple[int, Iterable[list[int]]]],
-        error_of: Callable[[Batch], Tensor],
+        answer_of: Callable[[Batch], Entry],
         batch_size: int,
         may_compute: bool = True,
     ) -> None:
@@ -47,7 +60,7 @@ class KnownReference:
 
         Args:
             epochs: of the run, each with its batches of positions in the data set's order; see [`PlacedLoader.epochs`].
-            error_of: the reference's error of every row of a batch, `(N,)`.
+            answer_of: the reference's `error` `(N,)` and `prediction` `(N, C, ...)` of every row of a batch.
             batch_size: rows in a batch.
 
         Raises:
@@ -55,26 +68,44 @@ class KnownReference:
         """
         for epoch, batches in epochs:
             self.dataset.begin_epoch(epoch)
-            waiting = [self.dataset.standing_in(position) for position in itertools.chain.from_iterable(batches)]
+            waiting = list(itertools.chain.from_iterable(map(self._wanted, batches)))
             while waiting:  # a second time only for rows that stand in for those whose images cannot be read
-                chosen = [(candidates, next(candidates, None)) for candidates in waiting]
-                chosen = [(candidates, row_id) for candidates, row_id in chosen if row_id is not None]
-                self._fill_rows([row_id for _, row_id in chosen], epoch, error_of, batch_size, may_compute)
-                waiting = [candidates for candidates, row_id in chosen if not self._is_known(row_id, epoch)]
+                chosen = [(wanted, next(wanted.candidates, None)) for wanted in waiting]
+                uses = {
+                    wanted: [(row_id, prompt) for prompt in self._prompts(row_id, wanted.with_empty)]
+                    for wanted, row_id in chosen
+                    if row_id is not None
+                }
+                self._fill_uses(
+                    list(itertools.chain.from_iterable(uses.values())), epoch, answer_of, batch_size, may_compute
+                )
+                waiting = [wanted for wanted, of_row in uses.items() if not self._are_known(of_row, epoch)]
 
-    def _is_known(self, row_id: int, epoch: int) -> bool:
-        return all(key in self.cache for key in self._keys(row_id, epoch))
+    def _wanted(self, positions: list[int]) -> list[Wanted]:
+        """The places of a batch. Which images are asked about the empty prompt is known only to a share of an image."""
+        with_empty = math.ceil(len(positions) * self.empty_share)
+        return [Wanted(self.dataset.standing_in(position), at < with_empty) for at, position in enumerate(positions)]
 
-    def _keys(self, row_id: int, epoch: int) -> list[str]:
-        number = self.dataset.reader.draw(row_id, epoch).number
-        return [self.key(row_id, number, prompt) for prompt in self.dataset.prompts_of(row_id)]
+    def _prompts(self, row_id: int, with_empty: bool) -> list[str]:
+        return self.dataset.prompts_of(row_id) + [EMPTY] * with_empty
 
-    def _fill_rows(
-        self, rows: list[int], epoch: int, error_of: Callable[[Batch], Tensor], batch_size: int, may_compute: bool
+    def _keys(self, uses: list[tuple[int, str]], epoch: int) -> list[str]:
+        draw = self.dataset.reader.draw
+        return [self.key(row_id, draw(row_id, epoch).number, prompt) for row_id, prompt in uses]
+
+    def _are_known(self, uses: list[tuple[int, str]], epoch: int) -> bool:
+        return all(key in self.cache for key in self._keys(uses, epoch))
+
+    def _fill_uses(
+        self,
+        uses: list[tuple[int, str]],
+        epoch: int,
+        answer_of: Callable[[Batch], Entry],
+        batch_size: int,
+        may_compute: bool,
     ) -> None:
-        """Computes the errors of some rows in an epoch that the data set has begun."""
-        uses = [(row_id, prompt) for row_id in rows for prompt in self.dataset.prompts_of(row_id)]
-        keys = [key for row_id in rows for key in self._keys(row_id, epoch)]
+        """Computes the entries of (row, prompt) in an epoch that the data set has begun."""
+        keys = self._keys(uses, epoch)
         if not may_compute and not all(key in self.cache for key in keys):
             raise UserError("--precompute_reference cannot fill its table under FSDP; run the command with one process "
                             "first, which fills --encodings_dir, or leave it out")  # fmt: skip
@@ -83,7 +114,7 @@ class KnownReference:
             return self._read([uses[index] for index in indices])
 
         def encode(part: tuple[list[tuple[int, str]], list[Batch]]) -> list[Entry]:
-            return self._errors_of(*part, error_of)
+            return self._answers_of(*part, answer_of)
 
         self.cache.fill(keys, encode, batch_size, f"reference errors of epoch {epoch}", read)
 
@@ -100,21 +131,29 @@ class KnownReference:
         return uses, [join(examples) for examples in groups.values()]
 
     @torch.no_grad()
-    def _errors_of(
-        self, uses: list[tuple[int, str]], batches: list[Batch], error_of: Callable[[Batch], Tensor]
+    def _answers_of(
+        self, uses: list[tuple[int, str]], batches: list[Batch], answer_of: Callable[[Batch], Entry]
     ) -> list[Entry]:
         """The entry of each (row, prompt) in this epoch, empty where the image cannot be read and its row is skipped."""
         found: dict[tuple[int, str], Entry] = {}
         for batch in batches:
             ids = [int(draw.row) for draw in batch.draws] * batch.prompts_per_image
-            parts = zip(ids, batch.prompts, error_of(batch).float().cpu(), strict=True)
-            found |= {(row_id, prompt): {"error": error} for row_id, prompt, error in parts}
+            answer = {name: value.cpu() for name, value in answer_of(batch).items()}
+            for row, (row_id, prompt) in enumerate(zip(ids, batch.prompts, strict=True)):
+                kept = ("error", "prediction") if prompt == EMPTY else ("error",)
+                found[row_id, prompt] = {name: answer[name][row].clone() for name in kept}
         return [found.get(use, {}) for use in uses]
 
     def errors(self, batch: Batch, device: torch.device) -> Tensor:
-        """The errors of all rows of a batch, `(N,)`, float32, on the device."""
+        """The errors of all rows of a batch that have a prompt, `(N,)`, float32, on the device."""
         draws = batch.draws * batch.prompts_per_image
         keys = (
             self.key(int(draw.row), draw.number, prompt) for draw, prompt in zip(draws, batch.prompts, strict=True)
         )
         return torch.stack([self.cache[key]["error"] for key in keys]).to(device, non_blocking=True)
+
+    def empty_predictions(self, batch: Batch, device: torch.device) -> Tensor | None:
+        """What the reference predicts of the empty prompt, `(num_empty, C, ...)`, on the device; `None` if it is not asked."""
+        keys = (self.key(int(draw.row), draw.number, EMPTY) for draw in batch.draws[: batch.num_empty])
+        kept = [self.cache[key]["prediction"] for key in keys]
+        return torch.stack(kept).to(device, non_blocking=True) if kept else None

@@ -156,11 +156,19 @@ class TrainedModels:
         """Those that are trained, by name."""
         return self.text.modules() if self.text else {}
 
+    def check_empty_prompt(self) -> None:
+        """Raises [`UserError`] if the model is never asked about the empty prompt."""
+        if extract_model_from_parallel(self.denoiser).config.get("guidance_embeds"):
+            raise UserError(
+                "--null_anchor and --null_keep hold the answer to the empty prompt, and this model is guided by distillation and "
+                "never asked about it; leave them out"
+            )
+
     def text_metrics(
-        self, cond: Conditioning, ref_cond: Conditioning | None, prompts_per_image: int
+        self, cond: Conditioning, ref_cond: Conditioning | None, images: int, prompts_per_image: int
     ) -> dict[str, Tensor]:
         """How far apart matched and mismatched prompts are, see [`TrainedTextEncoders.metrics`]; nothing if none is trained."""
-        return self.text.metrics(cond, ref_cond, prompts_per_image) if self.text else {}
+        return self.text.metrics(cond, ref_cond, images, prompts_per_image) if self.text else {}
 
     def parameter_groups(self, learning_rate: float, text_encoder_lr: float | None = None) -> list[dict]:
         """What an optimizer is given: the trainable weights of the denoiser, and those of the text encoders."""
