@@ -228,9 +228,10 @@ def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lor
     before = {name: value.clone() for name, value in denoiser.named_parameters() if not value.requires_grad}
     trainable = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     for loss_type, start in (("tkto", 0.5), ("tdpo", 0.6931)):
-        trainer.tpo = TPOConfig(loss_type=loss_type, beta=1000, anchor_weight=0.0, null_keep=0.01, null_share=0.5)
+        trainer.tpo = TPOConfig(loss_type=loss_type, beta=1000, anchor_weight=0.0, null_keep=1.0, null_share=0.5)
         loss, metrics = trainer.tpo_loss(denoiser, *batch)
         assert loss.item() == pytest.approx(start, abs=1e-4) and metrics["null/distance"] < 1e-10
+    trainer.tpo = TPOConfig(beta=1000, anchor_weight=0.0, null_keep=1e-6, null_share=0.5)
     optimizer, losses = torch.optim.AdamW(trainable, lr=1e-2 if use_lora else 1e-3), []
     for _ in range(6):
         loss, _ = trainer.tpo_loss(denoiser, *batch)
