@@ -5,10 +5,13 @@ import pytest
 
 from diffusers_tpo.intervals import (
     Interval,
+    SeedSpread,
     bootstrap_interval,
+    crossed_interval,
     in_one_column,
     mean_interval,
     paired_difference,
+    seed_spread,
     share_interval,
 )
 
@@ -57,6 +60,53 @@ def test_one_value_has_an_infinite_interval():
         assert (interval.mean, interval.low, interval.high) == (0.5, -np.inf, np.inf)
         assert not interval.excludes_zero()
     assert not paired_difference([1.0], [0.0]).excludes_zero()
+
+
+def differences_of_shares(rng: np.random.Generator, seeds: int, prompts: int, between_seeds: float) -> np.ndarray:
+    """Better, equal or worse, `(S, N)`: what a model gains over another, each right or wrong, with a true mean of zero."""
+    gain = 0.2 * rng.normal(size=prompts) + between_seeds * rng.normal(size=(seeds, 1))
+    differ = 0.3
+    drawn = rng.random((seeds, prompts))
+    return np.where(drawn < (differ + gain) / 2, 1.0, np.where(drawn < differ, -1.0, 0.0))
+
+
+@pytest.mark.parametrize("between_seeds", [0.0, 0.02, 0.08])
+def test_the_crossed_interval_holds_the_truth_for_other_prompts_and_other_seeds(between_seeds):
+    """Four models of two seeds, as in a study: the interval of one of them, with the spread that all four have."""
+    rng = np.random.default_rng(0)
+    crossed, over_prompts = [], []
+    for _ in range(250):
+        models = [differences_of_shares(rng, 2, 100, between_seeds) for _ in range(4)]
+        found = crossed_interval(models[0], seed_spread(models))
+        crossed.append(found.low <= 0 <= found.high)
+        alone = mean_interval(models[0])
+        over_prompts.append(alone.low <= 0 <= alone.high)
+    assert 0.91 <= np.mean(crossed) <= 0.985
+    if between_seeds == 0.08:
+        assert np.mean(over_prompts) < 0.88  # what intervals over prompts alone would claim
+
+
+def test_the_spread_between_seeds_by_hand():
+    """Seeds' means 1 and 2 have the variance 1/2; the cells leave 2 * 0.5 ** 2 * 2 / 1 = 1, so 1/2 of the mean of two prompts."""
+    assert seed_spread([[[1.5, 0.5], [1.5, 2.5]]]) == SeedSpread(0.0, 1)
+    assert seed_spread([[[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]]) == SeedSpread(0.5, 1)
+
+
+def test_the_spread_is_without_bias_and_shared():
+    rng = np.random.default_rng(0)
+    models = [rng.normal(size=(2, 50)) + 0.3 * rng.normal(size=(2, 1)) + rng.normal(size=50) for _ in range(2000)]
+    found = seed_spread(models)
+    assert found.degrees == 2000 and found.variance == pytest.approx(0.09, rel=0.1)
+    doubled = seed_spread([np.stack([model, model]) for model in models])
+    assert doubled.degrees == 2000 and doubled.variance == pytest.approx(found.variance)
+
+
+def test_one_seed_says_nothing_of_the_spread_and_others_may():
+    one = np.array([[0.0, 1.0, 1.0, 0.0]])
+    assert seed_spread([one]) == seed_spread([]) == SeedSpread()
+    assert crossed_interval(one, SeedSpread()) == mean_interval(one)
+    wide = crossed_interval(one, SeedSpread(0.25, 4))
+    assert wide.high - wide.mean == pytest.approx(np.hypot(mean_interval(one).high - 0.5, 2.7764 * 0.5), rel=1e-4)
 
 
 def test_the_bootstrap_holds_the_truth_of_skewed_differences_95_times_in_100():

@@ -42,11 +42,11 @@ def test_a_study_s_tables_say_what_was_judged(study):
     base |= {"implicit/accuracy": np.array([1.0, 1.0]), "implicit/score_relative": np.array([0.5, 0.7])}
     better = base | {"1/aligned": np.array([1.0, 1.0])}
     tables = study["report"]({"base": [base, base], "SFT, LoRA": [better, better]}, scales, "base")
-    assert {arm: (one.mean, two.mean, best) for arm, one, two, best in tables["aligned"].rows} == {
+    assert {arm: (one.mean, two.mean, best) for arm, one, two, best, _ in tables["aligned"].rows} == {
         "base": (0.5, 0.5, "1"),
         "SFT, LoRA": (1.0, 0.5, "1"),
     }
-    ((arm, rival, at_one, at_best), *more) = tables["differences"].rows
-    assert (arm, rival, at_one.mean, at_best.mean) == ("SFT, LoRA", "base", 0.5, 0.5)
+    ((arm, rival, at_one, at_two, at_best), *more) = tables["differences"].rows
+    assert (arm, rival, at_one.mean, at_two.mean, at_best.mean) == ("SFT, LoRA", "base", 0.5, 0.0, 0.5)
     assert tables["facts"].header[-1] == "implicit margin" and tables["facts"].rows[0][-1].mean == 0.6
     assert set(tables) == set(study["TITLES"])

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +100,72 @@ def paired_difference(values: ArrayLike, others: ArrayLike) -> Interval:
     return mean_interval(
         np.atleast_2d(np.asarray(values, dtype=float)) - np.atleast_2d(np.asarray(others, dtype=float))
     )
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How far the mean of a trained model, over all prompts there are, moves with the seed of its training.
+
+    Attributes:
+        variance: of the mean between seeds, without the chance of the prompts at hand.
+        degrees: of freedom of this estimate; 0 where nothing is known of it.
+    """
+
+    variance: float = 0.0
+    degrees: int = 0
+
+
+def seed_spread(models: Sequence[ArrayLike]) -> SeedSpread:
+    """The spread between seeds that several models have in common.
+
+    Two or three seeds of one model say next to nothing of its spread (one or two degrees of freedom), so models that were trained
+    alike share one estimate. Prompts and seeds are crossed, with one value in each cell: by analysis of variance it is the variance
+    of the seeds' means, less what the cells vary beside the means of prompts and seeds.
+
+    Args:
+        models: `(S, N)` each, or `(G, S, N)` for `G` figures of the same seeds and prompts, whose spreads are averaged.
+            A model with one seed says nothing, and no more does one with a single prompt.
+    """
+    variances, degrees = [], []
+    for model in models:
+        values = np.asarray(model, dtype=float)
+        seeds, prompts = values.shape[-2:]
+        if min(seeds, prompts) < 2:
+            continue
+        figures = values.reshape(-1, seeds, prompts)
+        variances.append(np.mean([_between_seeds(figure) for figure in figures]))
+        degrees.append(seeds - 1)
+    if not degrees:
+        return SeedSpread()
+    return SeedSpread(max(0.0, float(np.average(variances, weights=degrees))), sum(degrees))
+
+
+def _between_seeds(values: np.ndarray) -> float:
+    """Variance component of `S` seeds in `(S, N)`: may be negative by chance, so that an average of several has no bias."""
+    seeds, prompts = values.shape
+    of_seeds = values.mean(axis=1, keepdims=True)
+    rest = values - of_seeds - values.mean(axis=0, keepdims=True) + values.mean()
+    left = (rest**2).sum() / ((seeds - 1) * (prompts - 1))
+    return float(of_seeds.var(ddof=1) - left / prompts)
+
+
+def crossed_interval(values: ArrayLike, spread: SeedSpread) -> Interval:
+    """Mean over seeds and prompts, with an interval that holds for other prompts and for other seeds of training.
+
+    The half widths of both are added as squares: a t interval over prompts, whose seeds are averaged first, and one over seeds with
+    the variance and the degrees of freedom of `spread`.
+
+    Args:
+        values: `(S, N)`, such as paired differences.
+        spread: of the same kind of values; with no degrees of freedom the interval is over prompts alone.
+    """
+    table = np.atleast_2d(np.asarray(values, dtype=float))
+    over_prompts = mean_interval(table)
+    if spread.degrees == 0:
+        return over_prompts
+    of_seeds = float(stats.t.ppf(0.975, spread.degrees)) * np.sqrt(spread.variance / len(table))
+    half = float(np.hypot(over_prompts.high - over_prompts.mean, of_seeds))
+    return Interval(over_prompts.mean, over_prompts.mean - half, over_prompts.mean + half)
 
 
 def bootstrap_interval(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> Interval:

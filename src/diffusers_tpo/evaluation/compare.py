@@ -64,8 +64,8 @@ def best_scale(values: ArrayLike) -> int:
     return 0 if np.isnan(means).all() else int(np.nanargmax(means))
 
 
-def at_own_best(values: ArrayLike, folds: int = 10) -> np.ndarray:
-    """The score of every prompt at the model's own best guidance scale, `(N,)`.
+def own_best_scales(values: ArrayLike, folds: int = 10) -> np.ndarray:
+    """Index of the model's own best guidance scale for every prompt, `(N,)`.
 
     The scale for each tenth of the prompts is chosen on the other nine, so that the choice flatters nobody.
 
@@ -75,8 +75,18 @@ def at_own_best(values: ArrayLike, folds: int = 10) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     number = values.shape[1]
     if number < 2:
-        return values[best_scale(values)]
-    fold, result = np.arange(number) % min(folds, number), np.empty(number)
+        return np.full(number, best_scale(values))
+    fold, chosen = np.arange(number) % min(folds, number), np.empty(number, dtype=int)
     for part in range(fold.max() + 1):
-        result[fold == part] = values[best_scale(values[:, fold != part])][fold == part]
-    return result
+        chosen[fold == part] = best_scale(values[:, fold != part])
+    return chosen
+
+
+def at_own_best(values: ArrayLike, folds: int = 10) -> np.ndarray:
+    """The score of every prompt at the model's own best guidance scale, `(N,)`, see [`own_best_scales`].
+
+    Args:
+        values: `(scales, N)`.
+    """
+    values = np.asarray(values, dtype=float)
+    return values[own_best_scales(values, folds), np.arange(values.shape[1])]
