@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from diffusers_tpo.negatives.asking import Wanted
 from diffusers_tpo.negatives.checks import check_edit
 from diffusers_tpo.negatives.editors import EditRequest
-from diffusers_tpo.negatives.language import grammar, lexicon
+from diffusers_tpo.negatives.language import grammar, index, lexicon
+from diffusers_tpo.negatives.language.caption import Caption
 from diffusers_tpo.negatives.language.words import changes, words
 from diffusers_tpo.negatives.rules import editor as rules
-from diffusers_tpo.negatives.rules import index
-from diffusers_tpo.negatives.rules.caption import Caption
 from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
 from diffusers_tpo.principles import PRINCIPLES
 

@@ -6,8 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 
-from .language.grammar import is_same_verb
-from .language.lexicon import NUMBERS, SYNONYMS
+from .language.agreement import disagreements, is_english_so_far
+from .language.grammar import NEGATIONS, is_same, singular_of
+from .language.index import resolve
+from .language.lexicon import KINDS_OF, NUMBERS, SYNONYMS
+from .language.places import FUNCTION_WORDS, count_places
+from .language.principle import possible_principles
 from .language.words import Change, changes, folded, words
 
 
@@ -20,18 +24,21 @@ REASONS = {
     "language": "it is in another language than the caption",
     "too_long": "it is much longer than the caption",
     "too_many_edits": "it changes the caption in too many places",
+    "negation": "it says what is not there instead of what is",
+    "ungrammatical": "its articles, numbers or verbs do not agree",
+    "wrong_principle": "it follows another principle than the one asked for",
     "contradicts_nothing": "an image of the caption could also show it: it only adds, leaves out, reorders or rephrases",
 }
 REFUSAL = re.compile(
-    r"(i'?m|i am) (sorry|unable|not able)|i (can'?t|cannot|won'?t|will not|do not|don'?t) (help|assist|edit|create|provide"
-    r"|comply|generate|fulfill|see|do that)|as an ai\b|as a language model|(here is|here's) (the|your|an?) (edited|modified)"
-    r"|the (edited|modified|original) caption|unfortunately,? i\b|\A(sure|certainly|of course)\b"
+    r"(i'?m|i am) (sorry|unable|not able)|i (can'?t|cannot|could ?n[o']t|won'?t|will not|do not|don'?t) (help|assist|edit"
+    r"|create|provide|comply|generate|fulfill|see|do that|alter|change|modify|make|rewrite)|\bi apologi[sz]e\b|\bmy apologies"
+    r"|as an ai\b|as a language model|(here is|here's) (the|your|an?) (edited|modified)"
+    r"|the (edited|modified|original) caption|unfortunately,? i\b|\A(sure|certainly|of course|sorry)\b"
     r"|\b(chang|replac|swapp)(ed|ing)\b.*\b(to|with|by|for)\b|\bnothing else\b"
+    r"|\((?:[^()]*\s)?(edit|edited|chang\w+|modif\w+|swapp\w+|replac\w+|alter\w+|adjusted|principle|unchanged|original)\b[^()]*\)"
+    r"|\A\W*(unchanged|no changes?|not? (applicable|possible|changed|edited|edits?|available|suitable)|same( as (before|above|the \w+))?"
+    r"|n/?a|null|none|nil|nothing( to (change|edit))?|unknown|undefined|impossible|(edited|modified|new) caption|caption|edit)\W*\Z"
 )
-FUNCTION_WORDS = frozenset(
-    "a an the of in on at with and or is are was were to from by for near under over behind into onto its his her their".split()
-)
-NEGATIONS = frozenset("no not without never nothing nobody none isn't aren't".split())
 LATIN = re.compile(r"[A-Za-zªµº\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]")
 # marks of markup, JSON and labels: only a caption that has them may keep them
 STRANGE = re.compile(r"[*_`#{}\[\]<>|\\\"“”→:\ufffd]")
@@ -42,9 +49,15 @@ PHRASES = {  # synonyms of more than one word
     "next to": "beside",
     "at dawn": "at sunrise",
     "at dusk": "at sunset",
+    "at twilight": "at sunset",
+    "at nightfall": "at sunset",
     "in fall": "in autumn",
     "pencil drawing": "pencil sketch",
+    "on top of": "on",
+    "in back of": "behind",
+    "close to": "near",
 }
+TURNS = frozenset("away backwards".split())  # words that turn round what is said when they are added
 PHRASE = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b")
 
 
@@ -54,32 +67,19 @@ class Limits:
 
     Args:
         length_ratio: longest edit as a multiple of the caption's words.
-        places_per_edit: places where the words may differ, for each wanted edit; an exchange of two colours is one edit
-            in two places.
+        places_per_edit: places where the words may differ, for each wanted edit, as [`count_edits`] counts them.
         changed_share: largest share of the caption's words that may change; it may always be 4 words, but all of them only
             if they are one or two, exchanged for as many.
     """
 
     length_ratio: float = 1.5
-    places_per_edit: int = 2
+    places_per_edit: int = 1
     changed_share: float = 0.5
 
 
-def places(before: list[str], after: list[str]) -> list[Change]:
-    """Where two captions differ; "on the left" and "at the top" differ in one place, though both say "the"."""
-    found: list[Change] = []
-    for change in changes(before, after):
-        gap = before[found[-1].before[1] : change.before[0]] if found else []
-        if len(gap) == 1 and gap[0] in FUNCTION_WORDS:
-            last = found.pop()
-            change = Change((last.before[0], change.before[1]), (last.after[0], change.after[1]))
-        found.append(change)
-    return found
-
-
 def count_edits(prompt: str, edited: str) -> int:
-    """In how many places the words of an edit differ from its caption."""
-    return len(places(folded(prompt), folded(edited)))
+    """By how many edits a caption differs from another, what only agrees with them apart."""
+    return count_places(folded(prompt), folded(edited))
 
 
 def _latin_share(text: str) -> float:
@@ -98,15 +98,14 @@ def _other_language(before: list[str], after: list[str], prompt: str, edited: st
     return len(known) >= 2 and not FUNCTION_WORDS.intersection(after) and kept <= len(set(before)) / 3
 
 
-def _changes_much(before: list[str], after: list[str], num_edits: int, limits: Limits) -> bool:
+def _changes_much(before: list[str], after: list[str], limits: Limits) -> bool:
     allowed = max(limits.changed_share * len(before), 4)
     kept = (Counter(before) & Counter(after)).total()
     if not kept and (len(before) > 2 or len(before) != len(after)):
         return True
     if len(after) - kept > allowed:  # spares `changes` the hopeless long texts
         return True
-    changed = sum(max(c.before[1] - c.before[0], c.after[1] - c.after[0]) for c in changes(before, after))
-    return changed > allowed or len(places(before, after)) > limits.places_per_edit * num_edits
+    return sum(max(c.before[1] - c.before[0], c.after[1] - c.after[0]) for c in changes(before, after)) > allowed
 
 
 def _is_reordering(prompt: str, edited: str) -> bool:
@@ -129,20 +128,38 @@ def _meaning(text: list[str]) -> list[str]:
 
 def _contradicts(change: Change, before: list[str], after: list[str]) -> bool:
     """True if an image of the old words cannot show the new ones, as far as words can tell."""
-    old, new = set(before[slice(*change.before)]), set(after[slice(*change.after)])
-    if (old ^ new) & NEGATIONS:
+    old, new = before[slice(*change.before)], after[slice(*change.after)]
+    if not NEGATIONS.isdisjoint(old):
         return True
     if not old:
-        return any(word in NUMBERS and word != "1" for word in new)
-    if not new:
-        return False
-    articles = {"the"} if old & NUMBERS.keys() else {"the", "1"}
-    return any(not any(is_same_verb(word, there) for there in old) for word in new - old - articles)
+        return any(word in TURNS or word in NUMBERS and word != "1" for word in new)
+    articles = {"the"} if NUMBERS.keys() & set(old) else {"the", "1"}
+    strange = [word for word in new if word not in articles and not any(is_same(word, there) for there in old)]
+    return bool(strange) and not _is_kind(old, new)
+
+
+def _is_kind(old: list[str], new: list[str]) -> bool:
+    """True if one of two things is a kind of the other, such as "poodle" and "dog", in the same number."""
+    (first, many), (second, more) = _thing(old), _thing(new)
+    return many == more and (first in resolve(KINDS_OF.get(second, "")) or second in resolve(KINDS_OF.get(first, "")))
+
+
+def _thing(text: list[str]) -> tuple[str, bool]:
+    """The noun of some words without their article, in the singular, and whether it was a plural."""
+    nouns = [word for word in text if word not in ("1", "the")]
+    singular = singular_of(nouns[-1]) if nouns else None
+    return " ".join(nouns if singular is None else [*nouns[:-1], singular]), singular is not None
 
 
 def _contradict(before: list[str], after: list[str]) -> bool:
     before, after = _meaning(before), _meaning(after)
     return any(_contradicts(change, before, after) for change in changes(before, after))
+
+
+def _is_ungrammatical(prompt: str, edited: str) -> bool:
+    """True if words of an edit disagree that are not in its English caption."""
+    before, after = words(prompt.casefold()), words(edited.casefold())
+    return is_english_so_far(before) and not disagreements(after) <= disagreements(before)
 
 
 def _marks(text: str) -> tuple[int, int]:
@@ -173,7 +190,12 @@ def is_strange(edited: str, prompt: str) -> bool:
 
 
 def check_edit(
-    prompt: str, edited: str, num_edits: int = 1, others: tuple[str, ...] = (), limits: Limits | None = None
+    prompt: str,
+    edited: str,
+    num_edits: int = 1,
+    others: tuple[str, ...] = (),
+    limits: Limits | None = None,
+    principle: str | None = None,
 ) -> str | None:
     """Checks one edited caption.
 
@@ -182,11 +204,33 @@ def check_edit(
         edited: the candidate that should not.
         num_edits: how many edits were asked for.
         others: edits of the same caption that are already there.
+        principle: the one that was asked for; an edit that surely follows another is refused.
 
     Returns:
         `None` if it can be used, else a key of [`REASONS`].
     """
     limits = limits or Limits()
+    if (reason := _unreadable(prompt, edited)) is not None:
+        return reason
+    before, after = folded(prompt), folded(edited)
+    if any(after == folded(other) for other in others):
+        return "duplicate"
+    if (reason := _too_far(prompt, edited, limits)) is not None:
+        return reason
+    if NEGATIONS.intersection(after) - NEGATIONS.intersection(before):
+        return "negation"
+    if _is_reordering(prompt, edited) or not _contradict(before, after):
+        return "contradicts_nothing"
+    if count_places(before, after) > limits.places_per_edit * num_edits:
+        return "too_many_edits"
+    if _is_ungrammatical(prompt, edited):
+        return "ungrammatical"
+    possible = possible_principles(prompt, edited) if principle is not None else None
+    return "wrong_principle" if possible is not None and principle not in possible else None
+
+
+def _unreadable(prompt: str, edited: str) -> str | None:
+    """Why a text is no other caption at all."""
     if not edited.strip():
         return "empty"
     if is_strange(edited.strip(), prompt):
@@ -194,17 +238,17 @@ def check_edit(
     before, after = folded(prompt), folded(edited)
     if before == after:
         return "unchanged"
-    if any(after == folded(other) for other in others):
-        return "duplicate"
     lowered = edited.casefold().replace("’", "'")
     if REFUSAL.search(lowered) and not REFUSAL.search(prompt.casefold().replace("’", "'")):
         return "refusal"
+    return None if after else "language"
+
+
+def _too_far(prompt: str, edited: str, limits: Limits) -> str | None:
+    """Why a text is the caption of something else altogether."""
+    before, after = folded(prompt), folded(edited)
     if len(after) > max(limits.length_ratio * len(before), len(before) + 4):
         return "too_long"
-    if not after or _other_language(before, after, prompt, edited):
+    if _other_language(before, after, prompt, edited):
         return "language"
-    if _changes_much(before, after, num_edits, limits):
-        return "too_many_edits"
-    if _is_reordering(prompt, edited) or not _contradict(before, after):
-        return "contradicts_nothing"
-    return None
+    return "too_many_edits" if _changes_much(before, after, limits) else None

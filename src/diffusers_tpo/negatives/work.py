@@ -137,7 +137,7 @@ class CaptionWork:
             if edited is None:  # nothing of this principle in the caption
                 slot.principles.pop(0)
                 continue
-            kind = self._check(edited)
+            kind = self._check(edited, slot.principles[0])
             if kind is None:
                 slot.text, slot.num_edits = edited, count_edits(self.caption, edited)
             else:
@@ -155,8 +155,8 @@ class CaptionWork:
     def _wanted(self) -> tuple[Wanted, ...]:
         return tuple(Wanted(slot.principles[0], self.plan.num_edits) for slot in self.open)
 
-    def _check(self, edited: str) -> str | None:
-        return check_edit(self.caption, edited, self.plan.num_edits, self.accepted, self.plan.limits)
+    def _check(self, edited: str, principle: str) -> str | None:
+        return check_edit(self.caption, edited, self.plan.num_edits, self.accepted, self.plan.limits, principle)
 
     def result(self) -> Result:
         """The row as it stands when there is nothing more to ask."""

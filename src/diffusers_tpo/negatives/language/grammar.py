@@ -119,6 +119,30 @@ def is_noun(word: str) -> bool:
 
 
 @lru_cache(maxsize=20_000)
+def is_known(word: str) -> bool:
+    """True for an English word of the dictionary."""
+    return any(_lemmas(word, kind) for kind in ("NOUN", "ADJ", "VERB", "ADV"))
+
+
+@lru_cache(maxsize=20_000)
+def is_plain_noun(word: str) -> bool:
+    """True for a word that is a noun and nothing but a noun or a verb, such as "balloon" or "dog"."""
+    return is_noun(word) and not _lemmas(word, "ADJ") and not is_adverb(word)
+
+
+@lru_cache(maxsize=20_000)
+def is_plain_adjective(word: str) -> bool:
+    """True for a word that is an adjective and no noun, such as "wooden"."""
+    return bool(_lemmas(word, "ADJ")) and not is_noun(word)
+
+
+@lru_cache(maxsize=20_000)
+def may_be_singular(word: str) -> bool:
+    """True for a noun such as "series" or "bus" that may be singular though it looks like a plural."""
+    return word in _lemmas(word, "NOUN") or not word.endswith("s")
+
+
+@lru_cache(maxsize=20_000)
 def is_third_person(word: str) -> bool:
     """True for words such as "sits" that may be a verb in the third person."""
     return word.endswith("s") and len(word) > 3 and any(lemma != word for lemma in _lemmas(word, "VERB"))
@@ -128,6 +152,12 @@ def is_third_person(word: str) -> bool:
 def base_form(word: str) -> str | None:
     """ "sit" for "sits"."""
     return next((lemma for lemma in _lemmas(word, "VERB") if lemma != word and verb_form(lemma, "VBZ") == word), None)
+
+
+@lru_cache(maxsize=20_000)
+def is_any_verb(word: str) -> bool:
+    """True for any form of a word that may be a verb."""
+    return word.isalpha() and bool(_lemmas(word, "VERB"))
 
 
 @lru_cache(maxsize=20_000)
@@ -192,7 +222,25 @@ def match_case(new: str, old: str, title: bool = False) -> str:
 
 @lru_cache(maxsize=20_000)
 def is_same_verb(word: str, other: str) -> bool:
-    """True for two forms of one verb that show the same, such as "smiles" and "smiling"."""
+    """True for two forms of one verb that show the same, such as "smiles" and "smiling", or "gazes" and "looking"."""
+    first, second = _lemmas(word, "VERB"), _lemmas(other, "VERB")
+    if not set(_meanings(first, lexicon.MEANINGS_OF_VERBS)).isdisjoint(_meanings(second, lexicon.MEANINGS_OF_VERBS)):
+        return not set(first) & set(second) or word.endswith(("ing", "ed")) or other.endswith(("ing", "ed"))
     if not (word.endswith(("ing", "ed")) or other.endswith(("ing", "ed"))):
         return False  # "duck" and "ducks" may be one duck and two
-    return not set(_lemmas(word, "VERB")).isdisjoint(_lemmas(other, "VERB"))
+    return not set(first).isdisjoint(second)
+
+
+def _meanings(words: tuple[str, ...], table: dict[str, frozenset[int]]) -> set[int]:
+    return {number for word in words for number in table.get(word, ())}
+
+
+@lru_cache(maxsize=20_000)
+def is_same(word: str, other: str) -> bool:
+    """True for two words of one meaning and number, such as "cars" and "automobiles", and for two forms of one verb."""
+    singulars = singular_of(word), singular_of(other)
+    if (singulars[0] is None) == (singulars[1] is None):
+        pair = singulars if singulars[0] is not None else (word, other)
+        if not _meanings((str(pair[0]),), lexicon.MEANINGS).isdisjoint(_meanings((str(pair[1]),), lexicon.MEANINGS)):
+            return True
+    return is_same_verb(word, other)

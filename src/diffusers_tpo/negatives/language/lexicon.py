@@ -324,7 +324,7 @@ GROUPS = (
           unless="neck ears ear finger wedding wrist boxing"),
     # content: clothing that nobody wears
     Group("content", "garment", "noun", "jacket | dress | shirt | sweater | coat", unless="@human wearing wears"),
-    Group("content", "shoe", "noun", "=shoe | boot | sandal",
+    Group("content", "shoe", "noun", "=slipper | boot | sandal",
           unless="@person @people wearing wears hiking running laces horse"),
     Group("content", "sneaker", "noun", "=sneaker | boot | sandal",
           unless="@person @people wearing wears hiking running laces"),
@@ -598,7 +598,7 @@ GROUPS = (
     Group("attribute", "worn dress", "noun", "dress, ~gown, ~sundress | +skirt | +coat", after="in wearing wears "
           "wear", verbs="wear",
           unless="wedding bride sleeve shirt jacket hem bottom top legs doll ballerina dancer dancers"),
-    Group("attribute", "worn shoes", "noun", "boot | sandal | =shoe | slipper", after="in wearing wears wear and",
+    Group("attribute", "worn shoes", "noun", "boot | sandal | slipper", after="in wearing wears wear and",
           verbs="wear", unless="rubber laces snow rain hiking running"),
     Group("attribute", "worn sneakers", "noun", "=sneaker | boot | sandal | slipper",
           after="in wearing wears wear and", verbs="wear", unless="laces running"),
@@ -1312,8 +1312,96 @@ UNITS = (
     "layers shades tones"
 )
 
-# Words for one meaning beyond the groups: an edit that only exchanges these contradicts nothing.
+# Words for one meaning beyond the groups, nouns in the singular, and verbs in their base form: an edit that only exchanges
+# these contradicts nothing. A word may have several meanings.
 SAME = "photo, photograph, picture, image | street, road | next to, beside"
+ALSO_SAME = (
+    "car, automobile, auto, motorcar | old, aged, elderly, ancient, antique | rotten, decayed, decaying, rotting | truck, "
+    "lorry | sofa, couch, settee | stone, rock | rock, boulder | path, trail, footpath | kid, child, youngster | boat, "
+    "vessel | ship, vessel | bucket, pail | rug, carpet | purse, handbag | bike, bicycle | trash, garbage, rubbish | "
+    "sidewalk, pavement | store, shop | house, home | mug, cup | forest, woods, wood | autumn, fall | hat, cap | jacket, "
+    "coat | hen, chicken | hare, rabbit, bunny | rooster, cockerel | road, roadway, street | phone, telephone, cellphone, "
+    "smartphone | television, tv | refrigerator, fridge | stove, cooker | faucet, tap | glasses, eyeglasses, spectacles | "
+    "infant, baby | doctor, physician | policeman, cop | lawn, grass | meadow, field, pasture | mountain, peak | brook, "
+    "creek, stream | sea, ocean | shore, coast, seashore | harbor, harbour, port | seagull, gull | pig, hog, swine | snake, "
+    "serpent | beautiful, pretty, lovely, gorgeous, attractive | big, large, huge, giant, enormous, gigantic, massive, "
+    "immense | small, little, tiny, miniature | fast, quick, rapid | happy, cheerful, joyful, glad, merry | sad, unhappy, "
+    "sorrowful | angry, furious, mad | calm, peaceful, tranquil, serene | broken, damaged, shattered | dirty, filthy, grimy "
+    "| shiny, glossy, gleaming | bright, vivid | crowded, packed, busy | empty, vacant, deserted | wet, soaked, damp | thin, "
+    "slim, slender | fat, obese, overweight, chubby | modern, contemporary | wooden, timber | metal, metallic | gray, grey | "
+    "crimson, scarlet, red | violet, purple | colorful, colourful, multicolored, multicoloured | foggy, misty, hazy | rainy, "
+    "raining | snowy, snowing | cloudy, overcast | night, nighttime | noon, midday | dusk, twilight, nightfall | dawn, "
+    "daybreak, sunrise | sunset, sundown | beneath, under, underneath, below | above, over | near, close, nearby | inside, "
+    "within, in | onto, on, upon, atop | toward, towards | among, amid, amongst, amidst | across, over | through, via"
+)
+SAME_VERBS = (
+    "look, gaze, stare, glance | jump, leap, hop | hold, grasp, grip, clutch | sit, seat | sleep, nap, doze, slumber | eat, "
+    "munch, devour | cut, slice, chop | throw, toss, hurl | speak, talk, chat | shout, yell, scream | stroll, walk, wander | "
+    "run, sprint, dash, race | lie, lay, recline | crouch, squat | fix, repair | start, begin | watch, observe | soar, fly, "
+    "glide | shine, glow | gather, collect | consume, drink, sip"
+)
+# What a word may also be called more closely: an image of the one may show the other.
+KINDS_OF = {
+    "person": "@human",
+    "human": "@human",
+    "adult": "@person @worker @people !child !kid !baby !toddler !teenager !boy !girl",
+    "child": "boy girl toddler baby",
+    "kid": "boy girl toddler baby",
+    "worker": "@worker construction_worker carpenter mechanic gardener",
+    "athlete": "@player",
+    "player": "@player",
+    "musician": "drummer guitarist singer street_musician",
+    "artist": "painter musician singer dancer",
+    "parent": "mother father",
+    "animal": "@animal @bird_of_the_air @small_bird @sea_bird @reptile @insect @reef_animal @sea_animal @dog_breed",
+    "creature": "@animal @mythical_animal @insect",
+    "monster": "dragon zombie troll golem goblin",
+    "pet": "@pet @hamster @dog_breed",
+    "bird": "@bird_of_the_air @small_bird @sea_bird @water_bird @poultry @rooster @big_bird penguin gull chick",
+    "dog": "@dog_breed puppy police_dog guide_dog",
+    "cat": "kitten",
+    "horse": "pony",
+    "cow": "bull calf",
+    "sheep": "lamb",
+    "bear": "@bear panda",
+    "fish": "shark",
+    "insect": "@insect ant fly mosquito !spider !snail",
+    "bug": "@insect ant fly mosquito",
+    "reptile": "lizard turtle tortoise snake crocodile alligator",
+    "vehicle": "@vehicle",
+    "car": "@special_car jeep limousine convertible sports_car race_car !fire_truck !school_bus",
+    "truck": "fire_truck",
+    "boat": "@boat fishing_boat speedboat raft yacht",
+    "ship": "ferry cruise_ship pirate_ship yacht",
+    "train": "passenger_train freight_train steam_train subway_train",
+    "aircraft": "@aircraft drone jet",
+    "plane": "jet",
+    "building": "@building @other_building lighthouse",
+    "house": "cottage cabin hut mansion farmhouse villa",
+    "shop": "bakery bookstore pharmacy cafe",
+    "furniture": "@furniture @chair @sofa",
+    "chair": "armchair rocking_chair",
+    "table": "desk dining_table coffee_table kitchen_table",
+    "container": "@container @vessel",
+    "bag": "backpack handbag purse suitcase",
+    "tool": "@hand_tool @garden_tool",
+    "weapon": "@weapon",
+    "instrument": "@string_instrument @big_instrument drum",
+    "toy": "@toy",
+    "hat": "cap beanie top_hat cowboy_hat santa_hat straw_hat",
+    "shoe": "boot sandal sneaker slipper",
+    "jewelry": "@jewel",
+    "fruit": "@fruit @big_fruit @berry",
+    "vegetable": "@vegetable broccoli spinach cauliflower celery cabbage",
+    "food": "@food @fruit @vegetable @dish_from_the_hand @pastry @cake @big_cake",
+    "drink": "@drink @hot_drink",
+    "dessert": "@cake @big_cake",
+    "plant": "@plant @flower @potted_plant",
+    "flower": "@flower",
+    "tree": "@tree @tropical_tree @northern_tree",
+    "shape": "@figure",
+    "place": "@place",
+}
 
 NUMBERS = {
     word: value
@@ -1328,3 +1416,15 @@ SYNONYMS = {
     for word in part.split(",")
     if " " not in word.strip()
 }
+
+
+def _meanings_of(blocks: str) -> dict[str, frozenset[int]]:
+    """The numbers of the meanings that each word of a text of meanings has."""
+    found: dict[str, set[int]] = {}
+    for number, part in enumerate(blocks.split("|")):
+        for word in part.split(","):
+            found.setdefault(word.strip(), set()).add(number)
+    return {word: frozenset(numbers) for word, numbers in found.items()}
+
+
+MEANINGS, MEANINGS_OF_VERBS = _meanings_of(ALSO_SAME), _meanings_of(SAME_VERBS)

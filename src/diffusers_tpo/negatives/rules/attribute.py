@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from ..language import grammar
+from ..language.caption import Caption, Hit, Replacement
+from ..language.index import Entry, resolve
 from ..language.lexicon import Group
-from .caption import Caption, Hit, Replacement
-from .index import Entry, resolve
 from .sites import SHADE_COLOURS, Option, is_guarded, is_single
 
 

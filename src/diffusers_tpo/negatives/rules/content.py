@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from ..language import grammar, lexicon
+from ..language.caption import Caption, Hit, NounPhrase, Replacement
 from ..language.grammar import AUXILIARIES, DETERMINERS, PLURAL_OF_AUXILIARY, PREPOSITIONS, PRONOUNS
+from ..language.index import Entry, phrase_list, resolve, word_set
 from ..language.lexicon import NUMBERS, SEXES, Group
-from .caption import Caption, Hit, NounPhrase, Replacement
-from .index import Entry, phrase_list, resolve, word_set
 from .sites import Option, has_possessive, is_guarded, is_suited, others
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from ..language import grammar
-from .caption import Caption, Hit, Replacement
-from .index import Entry
+from ..language.caption import Caption, Hit, Replacement
+from ..language.index import Entry
 from .sites import Option, is_guarded, is_single, others
 
 

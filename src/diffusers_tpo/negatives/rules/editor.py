@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from ..editors import EditRequest, Edits
+from ..language.caption import Caption, find_hits
 from ..language.lexicon import NUMBERS, SEXES
 from ..language.words import LONGEST_CAPTION, TOKEN
 from .attribute import adjective_options, exchange_options
-from .caption import Caption, find_hits
 from .content import group_options, more_options, noun_options, number_options, several_options, sex_options
 from .contextual import place_options
 from .sites import Option, item_options, phrase_options

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from ..language import grammar
+from ..language.caption import Caption, Hit, NounPhrase, Replacement
 from ..language.grammar import AUXILIARIES, PREPOSITIONS
+from ..language.index import Entry, Other, guard, resolve, suits, word_set
 from ..language.lexicon import FIGURES, HOLDERS, SHADES, Group
-from .caption import Caption, Hit, NounPhrase, Replacement
-from .index import Entry, Other, guard, resolve, suits, word_set
 
 
 Option = tuple[Replacement, ...]  # one edit, which may touch several places

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from ..language import grammar, lexicon
+from ..language.caption import Caption, Hit, Replacement
 from ..language.grammar import DETERMINERS, PREPOSITIONS
+from ..language.index import Entry, resolve
 from ..language.lexicon import PUT, TAKE, Group
-from .caption import Caption, Hit, Replacement
-from .index import Entry, resolve
 from .sites import HELD_BY, Option, is_after_preposition, is_guarded, is_single, others, start_of_verb, subjects
 
 

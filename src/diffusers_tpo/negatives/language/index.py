@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from ..language import grammar, lexicon
-from ..language.lexicon import Group
-from ..language.words import TOKEN
+from . import grammar, lexicon
+from .lexicon import Group
+from .words import TOKEN
 
 
 NOUNS = ("noun", "plural", "mass")

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..language import grammar, lexicon
-from ..language.grammar import DETERMINERS, PREPOSITIONS, SEVERAL, SINGULAR
-from ..language.lexicon import NUMBERS, SHADES, Group
-from ..language.words import TOKEN
+from . import grammar, lexicon
+from .grammar import DETERMINERS, PREPOSITIONS, SEVERAL, SINGULAR
 from .index import Entry, Phrase, phrases, word_set
+from .lexicon import NUMBERS, SHADES, Group
+from .words import TOKEN
 
 
 NEUTRAL = word_set(lexicon.ADJECTIVES) | SHADES.keys()
