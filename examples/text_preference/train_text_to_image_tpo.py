@@ -50,6 +50,7 @@ from diffusers_tpo.training.arguments import (
 )
 from diffusers_tpo.training.encoding import Encoder
 from diffusers_tpo.training.folder import CONFIG, RunFolder
+from diffusers_tpo.training.hard_negatives import SET_ASIDE, keep_hardest, list_set_aside
 from diffusers_tpo.training.identity import Identity
 from diffusers_tpo.training.interrupts import StopRequest
 from diffusers_tpo.training.loader import PlacedLoader
@@ -156,6 +157,45 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         )
         kept_share = tpo.null_share if tpo.null_keep else 0.0
         known = KnownReference(encoder.reference_folder(encodings, models.scheduler, *besides), dataset, kept_share)
+
+    # How it learns, and what it asks of the base while the weights are still the base's.
+    trainer = TPOTrainer(tpo, models.family, models.reference)
+    optimizer = models.prepare(
+        make_optimizer(models, training, accelerator.num_processes),
+        accelerator,
+        ema_decay=training.ema_decay if training.use_ema else None,
+    )
+
+    def noise(batch):
+        """The images of a batch, noised the same for each of their prompts."""
+        latents = encoder.encode_images(batch)
+        return add_noise(models.scheduler, latents, batch.draws, **noising).repeat(
+            batch.prompts_per_image, batch.num_empty
+        )
+
+    asked = TPOTrainer(tpo, models.family, models.as_reference())
+
+    def base_answer(batch):
+        noised = noise(batch)
+        with accelerator.autocast():
+            cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
+            told = cond if ref_cond is None else ref_cond
+            prediction = asked.reference_prediction(models.denoiser, noised, told)
+        return {"error": denoising_error(prediction, noised.target), "prediction": prediction}
+
+    in_table = {
+        "answer_of": base_answer,
+        "batch_size": training.train_batch_size * (1 + data.num_mismatched),
+        "may_compute": not session.is_sharded,
+    }
+    if known and data.hard_negatives:
+        with models.at_rest(whole=False):
+            known.fill_all(**in_table)
+        aside = keep_hardest(dataset, known, data.hard_negatives)
+        if accelerator.is_main_process:
+            list_set_aside(aside, output / SET_ASIDE)
+
+    # In which batches, and how it steps.
     loader = PlacedLoader(
         dataset,
         training.train_batch_size,
@@ -163,14 +203,6 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         accelerator,
         run.dataloader_num_workers,
         tpo.empty_share,
-    )
-
-    # How it learns.
-    trainer = TPOTrainer(tpo, models.family, models.reference)
-    optimizer = models.prepare(
-        make_optimizer(models, training, accelerator.num_processes),
-        accelerator,
-        ema_decay=training.ema_decay if training.use_ema else None,
     )
     last_step = run.max_train_steps or run.num_train_epochs * loader.steps_per_epoch
     check_schedule(training, last_step)
@@ -191,32 +223,10 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     )
     skipped = SkippedRows()
 
-    def noise(batch):
-        """The images of a batch, noised the same for each of their prompts."""
-        latents = encoder.encode_images(batch)
-        return add_noise(models.scheduler, latents, batch.draws, **noising).repeat(
-            batch.prompts_per_image, batch.num_empty
-        )
-
-    # Where it begins: what is told of the base is asked while the weights are still the base's.
+    # Where it begins: as the base, which is judged and rendered.
     if known:
-        asked = TPOTrainer(tpo, models.family, models.as_reference())
-
-        def base_answer(batch):
-            noised = noise(batch)
-            with accelerator.autocast():
-                cond, ref_cond = encoder.encode_prompts(batch, needs_reference)
-                told = cond if ref_cond is None else ref_cond
-                prediction = asked.reference_prediction(models.denoiser, noised, told)
-            return {"error": denoising_error(prediction, noised.target), "prediction": prediction}
-
         with models.at_rest(whole=False):
-            known.fill(
-                loader.epochs(progress.place.epoch, last_step),
-                base_answer,
-                batch_size=training.train_batch_size * (1 + data.num_mismatched),
-                may_compute=not session.is_sharded,
-            )
+            known.fill(loader.epochs(progress.place.epoch, last_step), **in_table)
     if watch:
         with models.at_rest(), accelerator.autocast():
             watch.begin(models, progress.step, weights)

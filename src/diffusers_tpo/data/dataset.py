@@ -133,6 +133,11 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         except UnicodeDecodeError as error:
             raise BadRow(f"row {row_id}: its text is not encoded in UTF-8 ({error})") from error
 
+    def candidates(self, row_id: int) -> list[str]:
+        """The prompt of a row, and every mismatched prompt that may be drawn for it."""
+        row, reader = self.text(row_id), self.reader
+        return [row[reader.columns.prompt], *allowed_mismatched(row, reader.columns, reader.principles)]
+
     def cell(self, row_id: int) -> dict:
         """The undecoded image of a row."""
         return self.rows[row_id][self.reader.columns.image]

@@ -36,11 +36,8 @@ def none_usable(skipped: Problems) -> UserError:
     return UserError(f"--dataset_name holds no row that can be used; of {len(skipped)} bad ones the first is {first}")
 
 
-def choose_mismatched(
-    row: dict, columns: Columns, draw: Draw, num_mismatched: int, principles: tuple[str, ...]
-) -> list[str]:
-    """Draws `num_mismatched` of a row's mismatched prompts that follow one of `principles`, again from the start if too few."""
-    allowed = allowed_mismatched(row, columns, principles)
+def choose_mismatched(allowed: list[str], draw: Draw, num_mismatched: int) -> list[str]:
+    """Draws `num_mismatched` of a row's mismatched prompts, again from the start if too few."""
     order = torch.randperm(len(allowed), generator=draw.generator("mismatched")).tolist()
     return [allowed[order[index % len(order)]] for index in range(num_mismatched)]
 
@@ -52,6 +49,7 @@ class RowReader:
     `buckets` are heights and widths, of which each image gets the nearest; `None` means a square of `resolution`.
     `on_bad_row` is "error" or "skip". With `draws`, crop, noise and timestep of a row come back after so many uses.
     `files` says which files the cells of the image column may name, see [`~diffusers_tpo.decoding.ImageFiles`].
+    `hardest` are the numbers of those mismatched prompts of each row that are drawn from, among those that follow `principles`.
     `sees` gives what the model is given of each prompt, such as token ids; a mismatched prompt must not look like its prompt.
     """
 
@@ -70,6 +68,7 @@ class RowReader:
     draws: int | None = None
     files: ImageFiles = EMBEDDED
     sees: Sees | None = None
+    hardest: dict[int, list[int]] | None = None
 
     def used(self, present: list[str]) -> list[str]:
         """Which of the columns that are `present` are read; no other is ever looked at."""
@@ -150,7 +149,10 @@ class RowReader:
         if self.loss_type == "sft":
             is_empty = torch.rand((), generator=draw.generator("empty")) < self.proportion_empty_prompts
             return ["" if is_empty else prompt], [True]
-        mismatched = choose_mismatched(row, self.columns, draw, self.num_mismatched, self.principles)
+        allowed = allowed_mismatched(row, self.columns, self.principles)
+        if self.hardest is not None:
+            allowed = [allowed[index] for index in self.hardest[int(draw.row)]]
+        mismatched = choose_mismatched(allowed, draw, self.num_mismatched)
         return [prompt, *mismatched], [True] + [False] * len(mismatched)
 
     def read(self, row: dict, row_id: int, number: int, encoded: EncodedCrop | None = None) -> Example:

@@ -81,6 +81,9 @@ class DataArguments:
     label_column: str = flag("label", "Column that says whether an unpaired prompt matches, for TKTO.")
     principles: list[str] = flag(list(PRINCIPLES), "Train on mismatched prompts of these principles only.")
     num_mismatched: Some = flag(1, "Mismatched prompts per image and step.")
+    hard_negatives: AtLeastOne | None = flag(
+        None, "Draw from this number of each row's mismatched prompts, those that the reference confuses most."
+    )
     max_train_samples: AtLeastOne | None = flag(None, "Use only the first rows.")
     resolution: Side = flag(512, "Side of the square images in pixels.")
     use_aspect_ratio_buckets: bool = flag(False, "Batches of images of about the same shape instead of squares.")
@@ -208,6 +211,8 @@ def check_arguments(
     check_kept(model, data, run)
     if training.precompute_reference:
         check_precompute(model, data, tpo)
+    if data.hard_negatives is not None:
+        check_hard_negatives(training)
     check_outputs(evals, run)
 
 
@@ -280,6 +285,16 @@ def check_precompute(model: ModelArguments, data: DataArguments, tpo: TPOConfig)
         raise UserError(
             "--reference_dtype and --reference_device are of a copy that --precompute_reference does without; leave them out"
         )
+
+
+def check_hard_negatives(training: TrainingArguments) -> None:
+    """Raises [`UserError`] if the reference's errors of all mismatched prompts are not at hand, with their noise."""
+    if not training.precompute_reference:
+        raise UserError(
+            "--hard_negatives asks the reference about every mismatched prompt; add --precompute_reference"
+        )
+    if training.reference_draws < 2:
+        raise UserError(f"--hard_negatives needs --reference_draws of at least 2, got {training.reference_draws}")
 
 
 def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:

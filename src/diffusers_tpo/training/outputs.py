@@ -15,6 +15,7 @@ from ..publish.hub import ATTEMPTS, own_name, push_folder
 from ..publish.model_card import Card, Published, write_model_card
 from .arguments import RunArguments
 from .folder import CONFIG, LOCK
+from .hard_negatives import SET_ASIDE
 from .trained import TrainedModels
 
 
@@ -47,7 +48,7 @@ class Release:
         repo = run.hub_model_id or folder.resolve().name
         if run.push_to_hub and accelerator.is_main_process:
             repo = own_name(repo, run.hub_token)
-        ignored = (f"{run.logging_dir}/*", "*.before-*", CONFIG, LOCK)
+        ignored = (f"{run.logging_dir}/*", "*.before-*", CONFIG, LOCK, SET_ASIDE)
         return cls(folder, repo, accelerator, run.hub_revision, run.hub_token, run.hub_private_repo, ignored)
 
     def save(self, models: TrainedModels, rows: list[dict], card: Card) -> None:

@@ -16,6 +16,7 @@ from ..errors import UserError
 from .cache import Cache, Entry
 
 
+ROWS_AT_ONCE = 2**16  # whose uses are listed together
 EMPTY = ""  # no caption is empty, so it is the prompt that is asked about besides
 
 
@@ -80,6 +81,32 @@ class KnownReference:
                     list(itertools.chain.from_iterable(uses.values())), epoch, answer_of, batch_size, may_compute
                 )
                 waiting = [wanted for wanted, of_row in uses.items() if not self._are_known(of_row, epoch)]
+
+    def fill_all(self, answer_of: Callable[[Batch], Entry], batch_size: int, may_compute: bool = True) -> None:
+        """The same for every draw of every row with every prompt that may be drawn for it.
+
+        Raises:
+            UserError: as [`~KnownReference.fill`].
+        """
+        rows = self.dataset.usable.tolist()
+        for number in self._numbers():
+            self.dataset.begin_epoch(number)
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                part = rows[start : start + ROWS_AT_ONCE]
+                uses = [(row_id, prompt) for row_id in part for prompt in self.dataset.candidates(row_id)]
+                self._fill_uses(uses, number, answer_of, batch_size, may_compute)
+
+    def errors_of(self, row_id: int, prompts: list[str]) -> Tensor | None:
+        """The errors of some prompts of a row at all draws, `(P, D)`; `None` if its image could not be read."""
+        keys = [[self.key(row_id, number, prompt) for number in self._numbers()] for prompt in prompts]
+        if not all(key in self.cache for of_prompt in keys for key in of_prompt):
+            return None
+        return torch.stack([torch.stack([self.cache[key]["error"] for key in of_prompt]) for of_prompt in keys])
+
+    def _numbers(self) -> range:
+        """Of the draws that come back for ever."""
+        assert self.dataset.reader.draws is not None  # --reference_draws
+        return range(self.dataset.reader.draws)
 
     def _wanted(self, positions: list[int]) -> list[Wanted]:
         """The places of a batch. Which images are asked about the empty prompt is known only to a share of an image."""
