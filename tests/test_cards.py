@@ -20,6 +20,7 @@ from PIL import Image
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.intervals import Interval
+from diffusers_tpo.models.adapters import add_lora, save_lora
 from diffusers_tpo.privacy import public_config
 from diffusers_tpo.publish import hub
 from diffusers_tpo.publish.curves import draw_training, running_mean
@@ -312,9 +313,11 @@ def test_grids_have_a_gap_and_enlarge_tiny_images():
 # Real runs
 
 
-def run_snippet(text: str, base: str, repo: str, folder):
-    """Runs the Python that a card shows, on a CPU and with the names of what lies on this disk."""
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+def run_snippet(text: str, base: str, repo: str, folder, also: int | None = None):
+    """Runs the Python that a card shows first, and then that of the block number `also`, on a CPU and with the names of what lies on
+    this disk. Both render the same noise."""
+    first, *others = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = first if also is None else f"{first}\nseed.manual_seed(0)\n{others[also]}"
     for old, new in {'"path/to/the/base"': repr(base), f'"{repo}"': repr(str(folder)), '.to("cuda")': ""}.items():
         code = code.replace(old, new)
     code = code.replace("torch.float16", "torch.float32").replace(
@@ -329,6 +332,7 @@ def test_the_card_of_a_lora_run_shows_what_it_did(run_script, tmp_path, pipe_dir
     flags = {"use_lora": True, "validation_prompt": "cat | *dog*", "num_validation_images": 2}
     flags |= {"hub_model_id": "me/model", "beta": 500, "learning_rate": 0.1, "validation_guidance_scale": 3.0}
     flags |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3, "output_dir": tmp_path}
+    flags |= {"guide_with": "reference"}
     run_script(**flags, max_train_steps=1, checkpointing_steps=1)
     shown = tmp_path / "validation"
     assert (shown / "step-0" / "0-0.png").read_bytes() != (shown / "step-1" / "0-0.png").read_bytes()
@@ -339,7 +343,13 @@ def test_the_card_of_a_lora_run_shows_what_it_did(run_script, tmp_path, pipe_dir
 
     text = (tmp_path / "README.md").read_text()
     assert r"| cat \| \*dog\* | ![by the base](assets/prompt-0-before.jpg) | ![by this model](assets/prompt-0-" in text
-    assert "guidance\n3.0, seeds from 0, 16 pixels" in text and "![Training curves](assets/curves.png)" in text
+    assert "guidance\n3.0 with the base's answer to the empty prompt (see Guidance), seeds from 0, 16 pixels" in text
+    assert "### Guidance" in text and "PEFT alone" in text and "| guidance/built_in " in text
+    assert "In place of guidance 4 with the base: sample at" in text
+    assert (
+        "![Training curves](assets/curves.png)" in text
+        and "eval/guidance/built_in" in (tmp_path / "training_log.jsonl").read_text()
+    )
     assert "| rows of the data set | 8 |" in text and "| hardware | 1 x CPU |" in text and "Not evaluated" not in text
     assert "3 images of the split `train`" in text and "**The model was trained on these images.**" in text
     assert "No rendered image was judged." in text
@@ -350,6 +360,48 @@ def test_the_card_of_a_lora_run_shows_what_it_did(run_script, tmp_path, pipe_dir
     without = run_snippet(text.replace("pipe.load_lora", "# "), pipe_dir, "me/model", tmp_path)
     assert with_lora.size == (tiny.RESOLUTION, tiny.RESOLUTION)
     assert np.abs(np.asarray(with_lora).astype(int) - np.asarray(without)).max() > 0
+
+
+def test_the_card_of_a_preference_says_how_the_base_answers_the_empty_prompt(tmp_path, pipe_dir):
+    """With this package or with PEFT alone it is the same image, and another one than without."""
+    pipe = tiny.make_pipe()
+    add_lora(pipe.unet, ("to_q", "to_v"), rank=2)
+    with torch.no_grad():
+        for name, parameter in pipe.unet.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(tiny.randn(*parameter.shape))
+    save_lora(type(pipe), pipe.unet, "unet", tmp_path)
+    model = Published("me/model", "StableDiffusionPipeline", unconditional="first half")
+    told = Card({"loss_type": "tdpo", "seed": 0, "resolution": 16, "use_lora": True}, Origin(str(pipe_dir)), DATA)
+    text = write_model_card(tmp_path, model, told, HISTORY).read_text()
+    plain, ours, hooked = (
+        np.asarray(run_snippet(text, pipe_dir, "me/model", tmp_path, also)).astype(int) for also in (None, 0, 1)
+    )
+    assert np.abs(ours - hooked).max() <= 1 and np.abs(ours - plain).max() > 1
+
+
+def test_the_card_of_a_full_model_loads_the_base_for_the_empty_prompt(tmp_path, pipe_dir):
+    tiny.make_pipe(seed=1).save_pretrained(tmp_path)
+    model = Published("me/model", "StableDiffusionPipeline", unconditional="first half")
+    told = Card({"loss_type": "tkto", "seed": 0, "resolution": 16}, Origin(str(pipe_dir)), DATA)
+    text = write_model_card(tmp_path, model, told, HISTORY).read_text()
+    assert "PEFT alone" not in text
+    plain, ours = (
+        np.asarray(run_snippet(text, pipe_dir, "me/model", tmp_path, also)).astype(int) for also in (None, 0)
+    )
+    assert np.abs(ours - plain).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "unconditional"),
+    [({"loss_type": "sft"}, "first half"), ({"null_keep": 1.0}, "first half"), ({}, None)],
+    ids=["no preference", "the empty prompt was held", "a distilled model"],
+)
+def test_a_card_says_nothing_of_guidance_where_it_does_not_matter(tmp_path, changes, unconditional):
+    training = {"loss_type": "tdpo", "seed": 0, "resolution": 16, "use_lora": True} | changes
+    model = Published("me/model", "StableDiffusionPipeline", unconditional=unconditional)
+    text = write_model_card(tmp_path, model, Card(training, BASE, DATA), HISTORY).read_text()
+    assert "### Guidance" not in text and "guide_with_reference" not in text
 
 
 def test_images_of_other_prompts_or_settings_are_not_taken_for_these(tmp_path):

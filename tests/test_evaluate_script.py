@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
+import tiny_families
 import torch
 from chat_server import ChatServer, vision
 from conftest import SCRIPT, as_flags, run_program
@@ -16,7 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.evaluation.renders import image_path
+from diffusers_tpo.evaluation.renders import image_path, render
+from diffusers_tpo.guidance import guide_with_reference
 from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.fingerprints import fingerprint
 from diffusers_tpo.models.loading import kind_of, load_model
@@ -47,7 +49,10 @@ def runs(tmp_path_factory, pipe_dir, data_dir):
     shared = {"pretrained_model_name_or_path": pipe_dir, "train_data_dir": data_dir, "resolution": tiny.RESOLUTION}
     shared |= {"report_to": "none", "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
     shared |= {"learning_rate": 1e-2, "eval_steps": 1, "eval_split": "train", "max_eval_samples": 5}
-    kinds = {"lora": {"use_lora": True, "rank": 4, "use_ema": True, "ema_decay": 0.5}, "full": {"loss_type": "sft"}}
+    kinds = {
+        "lora": {"use_lora": True, "rank": 4, "use_ema": True, "ema_decay": 0.5},
+        "full": {"loss_type": "sft", "guide_with": "reference"},
+    }
     for name, flags in kinds.items():
         run_program(SCRIPT, shared | flags | {"output_dir": root / name})
     return root
@@ -142,9 +147,11 @@ def test_the_rule_and_the_training_script_agree_with_the_sweep(evaluate, runs):
     log = [json.loads(line) for line in (runs / "lora" / "training_log.jsonl").read_text().splitlines()]
     for row in log:
         values = results["preference"][f"checkpoint-{row['step']}"]
-        for name in ("error/matched", "implicit/score", "implicit/accuracy", "reward/margin"):
+        for name in ("error/matched", "implicit/score", "implicit/accuracy", "reward/margin", "guidance/built_in"):
             assert row[f"eval/{name}"] == pytest.approx(np.mean(values[name]), rel=1e-3, abs=1e-6), name
     assert results["choice"]["metric"] == "implicit/score_relative"
+    supervised = [json.loads(line) for line in (runs / "full" / "training_log.jsonl").read_text().splitlines()]
+    assert all("eval/guidance/built_in" in row for row in supervised)  # as it was asked to keep the base
     card = (runs / "lora" / "README.md").read_text()
     assert "5 images of the split `train`" in card and "| checkpoint-3" in card and "Not evaluated" not in card
 
@@ -187,6 +194,51 @@ def test_what_a_run_leaves_beside_its_lora_does_not_change_it(tmp_path, runs):
     (tmp_path / "lora" / "evaluation-of-it").mkdir()
     (tmp_path / "lora" / "evaluation-of-it" / "x.json").write_text("{}")
     assert fingerprint(str(tmp_path / "lora")) == before
+
+
+def test_one_command_compares_both_ways_of_guidance(evaluate, runs, pipe_dir, tmp_path, capsys):
+    """The LoRA is off in the half of the empty prompt; a model that was trained in full has the base there."""
+    models = [f"lora={runs / 'lora'}", f"full={runs / 'full'}"]
+    flags = {"models": models, "num_pairs": 2, "scorers": "mine:brightness"}
+    results = evaluate(**flags, guide_with="both")
+    ways = ["guided-by-reference/lora", "guided-by-reference/full"]
+    assert results["models"] == ["base", "lora", ways[0], "full", ways[1]]
+    assert "full (full), guided-by-reference/full (full, guided with its reference)" in results["about"]["models"]
+    scores = dict(zip(results["models"], results["scores"]["brightness"], strict=True))
+    base = load_model(pipe_dir).pipe.unet
+    for name, reference in {"lora": None, "full": base}.items():
+        own, guided = scores[name], scores[f"guided-by-reference/{name}"]
+        assert own[0] == guided[0] and own[1] != guided[1]
+        pipe = load_model(str(runs / name), pipe_dir).pipe
+        captions = [prompt["text"] for prompt in results["prompts"]]
+        with guide_with_reference(pipe, reference):
+            images = render(pipe, [(text, 0) for text in captions], 0, 3.0, num_inference_steps=2, height=16, width=16)
+        assert [float(np.asarray(image).mean()) for image in images] == pytest.approx(guided[1])
+
+    assert evaluate(**flags, guide_with="reference")["scores"]["brightness"] == [
+        scores["base"],
+        *map(scores.get, ways),
+    ]
+    path = tmp_path / "out" / "models" / ways[0]
+    path = path.with_suffix(".json")
+    kept = json.loads(path.read_text())
+    assert kept["guide_with"] == "reference"
+    path.write_text(json.dumps(kept | {"guide_with": None}))
+    assert evaluate(**flags, guide_with="reference") == 2
+    assert "was begun with other settings: guide_with was None and is 'reference'" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_guided_with_its_reference_is_refused(evaluate, runs, tmp_path, capsys):
+    def refused(**flags):
+        assert evaluate(guide_with="reference", num_pairs=2, scorers=None, **flags) == 2
+        return capsys.readouterr().err
+
+    lone = {"pretrained_model_name_or_path": None, "models": [f"full={runs / 'full'}"]}
+    assert "nothing says what 'full' was trained from; give --pretrained_model_name_or_path" in refused(**lone)
+    flux = tmp_path / "flux"
+    tiny_families.make_pipe("flux").save_pretrained(flux)
+    said = refused(pretrained_model_name_or_path=flux, models=[f"mine={flux}"], output="distilled")
+    assert "--guide_with does not go with 'flux': this FluxPipeline is guided by distillation" in said
 
 
 def test_a_metric_of_a_users_scorer_can_choose(evaluate, runs):

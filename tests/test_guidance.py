@@ -9,7 +9,7 @@ import torch
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.families import FAMILIES, call_arguments, family_of
-from diffusers_tpo.guidance import guide_with_reference
+from diffusers_tpo.guidance import guide_with_reference, why_not_guided
 from diffusers_tpo.models.adapters import adapters_off, add_lora
 
 
@@ -110,6 +110,42 @@ def test_a_distilled_model_is_not_asked_about_the_empty_prompt():
     with guide_with_reference(pipe):
         (found,) = guided_outputs(pipe)
     torch.testing.assert_close(found, plain)
+
+
+def test_a_model_says_whether_it_is_asked_about_the_empty_prompt():
+    distilled = {name for name in tiny_families.MAKERS if not _asks(tiny_families.make_pipe(name))}
+    assert distilled == {"flux", "schnell", "flux2"}
+    consistent = tiny.make_pipe()
+    consistent.unet.register_to_config(time_cond_proj_dim=8)
+    assert not _asks(consistent)
+
+
+def _asks(pipe) -> bool:
+    return family_of(pipe).asks_empty_prompt(pipe)
+
+
+def test_why_a_model_is_not_guided_with_its_reference():
+    flux, _ = with_lora("flux")
+    assert "FluxPipeline is guided by distillation" in why_not_guided(flux)
+    pipe, _ = with_lora("sd")
+    assert why_not_guided(pipe) is None
+    add_lora(pipe.text_encoder, ("q_proj",), rank=2)
+    assert "its text_encoder carries a LoRA too" in why_not_guided(pipe)
+    with pytest.raises(UserError, match="its text_encoder carries"), guide_with_reference(pipe):
+        pass
+    bare = tiny.make_pipe()
+    assert "no LoRA that can be switched off" in why_not_guided(bare) and why_not_guided(bare, bare.unet) is None
+
+
+def test_a_reference_in_half_precision_answers_in_that_of_the_pipeline():
+    pipe, denoiser = with_lora("sd")
+    with adapters_off(denoiser):
+        (expected,) = guided_outputs(pipe)
+    half = copy.deepcopy(tiny.make_pipe().unet).to(torch.bfloat16)
+    with guide_with_reference(pipe, half):
+        (found,) = guided_outputs(pipe)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.chunk(2)[0], expected.chunk(2)[0], rtol=0.05, atol=0.05)
 
 
 def test_an_error_inside_leaves_the_pipeline_as_it_was():

@@ -88,6 +88,8 @@ def test_models_that_are_judged_together_share_the_reference(base, merged):
     options = {"steps": 2, "strata": 1, "progress": False, "reference": base.unet}
     together = judge_together(pipes, SCENES, (4.0,), 0, **options)
     assert together.keys() == pipes.keys()
+    assert {"implicit/score", "guidance/built_in", "guidance/built_in/content"} <= together["after"].keys()
+    assert not together["before"]["guidance/built_in"].any() and together["after"]["guidance/built_in"].all()
     alone = judged(pipes["after"], (4.0,), reference=base.unet)
     for name, values in alone.items():
         np.testing.assert_array_equal(together["after"][name], values)

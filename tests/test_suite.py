@@ -20,8 +20,9 @@ from diffusers_tpo.evaluation.renders import image_path, read_image, render, ren
 from diffusers_tpo.evaluation.results import Results, write_results
 from diffusers_tpo.evaluation.scores import read_scores
 from diffusers_tpo.evaluation.suite import Suite
-from diffusers_tpo.evaluation.summary import build_report, regressions
+from diffusers_tpo.evaluation.summary import build_report, guidance_table, regressions
 from diffusers_tpo.families import family_of
+from diffusers_tpo.models.adapters import add_lora, has_lora
 from diffusers_tpo.training.watch import CheckpointWatch
 
 
@@ -62,7 +63,13 @@ def make_suite(folder, pairs, **changes) -> Suite:
 
 def as_trained(pipe) -> SimpleNamespace:
     """A pipeline as a model that is judged."""
-    return SimpleNamespace(pipe=pipe, family=family_of(pipe), scheduler=training_scheduler(pipe.scheduler))
+    return SimpleNamespace(
+        pipe=pipe,
+        family=family_of(pipe),
+        scheduler=training_scheduler(pipe.scheduler),
+        reference=None,
+        knows_reference=has_lora(pipe.unet),
+    )
 
 
 def ask(suite: Suite, label: str, pipe) -> None:
@@ -337,6 +344,36 @@ def test_render_missing_counts_what_it_did(tmp_path, pipe):
         render_missing(pipe, ["cat", "dog", "red"], *job, guidance_scale=1.0, num_inference_steps=1) == 2
     )  # its whole batch
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_what_training_changed_is_measured_where_the_reference_can_be_asked(tmp_path, pairs, answered):
+    """With a LoRA, in the folder, the log, the report and the card; where nothing can be asked, nothing is said."""
+    trained = tiny.make_pipe()
+    add_lora(trained.unet, ("to_q", "to_v"), rank=2)
+    suite = make_suite(tmp_path, pairs, retrieval_size=0, guidance_scales=(3.0,), images_per_prompt=1)
+    watch = CheckpointWatch(suite, {"mine": Brightness()}, "bright", "user/rows", "test", guide_with="reference")
+    watch.begin(as_trained(trained), step=0, identity={})
+    with torch.no_grad():
+        for name, parameter in trained.unet.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.3)
+    means = watch.judge("checkpoint-1", as_trained(trained))
+    assert np.isfinite(means["eval/guidance/built_in"]) and 0 <= means["eval/guidance/share"] <= 1
+    results = watch.results(["base", "checkpoint-1"])
+    assert results.preference["base"]["guidance/built_in"] == pytest.approx(np.zeros(5))
+    (table,) = guidance_table(results)
+    assert [row[0] for row in table.rows] == ["base", "checkpoint-1"] and table.header[1] == "built_in"
+    evaluation = watch.conclude(load_best=False)[2]
+    assert "The base answered the empty prompt of their guidance." in evaluation.text()
+    assert "In place of guidance 3 with the base: sample at " in evaluation.text()
+    assert not any(result.metric_type.startswith("guidance/") for result in evaluation.results())
+    scale_3 = {name: image_path(suite.images(name, 3.0), 0, 0).read_bytes() for name in ("base", "checkpoint-1")}
+    assert scale_3["base"] != scale_3["checkpoint-1"]
+
+    other = CheckpointWatch(suite, {"mine": Brightness()}, "bright", "user/rows", "test")
+    with pytest.raises(UserError, match="guide_with was 'reference' and is None"):
+        other.begin(as_trained(trained), step=1, identity={})
+    assert guidance_table(answered.results(["base", "run/other"], {"mine": Brightness.kinds})) == []
 
 
 def test_a_prompt_that_occurs_twice_is_rendered_with_two_seeds(tmp_path, pipe):

@@ -39,10 +39,20 @@ from diffusers_tpo.evaluation.scorers.vlm import VLMJudge
 from diffusers_tpo.evaluation.suite import OtherSettings, Suite
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.flags import AtLeastOne, NotNegativeNumber, Range, flag
+from diffusers_tpo.guidance import GuideWith, why_not_guided
 from diffusers_tpo.image_files import EMBEDDED, files_of
 from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.fingerprints import fingerprint
-from diffusers_tpo.models.loading import LoadedModel, kind_of, load_model, recipe_of_model
+from diffusers_tpo.models.loading import (
+    LoadedModel,
+    NoReference,
+    kind_of,
+    load_model,
+    recipe_of_model,
+    recipe_of_reference,
+    with_reference,
+)
+from diffusers_tpo.models.recipe import ModelRecipe
 from diffusers_tpo.privacy import public_command, short_name
 from diffusers_tpo.shapes.world import make_rows, make_scenes
 from diffusers_tpo.versions import versions
@@ -50,6 +60,7 @@ from diffusers_tpo.versions import versions
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 BASE = "base"
+BY_REFERENCE = "guided-by-reference/"  # before the label of a model that is sampled so
 
 Few = Annotated[int, Range(at_least=1, at_most=1000)]
 Many = Annotated[int, Range(at_least=1, at_most=1_000_000)]
@@ -93,6 +104,9 @@ class RenderArguments:
     num_inference_steps: Few = flag(30, "Sampling steps.")
     scheduler: str | None = flag(None, "Sampler, such as DPMSolverMultistepScheduler; the model's own by default.")
     resolution: Side | None = flag(None, "Side of the images in pixels; the model's own by default.")
+    guide_with: Literal["model", "reference", "both"] = flag(
+        "model", "Who answers the empty prompt of guidance: a model itself, what it was trained from, or each in turn."
+    )
     images_per_prompt: Few = flag(1, "Each with its own seed.")
     batch_size: AtLeastOne = flag(32, "Images in a batch; halved until it fits into the GPU's memory.")
     seed: Seed = flag(0, "Seed of prompts, renders and held-out noise.")
@@ -164,7 +178,7 @@ def main(
     with claimed(output):
         # Who is asked, and what.
         checkpoints = find_checkpoints(model.sweep)
-        sources = list_models(model, checkpoints)
+        sources = list_models(model, checkpoints, rendering.guide_with)
         pairs = load_pairs(pairing, rendering, run)
         prompts = choose_prompts(prompting, pairs, rendering.seed, run) if scoring.scorers else []
         suite = make_suite(output, prompts, pairs, rendering, pairing, scoring)
@@ -174,7 +188,7 @@ def main(
         kinds = {name: make_scorer(name, scoring, output, run).kinds for name in scoring.scorers}
 
         # Every model renders the prompts and judges the pairs.
-        left_out = ask_models(suite, sources, checkpoints, model, rendering, run)
+        left_out = ask_models(suite, sources, model, rendering, run)
         labels = [label for label in sources if label not in left_out]
 
         # Every scorer judges the renders.
@@ -200,7 +214,7 @@ def main(
             facts = {
                 "date": datetime.date.today().isoformat(),
                 "command": public_command(sys.argv, (run.hub_token,)),
-                "models": ", ".join(f"{label} ({short_name(sources[label])})" for label in labels),
+                "models": ", ".join(f"{label} ({sources[label]})" for label in labels),
                 "prompts": f"{len(prompts)} of {short_name(prompting.prompts or pairing.pairs)}"
                 if prompts
                 else "none",
@@ -210,7 +224,8 @@ def main(
             }
             warnings = [f"{label} is left out: {reason}" for label, reason in left_out.items()]
             warnings += [f"vlm: {reason} ({number} times)" for reason, number in failures.items()]
-            conclude(suite, results, checkpoints, scoring, run, facts, warnings)
+            swept = [label for label, source in sources.items() if source.is_swept]
+            conclude(suite, results, swept, scoring, run, facts, warnings)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if accelerator.num_processes > 1:
@@ -249,8 +264,28 @@ def check_arguments(
         raise UserError(f"--scheduler must be a scheduler class of diffusers, got {rendering.scheduler!r}")
 
 
-def list_models(model: ModelArguments, checkpoints: list[Path]) -> dict[str, str]:
-    """Sources by label, in the order of the report.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A model that is judged, and how it is sampled.
+
+    Attributes:
+        place: Hub id, folder or file.
+        guide_with: who answers the empty prompt.
+        is_swept: whether it is a checkpoint of the sweep.
+    """
+
+    place: str
+    guide_with: GuideWith = "model"
+    is_swept: bool = False
+
+    def __str__(self) -> str:
+        """For the report."""
+        how = ", guided with its reference" if self.guide_with == "reference" else ""
+        return short_name(self.place) + how
+
+
+def list_models(model: ModelArguments, checkpoints: list[Path], guide_with: str) -> dict[str, Source]:
+    """Sources by label, in the order of the report. The base is its own reference, and listed once.
 
     Raises:
         UserError: for a label that cannot be, or no model at all.
@@ -262,7 +297,8 @@ def list_models(model: ModelArguments, checkpoints: list[Path]) -> dict[str, str
         label, _, source = ("", "", text) if Path(text).exists() else text.rpartition("=")
         named.append((label or short_name(source), source))
     named += [(path.name, str(path)) for path in checkpoints]
-    found: dict[str, str] = {}
+    swept = {str(path) for path in checkpoints}
+    found: dict[str, Source] = {}
     for label, source in named:
         if label in found:
             raise UserError(f"--models has two entries called {label!r}; give one another name, as in other={source}")
@@ -270,7 +306,9 @@ def list_models(model: ModelArguments, checkpoints: list[Path]) -> dict[str, str
             raise UserError(
                 f"--models has the label {label!r}, which cannot be a folder; use letters, digits, - and /"
             )
-        found[label] = source
+        ways = ("model", "reference") if guide_with == "both" else (guide_with,)
+        for way in ("model",) if label == BASE else ways:
+            found[BY_REFERENCE * (way == "reference") + label] = Source(source, way, source in swept)
     if not found:
         raise UserError("there is no model to evaluate; give --pretrained_model_name_or_path, --models or --sweep")
     return found
@@ -383,8 +421,7 @@ def identity_of(scorer: Scorer, scoring: ScoreArguments) -> dict[str, object]:
 
 def ask_models(
     suite: Suite,
-    sources: dict[str, str],
-    checkpoints: list[Path],
+    sources: dict[str, Source],
     model: ModelArguments,
     rendering: RenderArguments,
     run: RunArguments,
@@ -394,19 +431,55 @@ def ask_models(
     Returns:
         The checkpoints of the sweep that do not load, and why: they are left out. Any other model must load.
     """
-    left_out, may_fail = {}, {path.name for path in checkpoints} - {next(iter(sources))}
+    left_out, first = {}, next(iter(sources))
+    for source in sources.values():
+        if not source.is_swept:
+            find_reference(source, model, run)  # what is refused is refused before anything is rendered
     for label, source in sources.items():
         try:
-            suite.begin_model(label, model_identity(source, model, run))
-            loaded = None if suite.is_answered(label) else load(source, model, rendering, run)
+            reference = find_reference(source, model, run)
+            suite.begin_model(label, model_identity(source, reference, model, run))
+            loaded = None if suite.is_answered(label) else load(source.place, model, rendering, run)
         except UserError as error:
-            if label not in may_fail or isinstance(error, OtherSettings):
+            if label == first or not source.is_swept or isinstance(error, OtherSettings | NoReference):
                 raise
             left_out[label] = str(error)
             continue
         if loaded is not None:
-            suite.ask(label, loaded)
+            if rendering.guide_with != "model":
+                loaded = load_reference(loaded, reference, source, run)
+            suite.ask(label, loaded, guide_with=source.guide_with)
     return left_out
+
+
+def find_reference(source: Source, model: ModelArguments, run: RunArguments) -> ModelRecipe | None:
+    """What a model is guided with, if it is not itself; `None` also for a LoRA, which is switched off.
+
+    Raises:
+        NoReference: if nothing says what it was trained from.
+    """
+    if source.guide_with == "model":
+        return None
+    base = {"base": model.pretrained_model_name_or_path, "revision": model.revision, "variant": model.variant}
+    return recipe_of_reference(source.place, **base, cache_dir=run.cache_dir, token=run.hub_token)
+
+
+def load_reference(loaded: LoadedModel, recipe: ModelRecipe | None, source: Source, run: RunArguments) -> LoadedModel:
+    """A model beside what it is guided with.
+
+    Raises:
+        NoReference: if that cannot be, such as for a model that is guided by distillation.
+    """
+    loaded, reason = with_reference(loaded, recipe, run.cache_dir, run.hub_token), None
+    if not loaded.family.asks_empty_prompt(loaded.pipe):
+        reason = why_not_guided(loaded.pipe)
+    elif source.guide_with == "reference":
+        reason = why_not_guided(loaded.pipe, loaded.reference)
+    if reason:
+        raise NoReference(
+            f"--guide_with does not go with {short_name(source.place)!r}: {reason}; use --guide_with model"
+        )
+    return loaded
 
 
 def told(source: str, model: ModelArguments, run: RunArguments) -> dict[str, object]:
@@ -422,12 +495,19 @@ def told(source: str, model: ModelArguments, run: RunArguments) -> dict[str, obj
     }
 
 
-def model_identity(source: str, model: ModelArguments, run: RunArguments) -> dict[str, object]:
-    """All of a model that its answers depend on: the content of weights, and how they are loaded."""
-    options = told(source, model, run)
-    recipe = recipe_of_model(source, **options)
-    weights = fingerprint(source, options["revision"], options["variant"], run.cache_dir, run.hub_token)
-    return {**recipe.identity(run.cache_dir, run.hub_token), "weights": weights, "dtype": model.dtype}
+def model_identity(
+    source: Source, reference: ModelRecipe | None, model: ModelArguments, run: RunArguments
+) -> dict[str, object]:
+    """All of a model that its answers depend on: the content of weights, how they are loaded, and how they are sampled."""
+    place = (run.cache_dir, run.hub_token)
+    options = told(source.place, model, run)
+    recipe = recipe_of_model(source.place, **options)
+    weights = fingerprint(source.place, options["revision"], options["variant"], *place)
+    identity = {**recipe.identity(*place), "weights": weights, "dtype": model.dtype}
+    if source.guide_with == "model":
+        return identity
+    own = reference and fingerprint(reference.source, reference.revision, reference.variant, *place)
+    return identity | {"guide_with": source.guide_with, "reference": own}
 
 
 def load(source: str, model: ModelArguments, rendering: RenderArguments, run: RunArguments) -> LoadedModel:
@@ -456,7 +536,7 @@ def other_sampler(scheduler: diffusers.SchedulerMixin, name: str) -> diffusers.S
 def conclude(
     suite: Suite,
     results: Results,
-    checkpoints: list[Path],
+    swept: list[str],
     scoring: ScoreArguments,
     run: RunArguments,
     facts: dict[str, str],
@@ -468,9 +548,9 @@ def conclude(
         UserError: if the metric that chooses was not measured; the report is written all the same.
     """
     output, choice, wrong = Path(run.output_dir), None, None
-    if checkpoints:
+    if swept:
         try:
-            choice = choose(results, [path.name for path in checkpoints], scoring)
+            choice = choose(results, swept, scoring)
         except UserError as error:
             wrong = error
     about = {"about": facts, "settings": suite.settings(), "choice": choice and dataclasses.asdict(choice)}
@@ -483,10 +563,10 @@ def conclude(
         raise wrong
 
 
-def choose(results: Results, checkpoints: list[str], scoring: ScoreArguments) -> Choice:
+def choose(results: Results, swept: list[str], scoring: ScoreArguments) -> Choice:
     """The best of the checkpoints that were judged."""
     return choose_best(
-        {label: results.values(label) for label in checkpoints if label in results.models},
+        {label: results.values(label) for label in swept if label in results.models},
         scoring.metric,
         results.values(BASE) if BASE in results.models else None,
         scoring.alignment_metric or next(iter(results.metrics("adherence")), "implicit/score_relative"),

@@ -31,6 +31,7 @@ from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.families.tokens import token_ids
+from diffusers_tpo.guidance import check_guide_with
 from diffusers_tpo.image_files import files_of
 from diffusers_tpo.losses import denoising_error
 from diffusers_tpo.models.loading import refuse_own_base
@@ -116,8 +117,8 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     models = TrainedModels.load(
         recipe,
         accelerator,
-        needs_reference,
-        reference_is_known=training.precompute_reference,
+        needs_reference or evals.guide_with == "reference",
+        reference_is_known=training.precompute_reference and evals.guide_with != "reference",
         reference_dtype=HALF[model.reference_dtype],
         reference_device=model.reference_device,
         offload=run.offload,
@@ -126,6 +127,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     )
     if tpo.holds_empty:
         models.check_empty_prompt()
+    check_guide_with(evals.guide_with, models.pipe, models.reference)
     models.speed_up(run.gradient_checkpointing, run.channels_last, run.torch_compile_backend)
 
     # Who it is, by all that its numbers depend on: what it goes on from must be its own.
@@ -238,6 +240,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         data.resolution,
         training.seed,
         run.validation_inference_steps,
+        evals.guide_with,
     )
     gallery = Gallery(validation, models, session, output / "validation", evals.eval_batch_size)
     gallery.show_base(is_resumed=checkpoint is not None)
@@ -315,6 +318,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         card,
         pictures=gallery.side_by_side(final, output / "assets"),
         guidance_scale=run.validation_guidance_scale if run.validation_prompt else None,
+        guide_with=evals.guide_with,
     )
     with models.at_rest():
         release.save(models, progress.log.rows, card.with_told(progress.told(final)))

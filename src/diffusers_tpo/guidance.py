@@ -7,7 +7,7 @@ frozen reference, guidance starts from where it started before training (as in h
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,14 +15,26 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .families import family_of
-from .models.adapters import adapters_off
+from .models.adapters import adapters_off, why_no_reference
+from .models.precision import precision_of
 
 
+GuideWith = Literal["model", "reference"]  # who answers the empty prompt
 CacheContext = Callable[[str], contextlib.AbstractContextManager[None]]  # of a denoiser: names a part of a step
 
 
-def has_lora(denoiser: nn.Module) -> bool:
-    return bool(getattr(denoiser, "peft_config", None))
+def why_not_guided(pipe: DiffusionPipeline, reference: nn.Module | None = None) -> str | None:
+    """Why [`guide_with_reference`] would change nothing, or cannot be; `None` if it can."""
+    if not family_of(pipe).asks_empty_prompt(pipe):
+        return f"this {type(pipe).__name__} is guided by distillation and never asked about the empty prompt"
+    return why_no_reference(pipe, family_of(pipe), reference)
+
+
+def check_guide_with(guide_with: GuideWith, pipe: DiffusionPipeline, reference: nn.Module | None = None) -> None:
+    """Raises [`UserError`] if a pipeline cannot be guided in this way."""
+    reason = why_not_guided(pipe, reference) if guide_with == "reference" else None
+    if reason:
+        raise UserError(f"--guide_with reference cannot be: {reason}; leave it out")
 
 
 @contextlib.contextmanager
@@ -42,13 +54,15 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
             changes.
 
     Raises:
-        UserError: if the pipeline is of no known family, or there is neither a LoRA nor a reference.
+        UserError: if the pipeline is of no known family, there is neither a LoRA nor a reference, or a text encoder carries
+            a LoRA too.
     """
     family = family_of(pipe)
     denoiser = getattr(pipe, family.denoiser)
-    if reference is None and not has_lora(denoiser):
+    if reason := why_no_reference(pipe, family, reference):
         raise UserError(
-            "guide_with_reference needs a LoRA that it can switch off, or the base's denoiser as `reference`; load one of them"
+            f"guide_with_reference cannot ask the reference of this pipeline: {reason}; load a LoRA of the denoiser alone, or give "
+            "the base's denoiser as `reference`"
         )
     if reference is denoiser:
         yield pipe
@@ -58,10 +72,13 @@ def guide_with_reference(pipe: DiffusionPipeline, reference: nn.Module | None = 
     own_call = _OwnCall()
 
     def answer_empty(*args: Any, **kwargs: Any) -> Any:
-        if reference is not None:
-            return reference(*args, **kwargs)
-        with adapters_off(denoiser):
-            return policy(*args, **kwargs)
+        if reference is None:
+            with adapters_off(denoiser):
+                return policy(*args, **kwargs)
+        here, there = _place(_rows(args, kwargs)), next(reference.parameters()).device
+        with precision_of(reference):
+            answer = reference(*_moved(args, there), **_moved(kwargs, there))
+        return tuple(_moved(part, *here) for part in answer)
 
     def in_halves(*args: Any, **kwargs: Any) -> Any:
         rows = _rows(args, kwargs)
@@ -113,6 +130,29 @@ class _OwnCall:
                 self.is_empty = False
 
         return noted
+
+
+@contextlib.contextmanager
+def guided(pipe: DiffusionPipeline, guide_with: GuideWith, reference: nn.Module | None = None) -> Iterator[None]:
+    """While it is entered, the empty prompt is answered by the model itself or by its reference; see [`guide_with_reference`]."""
+    if guide_with == "model":
+        yield
+        return
+    with guide_with_reference(pipe, reference):
+        yield
+
+
+def _place(rows: Tensor | list[Tensor]) -> tuple[torch.device, torch.dtype]:
+    return rows[0].device, rows[0].dtype
+
+
+def _moved(value: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """Tensors, also those inside of it, on a device; the rest as it is."""
+    if isinstance(value, dict):
+        return {name: _moved(inner, device, dtype) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(inner, device, dtype) for inner in value)
+    return value.to(device=device, dtype=dtype) if isinstance(value, Tensor) else value
 
 
 def _rows(args: tuple, kwargs: dict) -> Tensor | list[Tensor]:

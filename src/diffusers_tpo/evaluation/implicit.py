@@ -155,11 +155,11 @@ def preference_values(
     """
     matched, differences = errors.mean()[:, 0].numpy(), errors.margins()
     margins = differences.mean().numpy()
-    names = _as_array(principles, margins.shape)
+    names = principle_table(principles, margins.shape)
     strata, repeats = errors.draws.shape[:2]
     result = {"error/matched": matched, "implicit/score": _row_mean(margins)}
-    result |= _by_principle("implicit/score_relative", margins / matched[:, None], names)
-    result |= _by_principle("implicit/accuracy", _preferred(margins), names)
+    result |= by_principle("implicit/score_relative", margins / matched[:, None], names)
+    result |= by_principle("implicit/accuracy", _preferred(margins), names)
     if strata * repeats > 1:
         relative = ErrorMatrix(differences.draws / errors.mean()[:, :1])
         result["implicit/accuracy_corrected"] = corrected_accuracy(relative)
@@ -245,7 +245,8 @@ def _noise_variance(draws: np.ndarray) -> np.ndarray:
     return total / strata**2
 
 
-def _as_array(principles: list[list[str]], shape: tuple[int, int]) -> np.ndarray:
+def principle_table(principles: list[list[str]], shape: tuple[int, int]) -> np.ndarray:
+    """The principles of the mismatched prompts of each image as an array, empty texts where there is no such prompt."""
     names = np.full(shape, "", dtype=object)
     for row, texts in enumerate(principles):
         names[row, : len(texts)] = texts
@@ -274,7 +275,8 @@ def _distinct(principles: np.ndarray) -> list[str]:
     return sorted({str(principle) for principle in principles.flat if principle})
 
 
-def _by_principle(name: str, values: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
+def by_principle(name: str, values: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
+    """Means `(N,)` of `values` `(N, K)` over the mismatched prompts of each image: of all, and of each principle in `names`."""
     parts = {f"{name}/{p}": _row_mean(np.where(names == p, values, np.nan)) for p in _distinct(names)}
     return {name: _row_mean(values)} | parts
 

@@ -14,10 +14,12 @@ from ..data.rows import Columns
 from ..families import family_of
 from ..guidance import guide_with_reference
 from ..models import loading as models
+from ..models.recipe import ModelRecipe
 from ..noising import training_scheduler
 from ..shapes.images import RESOLUTION
 from ..shapes.scenes import Scene
 from ..shapes.world import PIPELINE, draw_images, make_rows, verify_images
+from .built_in_guidance import IMAGES, measure_shifts
 from .heldout import held_out_pairs
 from .implicit import error_matrix, preference_values
 
@@ -35,12 +37,20 @@ def load_model(source: str | Path = PIPELINE, base: str | Path = PIPELINE) -> St
 
 
 def implicit_preference(
-    pipe: StableDiffusionPipeline, scenes: list[Scene], seed: int, strata: int = 8
+    pipe: StableDiffusionPipeline,
+    scenes: list[Scene],
+    seed: int,
+    strata: int = 8,
+    reference: nn.Module | None = None,
 ) -> dict[str, np.ndarray]:
     """Whether a model denoises each scene's image better under its caption than under the edited ones.
 
+    Args:
+        reference: the base's UNet, if the built-in guidance is to be measured too.
+
     Returns:
-        `(N,)` each, see [`~diffusers_tpo.evaluation.preference_values`].
+        `(N,)` each, see [`~diffusers_tpo.evaluation.preference_values`] and
+        [`~diffusers_tpo.evaluation.built_in_guidance.Shifts.values`].
     """
     family = family_of(pipe)
     pairs = held_out_pairs(make_rows(scenes, seed), Columns(), RESOLUTION, None)
@@ -49,7 +59,13 @@ def implicit_preference(
     errors = error_matrix(
         family, pipe, pipe.unet, scheduler, latents, sizes, pairs.prompts, strata, repeats=1, seed=seed, batch_size=128
     )
-    return preference_values(errors, pairs.principles)
+    values = preference_values(errors, pairs.principles)
+    if reference is None:
+        return values
+    model = models.LoadedModel(pipe, family, scheduler, ModelRecipe(""), reference)
+    few = slice(IMAGES)
+    shifts = measure_shifts(model, latents[few], sizes[few], pairs.prompts[few], strata, seed, batch_size=128)
+    return values | shifts.values(pairs.principles, len(pairs))
 
 
 def judge_images(
@@ -85,9 +101,9 @@ def judge(
     progress: bool = True,
     reference: nn.Module | None = None,
 ) -> dict[str, np.ndarray]:
-    """All facts of one model: those of [`judge_images`], and its implicit preference on the first 256 scenes."""
+    """All facts of one model: those of [`judge_images`], and [`implicit_preference`] on the first 256 scenes."""
     drawn = judge_images(pipe, scenes, scales, seed, steps, progress, reference)
-    return drawn | implicit_preference(pipe, scenes[:256], seed, strata)
+    return drawn | implicit_preference(pipe, scenes[:256], seed, strata, reference)
 
 
 def judge_together(

@@ -5,21 +5,21 @@ import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError
-from ..families import Family
 from ..files import differences, publish_file, read_json, write_whole
-from ..noising import Scheduler
+from ..guidance import GuideWith, guided
+from .built_in_guidance import IMAGES, Shifts, measure_shifts
 from .heldout import HeldOutPairs
 from .implicit import ErrorMatrix, error_matrix, preference_values, prompt_divergence, retrieval_accuracy
+from .judged import Judged
 from .prompts import Prompt
 from .renders import is_rendered, marker_path, render_missing
 from .results import Results
@@ -28,19 +28,7 @@ from .scores import score_missing, score_table
 
 
 SETTINGS = "settings.json"
-
-
-class Judged(Protocol):
-    """A model as it was trained: a [`~diffusers_tpo.models.loading.LoadedModel`], or what a training script is training.
-
-    Attributes:
-        family: told what the model was trained with.
-        scheduler: the forward process that it was trained with.
-    """
-
-    pipe: DiffusionPipeline
-    family: Family
-    scheduler: Scheduler
+GUIDANCE = "guidance"  # beside the errors of a model: what training changed, if its reference can be asked
 
 
 class OtherSettings(UserError):
@@ -179,7 +167,8 @@ class Suite:
         if broken := sum(mark.exists() for mark in marks):
             parts.append(f"{broken} of {len(marks)} images")
         if self.pairs is not None:
-            draws = torch.cat([draws.flatten() for draws in load_file(self.errors(model)).values()])
+            answers = load_file(self.errors(model))
+            draws = torch.cat([draws.flatten() for name, draws in answers.items() if name != GUIDANCE])
             if broken := int(draws.isinf().sum()):
                 parts.append(f"{broken} of {int((~draws.isnan()).sum())} denoising errors")
         return f"{' and '.join(parts)} of it are not finite numbers" if parts else None
@@ -192,12 +181,26 @@ class Suite:
             self.errors(model).unlink(missing_ok=True)
         PartialState().wait_for_everyone()
 
-    def ask(self, label: str, model: Judged, progress: bool = True) -> None:
+    def ask(self, label: str, model: Judged, progress: bool = True, guide_with: GuideWith = "model") -> None:
         """Renders the prompts and judges the held-out pairs with one model; call it on every process.
 
         Args:
             label: of the model, which names its folders.
+            guide_with: who answers the empty prompt of the renders, see [`~diffusers_tpo.guidance.guide_with_reference`].
         """
+        with guided(model.pipe, guide_with, model.reference):
+            self._render(label, model, progress)
+        if self.pairs is not None and not self.errors(label).exists():
+            draws = self._judge_pairs(self.pairs, label, model, progress)
+            if PartialState().is_main_process:
+                path = self.errors(label)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_name(f"{path.name}.partial")
+                save_file({name: part.contiguous() for name, part in draws.items()}, partial)
+                publish_file(partial, path)
+        PartialState().wait_for_everyone()
+
+    def _render(self, label: str, model: Judged, progress: bool) -> None:
         size = {} if self.resolution is None else {"height": self.resolution, "width": self.resolution}
         for scale in self.guidance_scales if self.prompts else ():
             render_missing(
@@ -213,18 +216,10 @@ class Suite:
                 num_inference_steps=self.num_inference_steps,
                 **size,
             )
-        if self.pairs is not None and not self.errors(label).exists():
-            draws = self._judge_pairs(self.pairs, label, model, progress)
-            if PartialState().is_main_process:
-                path = self.errors(label)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_name(f"{path.name}.partial")
-                save_file({name: part.contiguous() for name, part in draws.items()}, partial)
-                publish_file(partial, path)
-        PartialState().wait_for_everyone()
 
     def _judge_pairs(self, pairs: HeldOutPairs, label: str, model: Judged, progress: bool) -> dict[str, Tensor]:
-        """The draws of the model's error matrices: of the held-out pairs, and of the captions among one another."""
+        """The draws of the model's error matrices, of the held-out pairs and of the captions among one another, and on the first
+        pairs the shift from its reference, if that can be asked."""
         what = f"{label}, encoding" if progress else None
         latents, sizes = pairs.encode(model.family, model.pipe, self.seed, self.batch_size, what)
 
@@ -249,6 +244,17 @@ class Suite:
             rows = pairs.distinct(self.retrieval_size)
             captions = [pairs.prompts[row][0] for row in rows]
             found["retrieval"] = draws(rows, [captions] * len(rows), "retrieval")
+        if model.knows_reference:
+            found[GUIDANCE] = measure_shifts(
+                model,
+                latents[:IMAGES],
+                sizes[:IMAGES],
+                pairs.prompts[:IMAGES],
+                strata=self.strata,
+                seed=self.seed,
+                batch_size=4 * self.batch_size,
+                progress=f"{label}, built-in guidance" if progress else None,
+            ).products
         return found
 
     def score(self, models: list[str], name: str, scorer: Scorer, progress: bool = True) -> None:
@@ -314,9 +320,13 @@ class Suite:
     def _add_preferences(self, results: Results, pairs: HeldOutPairs) -> None:
         first = None
         for model in results.models:
-            matrices = {name: ErrorMatrix(draws).finite() for name, draws in load_file(self.errors(model)).items()}
+            answers = load_file(self.errors(model))
+            shifts = answers.pop(GUIDANCE, None)
+            matrices = {name: ErrorMatrix(draws).finite() for name, draws in answers.items()}
             reference = first["pairs"] if first else None
             results.preference[model] = preference_values(matrices["pairs"], pairs.principles, reference)
+            if shifts is not None:
+                results.preference[model] |= Shifts(shifts).values(pairs.principles, len(pairs))
             if self.retrieval_size:
                 results.retrieval[model] = retrieval_accuracy(matrices["retrieval"])
                 if first:

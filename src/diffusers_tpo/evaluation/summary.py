@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..intervals import Interval, bootstrap_interval, in_one_column, mean_interval, share_interval
+from .built_in_guidance import BUILT_IN, GuidanceAdvice
 from .choose import Choice
 from .compare import best_scale, compare, is_share, mean_over_prompts
 from .correlation import Regression, regress, within_groups
@@ -39,6 +40,7 @@ def build_report(
         warnings: what a reader must know besides what the results say of themselves.
     """
     tables, curves = preference_tables(results) if results.preference else [], step_curves(results)
+    tables += guidance_table(results)
     for metric in results.scores:
         tables += [
             means_table(results, metric),
@@ -130,6 +132,7 @@ def categories_table(results: Results, metric: str) -> list[Table]:
 def preference_tables(results: Results) -> list[Table]:
     """What the models themselves say of held-out pairs: as a whole, by principle, against the first model."""
     names = list(dict.fromkeys(name for table in results.preference.values() for name in table))
+    names = [name for name in names if not name.startswith("guidance/")]
     whole = [name for name in names if not name.startswith("reward/") and name.count("/") < 2]
     by_principle = [name for name in names if name.count("/") > 1]
     against = [name for name in names if name.startswith("reward/")]
@@ -163,6 +166,35 @@ def preference_tables(results: Results) -> list[Table]:
             lines = [[*line, *results.divergence[model].values()] for line, model in zip(lines, others, strict=True)]
         found.append(figures_table(f"Against {results.models[0]}", note, header, lines))
     return found
+
+
+def guidance_table(results: Results) -> list[Table]:
+    """How much guidance each model has built in, and at which scale it does what the first model does at its best; none if
+    nobody's reference could be asked."""
+    shown = [model for model in results.models if BUILT_IN in results.preference.get(model, {})]
+    names = [name for model in shown for name in results.preference[model] if name.startswith("guidance/")]
+    names = list(dict.fromkeys(names))
+    if not shown:
+        return []
+    metric = next(iter(results.scores), None)
+    best = 4.0 if metric is None else results.scales[best_scale(results.scores[metric][0])]
+    rows: list[list[Cell]] = []
+    for model in shown:
+        advice = GuidanceAdvice.of(results.preference[model])
+        scales = [advice and advice.scale(best, guide_with) for guide_with in ("model", "reference")]
+        about = [f"{scale:.1f}" if scale else "1" for scale in scales] if advice else ["-", "-"]
+        rows.append([model, *(_figure(name, results.preference[model]) for name in names), *about])
+    where = f"at {best:g}" if metric is None else f"at {best:g}, its best of {metric}"
+    first = results.models[0]
+    note = (
+        "built_in: what training changed, projected on the reference's direction of guidance; 0 is the reference, and what it predicts "
+        "under guidance g has g - 1. Also under the mismatched prompts of each principle. of_empty: the same of the empty prompt. share: "
+        "how much of the squared change lies along that direction; the columns after it speak of that part alone. They say at which "
+        f"scale a model does what its reference does {where}, if the model or its reference answers the empty prompt; 1: without "
+        f"guidance it does more already. That the reference is {first} is taken for granted there."
+    )
+    header = ["model", *(name.removeprefix("guidance/") for name in names), "scale, own", "scale, reference's"]
+    return [figures_table("Built-in guidance", note, header, rows)]
 
 
 def _figure(name: str, table: dict[str, np.ndarray]) -> str | Interval:

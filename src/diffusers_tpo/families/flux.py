@@ -22,6 +22,9 @@ class Flux(StableDiffusion3):
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     unconditional: ClassVar[str] = "own call"
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return False
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, pooled, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length

@@ -24,6 +24,9 @@ class Flux2(Flux):
     )
     text_encoders: ClassVar[tuple[str, ...]] = ()
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return not pipe.config.get("is_distilled", True)  # of klein alone the configuration says so
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder.device, max_sequence_length=self.max_sequence_length

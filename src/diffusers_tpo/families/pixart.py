@@ -20,6 +20,9 @@ class PixArtSigma(StableDiffusion):
     lora_targets: ClassVar[tuple[str, ...]] = ()
     text_encoders: ClassVar[tuple[str, ...]] = ()
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return True
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, mask, _, _ = pipe.encode_prompt(
             prompts,

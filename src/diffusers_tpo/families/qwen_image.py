@@ -32,6 +32,9 @@ class QwenImage:
     text_encoders: ClassVar[tuple[str, ...]] = ()
     unconditional: ClassVar[str] = "own call"
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return True
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, mask = pipe.encode_prompt(
             [prompt or EMPTY for prompt in prompts],

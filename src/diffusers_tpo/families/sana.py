@@ -24,6 +24,9 @@ class Sana:
     text_encoders: ClassVar[tuple[str, ...]] = ()
     unconditional: ClassVar[str] = "first half"
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return True
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         call = inspect.signature(type(pipe).__call__).parameters
         embeddings, mask = self._encode(pipe, prompts, call["complex_human_instruction"].default)

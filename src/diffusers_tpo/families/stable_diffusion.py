@@ -14,6 +14,9 @@ class StableDiffusion:
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     unconditional: ClassVar[str] = "first half"
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return pipe.unet.config.time_cond_proj_dim is None  # a latent consistency model is told its scale
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _ = pipe.encode_prompt(
             prompts, device=pipe.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False

@@ -27,6 +27,9 @@ class StableDiffusion3:
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     unconditional: ClassVar[str] = "first half"
 
+    def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
+        return True
+
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         embeddings, _, pooled, _ = pipe.encode_prompt(
             prompts,

@@ -26,6 +26,7 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from ..errors import UserError, reason
 from ..families import Family
+from .precision import precision_of
 from .recipe import LoraShape
 
 
@@ -143,6 +144,44 @@ def adapters_off(denoiser: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(flag)
         for module, flag in training.items():
             module.training = flag
+
+
+def has_lora(module: nn.Module) -> bool:
+    return bool(getattr(module, "peft_config", None))
+
+
+def why_no_reference(pipe: DiffusionPipeline, family: Family, reference: nn.Module | None = None) -> str | None:
+    """Why nobody can say what the reference of a pipeline would predict; `None` if somebody can.
+
+    Args:
+        reference: the base's denoiser, if it is at hand.
+    """
+    if reference is None and not has_lora(getattr(pipe, family.denoiser)):
+        return "it has no LoRA that can be switched off, and the base's denoiser is not at hand"
+    for name, part in pipe.components.items():
+        if name.startswith("text_encoder") and isinstance(part, nn.Module) and has_lora(part):
+            return f"its {name} carries a LoRA too, so the reference would be told something else than before"
+    return None
+
+
+@torch.no_grad()
+def predict_by_reference(
+    family: Family,
+    denoiser: nn.Module,
+    reference: nn.Module | None,
+    latents: Tensor,
+    timesteps: Tensor,
+    cond: dict[str, Tensor],
+) -> Tensor:
+    """What the reference predicts, on the device of `latents`: a module of its own in its own place and precision, or without
+    one the denoiser with its adapters off."""
+    if reference is None:
+        with adapters_off(denoiser) as bare:
+            return family.predict(bare, latents, timesteps, cond)
+    device = next(reference.parameters()).device
+    there = {name: value.to(device) for name, value in cond.items()}
+    with precision_of(reference):
+        return family.predict(reference, latents.to(device), timesteps.to(device), there).to(latents.device)
 
 
 def whole(tensors: list[Tensor]) -> list[Tensor]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import UserError, reason
 from ..families import Family
 from ..noising import Scheduler, training_scheduler
-from .adapters import LORA_FILE, load_average, load_lora_state, load_trained, train_denoiser
+from .adapters import LORA_FILE, load_average, load_lora_state, load_trained, train_denoiser, why_no_reference
 from .checkpoints import STATE, read_state
 from .precision import DENOISERS, HALF, hold_precision, may_halve, part_dtypes
 from .quantization import bnb_config
@@ -226,6 +226,10 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
     return "pipeline"
 
 
+class NoReference(UserError):
+    """What a model was trained from is not known, or cannot be asked."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model that is judged, as it was trained.
@@ -233,12 +237,20 @@ class LoadedModel:
     Attributes:
         family: told what the run told it.
         scheduler: the forward process that it was trained with.
+        reference: the denoiser that it was trained from, see [`with_reference`]; `None` without one, or where a LoRA can be
+            switched off.
     """
 
     pipe: DiffusionPipeline
     family: Family
     scheduler: Scheduler
     recipe: ModelRecipe
+    reference: torch.nn.Module | None = None
+
+    @property
+    def knows_reference(self) -> bool:
+        """Whether its reference can be asked."""
+        return why_no_reference(self.pipe, self.family, self.reference) is None
 
 
 def load_model(
@@ -343,6 +355,76 @@ def recipe_of_checkpoint(checkpoint: Path, base: str | None = None) -> ModelReci
     recipe = ModelRecipe.from_dict(read_state(checkpoint)["model"])
     is_there = Path(recipe.source).exists() or not Path(recipe.source).is_absolute()
     return recipe if is_there or base is None else replace(recipe, source=base)
+
+
+def recipe_of_reference(
+    source: str,
+    base: str | None = None,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> ModelRecipe | None:
+    """How the pipeline is loaded that a model was trained from, with what is left as it was; `None` for a LoRA on it.
+
+    Args:
+        base: the pipeline that is taken where nothing beside the model says what it was trained from.
+        revision: of `base`, as is `variant`.
+
+    Raises:
+        NoReference: if that cannot be said, or its text encoders were trained too.
+    """
+    place = {"cache_dir": cache_dir, "token": token}
+    kind, name = kind_of(source, **place), Path(source).name
+    found = recipe_of_checkpoint(Path(source), base) if kind == "checkpoint" else find_recipe(source, **place)
+    found = found or ModelRecipe("")
+    if found.train_text_encoder:
+        raise NoReference(
+            f"--guide_with reference: the text encoders of {name!r} were trained too, so the reference would be told something "
+            "else than before; use --guide_with model"
+        )
+    if kind == "lora" or (kind == "checkpoint" and found.lora):
+        return None
+    if not (found.source or base):
+        raise NoReference(
+            f"--guide_with reference: nothing says what {name!r} was trained from; give --pretrained_model_name_or_path"
+        )
+    return found if found.source else ModelRecipe(base or "", revision, variant)
+
+
+def with_reference(
+    model: LoadedModel, recipe: ModelRecipe | None, cache_dir: str | None = None, token: str | None = None
+) -> LoadedModel:
+    """A model with the denoiser that it was trained from, in the same precision and place.
+
+    Args:
+        recipe: of [`recipe_of_reference`]; `None` changes nothing.
+
+    Raises:
+        NoReference: if it cannot be loaded, or is no denoiser of this kind.
+    """
+    if recipe is None:
+        return model
+    denoiser = getattr(model.pipe, model.family.denoiser)
+    weight = next(denoiser.parameters())
+    options = {"revision": recipe.revision, "variant": recipe.variant, "cache_dir": cache_dir, "token": token}
+    try:
+        reference = type(denoiser).from_pretrained(
+            recipe.source, subfolder=model.family.denoiser, dtype=weight.dtype, **options
+        )
+    except Exception as error:  # as above
+        raise NoReference(f"--guide_with reference: {recipe.source!r} cannot be loaded ({why(error)})") from error
+    if _shapes(reference) != _shapes(denoiser):
+        raise NoReference(
+            f"--guide_with reference: the {model.family.denoiser} of {recipe.source!r} has other weights than this model, so it was "
+            "not trained from it; use --guide_with model"
+        )
+    return replace(model, reference=reference.requires_grad_(False).eval().to(weight.device))
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module.state_dict().items()}
 
 
 def _add_trained_lora(pipe: DiffusionPipeline, source: str, base: str, **place: Any) -> None:

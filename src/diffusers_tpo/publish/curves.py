@@ -16,8 +16,14 @@ PANELS = {
     "reward/margin": "Reward margin",
     "reward/accuracy": "Reward accuracy",
     "reward/matched_relative": "Matched reward / reference's error",
+    "eval/guidance/built_in": "Built-in guidance",
 }
-NEUTRAL = {"reward/margin": 0, "reward/accuracy": 0.5, "reward/matched_relative": 0}  # of an untrained model
+NEUTRAL = {
+    "reward/margin": 0,
+    "reward/accuracy": 0.5,
+    "reward/matched_relative": 0,
+    "eval/guidance/built_in": 0,
+}  # of an untrained model
 BLUE, INK, SOFT, FAINT = "#0072b2", "#22211e", "#6d6b64", "#e3e2dd"
 
 
@@ -30,7 +36,8 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def draw_training(rows: list[dict[str, float]], path: Path) -> None:
-    """Draws the metrics that the rows of a training log hold: every step, and the running mean over a twentieth of them.
+    """Draws the metrics that the rows of a training log hold: every step, and the running mean over a twentieth of them; of an
+    evaluation its own steps.
 
     Args:
         rows: with `step` and metrics by name; at least one.
@@ -51,8 +58,13 @@ def draw_training(rows: list[dict[str, float]], path: Path) -> None:
     for axes, name in zip(figure.subplots(lines, 2, squeeze=False).flat, names, strict=False):
         values = np.array([row.get(name, np.nan) for row in rows], dtype=float)
         values[~np.isfinite(values)] = np.nan
-        axes.plot(steps, values, color=BLUE, alpha=0.25 if window > 1 else 1, linewidth=1, marker="." * (window == 1))
-        if window > 1:
+        if name.startswith("eval/"):
+            is_there = ~np.isnan(values)
+            axes.plot(steps[is_there], values[is_there], color=BLUE, linewidth=1.8, marker=".")
+        else:
+            is_alone = window == 1
+            axes.plot(steps, values, color=BLUE, alpha=1 if is_alone else 0.25, linewidth=1, marker="." * is_alone)
+        if window > 1 and not name.startswith("eval/"):
             axes.plot(steps, running_mean(values, window), color=BLUE, linewidth=1.8)
         if name in NEUTRAL:
             axes.axhline(NEUTRAL[name], color=SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)

@@ -28,6 +28,18 @@ METHODS = {
 NOT_EVALUATED = (
     "Not evaluated: this run only trained. Render the same prompts and seeds with and without it before you trust it."
 )
+PLAIN_GUIDANCE = """\
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+def without_lora_for_the_empty_prompt(layer, args, kwargs):  # the first half of a guided batch
+    rows = len(args[0]) // 2
+    return args, kwargs | {{"adapter_names": ["__base__"] * rows + layer.active_adapters * rows}}
+
+layers = [layer for layer in pipe.{denoiser}.modules() if isinstance(layer, BaseTunerLayer)]
+hooks = [layer.register_forward_pre_hook(without_lora_for_the_empty_prompt, with_kwargs=True) for layer in layers]
+{rendering}
+for hook in hooks:
+    hook.remove()"""
 WINDOW = 50  # logged steps whose mean a card has
 UNKNOWN_LICENCE = {"license": "other", "license_name": "see-base-model"}
 
@@ -51,9 +63,10 @@ class Figure:
         return [self.metric, *("-" if one is None else str(one) for one in (self.base, self.model, self.difference))]
 
     def is_for_the_hub(self) -> bool:
-        """Whether it is finite, and not one of a single principle."""
+        """Whether it is finite, not one of a single principle, and not of guidance, where more is not better."""
         numbers = (self.model.mean, self.model.low, self.model.high)
-        return self.metric.count("/") < 2 and all(map(math.isfinite, numbers))
+        is_score = self.metric.count("/") < 2 and not self.metric.startswith("guidance/")
+        return is_score and all(map(math.isfinite, numbers))
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ class Card:
         base, data: where the model and the rows come from.
         told: of the run besides, by name: [`training_facts`] and others.
         evaluation: beside the base, if there was one.
-        pictures: rendered at `guidance_scale`.
+        pictures: rendered at `guidance_scale`, where `guide_with` answered the empty prompt: "model" or "reference", the base.
     """
 
     training: dict[str, object]
@@ -123,6 +136,7 @@ class Card:
     evaluation: Evaluation | None = None
     pictures: list[Picture] = field(default_factory=list)
     guidance_scale: float | None = None
+    guide_with: str = "model"
 
     def with_told(self, told: dict[str, object]) -> "Card":
         return replace(self, told=told | self.told)
@@ -138,6 +152,11 @@ class Card:
     @property
     def is_preference(self) -> bool:
         return self.loss_type != "sft"
+
+    @property
+    def holds_empty_prompt(self) -> bool:
+        """Whether the training kept the model's answer to the empty prompt where it was."""
+        return any(self.training.get(name) for name in ("null_keep", "null_anchor"))
 
     def front(self, repo: str) -> ModelCardData:
         """The front matter: what the Hub reads."""
@@ -177,12 +196,19 @@ class Published:
         pipeline_class: the name of its pipeline's class.
         dtype: that it is best loaded in.
         branch: of the repository, if not the main one.
+        denoiser: the name of what was trained in it, "unet" or "transformer".
+        unconditional: where it asks about the empty prompt, see [`~diffusers_tpo.families.Family`]; `None` if it never does, or the
+            base would be told something else than before.
+        call: what a call needs so that it is guided, by name; nothing for most pipelines.
     """
 
     repo: str
     pipeline_class: str
     dtype: str = "float16"
     branch: str | None = None
+    denoiser: str = "unet"
+    unconditional: str | None = None
+    call: dict[str, str] = field(default_factory=dict)
 
     def usage(self, base: Origin, is_lora: bool, prompt: str) -> str:
         """Python that loads the model and renders one image."""
@@ -191,11 +217,34 @@ class Published:
             loading = [self._load(_source(base)), f'pipe.load_lora_weights("{self.repo}"{self._file()}{branch})']
         else:
             loading = [self._load(f'"{self.repo}"{branch}')]
-        rendering = f"image = pipe(prompt={json.dumps(prompt, ensure_ascii=False)}).images[0]"
-        return "\n".join(["import torch", f"from diffusers import {self.pipeline_class}", "", *loading, rendering])
+        head = ["import torch", f"from diffusers import {self.pipeline_class}", ""]
+        return "\n".join([*head, *loading, self._render(prompt)])
+
+    def guided_usage(self, base: Origin, is_lora: bool, prompt: str) -> str:
+        """Python that goes on after [`~Published.usage`] with this package: the base answers the empty prompt."""
+        given, loading = "pipe", []
+        if not is_lora:
+            given, loading = "pipe, base", [f"base = {self._loaded(_source(base))}.{self.denoiser}"]
+        head = ["from diffusers_tpo.guidance import guide_with_reference", ""]
+        block = [f"with guide_with_reference({given}):", f"    {self._render(prompt)}"]
+        return "\n".join([*head, *loading, *block])
+
+    def hooked_usage(self, is_lora: bool, prompt: str) -> str | None:
+        """The same with diffusers and PEFT alone; `None` where that takes more than a few lines."""
+        if not (is_lora and self.unconditional == "first half"):
+            return None
+        return PLAIN_GUIDANCE.format(denoiser=self.denoiser, rendering=self._render(prompt))
+
+    def _render(self, prompt: str) -> str:
+        given = {"prompt": prompt} | self.call
+        words = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
+        return f"image = pipe({', '.join(words)}).images[0]"
 
     def _load(self, source: str) -> str:
-        return f'pipe = {self.pipeline_class}.from_pretrained({source}, dtype=torch.{self.dtype}).to("cuda")'
+        return f"pipe = {self._loaded(source)}"
+
+    def _loaded(self, source: str) -> str:
+        return f'{self.pipeline_class}.from_pretrained({source}, dtype=torch.{self.dtype}).to("cuda")'
 
     def _file(self) -> str:
         """Of a branch diffusers guesses no file name."""
@@ -260,6 +309,7 @@ def write_model_card(folder: Path, model: Published, card: Card, metrics: list[d
         metrics: one dictionary per logged step; the card has the means of the last `WINDOW`.
     """
     prompt = card.pictures[0].prompt if card.pictures else "a red cube on top of a blue sphere"
+    is_doubled = card.is_preference and model.unconditional is not None and not card.holds_empty_prompt
     origins = {"base model": link(card.base, "model"), "data set": link(card.data, "data set")}
     front = card.front(model.repo)
     filled = ModelCard.from_template(
@@ -271,6 +321,10 @@ def write_model_card(folder: Path, model: Published, card: Card, metrics: list[d
         method=METHODS[card.loss_type],
         is_preference=card.is_preference,
         usage=model.usage(card.base, card.is_lora, prompt),
+        is_guided_twice=is_doubled,
+        guided_usage=model.guided_usage(card.base, card.is_lora, prompt),
+        hooked_usage=model.hooked_usage(card.is_lora and not card.training.get("use_dora"), prompt),
+        guide_with=card.guide_with,
         training={name: as_cell(value) for name, value in card.training.items()},
         facts=origins | card.told,
         has_curves=(folder / "assets" / "curves.png").is_file(),

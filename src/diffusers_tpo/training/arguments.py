@@ -213,6 +213,11 @@ def check_arguments(
         check_precompute(model, data, tpo)
     if data.hard_negatives is not None:
         check_hard_negatives(training)
+    if evals.guide_with == "reference" and model.train_text_encoder:
+        raise UserError(
+            "--guide_with reference does not go with --train_text_encoder: the base would be told something else than before; "
+            "leave one of the two out"
+        )
     check_outputs(evals, run)
 
 

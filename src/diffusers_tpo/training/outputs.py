@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ..errors import UserError
+from ..families import call_arguments
 from ..models.adapters import save_lora, whole_module
 from ..models.loading import save_pipeline
 from ..models.recipe import write_recipe
@@ -69,9 +70,24 @@ class Release:
             write_recipe(models.recipe, self.folder)
             if rows:
                 draw_training(rows, self.folder / "assets" / "curves.png")
-            model = Published(self.repo, type(models.pipe).__name__, HALF[name], self.branch)
+            model = self._published(models)
             write_model_card(self.folder, model, card, rows)
         setattr(models.pipe, name, live)
+
+    def _published(self, models: TrainedModels) -> Published:
+        """The model as others load and call it."""
+        pipe, family = models.pipe, models.family
+        is_guided = family.asks_empty_prompt(pipe) and models.text is None
+        told = call_arguments(pipe, [""], guidance_scale=1.0)
+        return Published(
+            self.repo,
+            type(pipe).__name__,
+            HALF[family.denoiser],
+            self.branch,
+            family.denoiser,
+            family.unconditional if is_guided else None,
+            {"negative_prompt": told["negative_prompt"][0]} if "negative_prompt" in told else {},
+        )
 
     def push(self, attempts: int = ATTEMPTS) -> None:
         """Pushes what lies in the folder, from the main process.

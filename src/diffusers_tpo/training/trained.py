@@ -147,6 +147,11 @@ class TrainedModels:
         return self.recipe.lora is not None
 
     @property
+    def knows_reference(self) -> bool:
+        """Whether its reference can be asked about a prompt as the denoiser is told it."""
+        return self.text is None and (self.is_lora or self.reference is not None)
+
+    @property
     def side_multiple(self) -> int:
         """Of how many pixels the sides of an image must be multiples."""
         return side_multiple(self.pipe, self.family)
@@ -158,7 +163,7 @@ class TrainedModels:
 
     def check_empty_prompt(self) -> None:
         """Raises [`UserError`] if the model is never asked about the empty prompt."""
-        if extract_model_from_parallel(self.denoiser).config.get("guidance_embeds"):
+        if not self.family.asks_empty_prompt(self.pipe):
             raise UserError(
                 "--null_anchor and --null_keep hold the answer to the empty prompt, and this model is guided by distillation and "
                 "never asked about it; leave them out"

@@ -16,6 +16,7 @@ from ..decoding import decode_file
 from ..errors import reason
 from ..evaluation.renders import sample_images
 from ..families import Family
+from ..guidance import GuideWith, guided
 from ..memory import FittingBatches
 from ..publish.model_card import Picture
 from .session import Session
@@ -36,6 +37,7 @@ class Validation:
     Attributes:
         resolution: side of the square images in pixels.
         num_inference_steps: of the sampler, `None` for as many as the pipeline takes by itself.
+        guide_with: who answers the empty prompt, see [`~diffusers_tpo.guidance.guide_with_reference`].
     """
 
     prompts: list[str]
@@ -44,6 +46,7 @@ class Validation:
     resolution: int
     seed: int
     num_inference_steps: int | None = None
+    guide_with: GuideWith = "model"
 
     def render(
         self, pipe: DiffusionPipeline, batch_size: int, may_halve: bool = True, family: Family | None = None
@@ -134,9 +137,10 @@ class Gallery:
         """Renders and shows the model of this step; call it on every process."""
         if not self.validation.prompts or not (self.session.accelerator.is_main_process or self.session.is_sharded):
             return
-        with self.models.at_rest() as pipe, self.session.accelerator.autocast():
-            may_halve = not self.session.is_sharded
-            images = self.validation.render(pipe, self.batch_size, may_halve, self.models.family)
+        may_halve, models = not self.session.is_sharded, self.models
+        with models.at_rest() as pipe, self.session.accelerator.autocast():
+            with guided(pipe, self.validation.guide_with, models.reference):
+                images = self.validation.render(pipe, self.batch_size, may_halve, models.family)
         if self.session.accelerator.is_main_process:
             try:
                 self.validation.show(images, self._of(step), self.session.accelerator.trackers, step)

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -11,15 +11,18 @@ import torch
 
 from ..data.rows import Columns
 from ..errors import UserError
+from ..evaluation.built_in_guidance import IMAGES, GuidanceAdvice
 from ..evaluation.choose import LOWER_IS_BETTER, RULE, Choice, choose_best
 from ..evaluation.compare import compare, mean_over_prompts, metric_interval
 from ..evaluation.heldout import held_out_pairs
+from ..evaluation.judged import Judged
 from ..evaluation.prompts import Prompt
 from ..evaluation.results import Results
 from ..evaluation.scorers import load_scorer, scorer_identity
 from ..evaluation.scorers.protocol import Scorer
-from ..evaluation.suite import Judged, Suite
+from ..evaluation.suite import Suite
 from ..flags import AtLeastOne, NotNegativeNumber, flag
+from ..guidance import GuideWith
 from ..image_files import EMBEDDED, ImageFiles
 from ..privacy import public_name
 from ..publish.model_card import Evaluation, Figure
@@ -30,6 +33,11 @@ LEGEND = (
     "`implicit/score` is the error under a mismatched prompt minus that under the caption, `implicit/accuracy` how often it is "
     "positive, which the noise of few draws pulls towards 1/2, `implicit/accuracy_corrected` an estimate without that noise; a "
     "reward is the base's error minus the model's."
+)
+
+GUIDANCE_LEGEND = (
+    f"`guidance/built_in`, on the first {IMAGES} images at most, is what training changed, projected on the base's direction of "
+    "guidance, `of_empty` the same of the empty prompt, `share` how much of the change lies along that direction."
 )
 
 
@@ -43,6 +51,10 @@ class EvaluationConfig:
     max_eval_samples: AtLeastOne = flag(500, "Use only the first pairs.")
     eval_scorers: list[str] = flag([], "Render their captions too, and let these scorers of evaluate.py judge.")
     eval_guidance_scale: NotNegativeNumber = flag(4.0, "Guidance of these renders.")
+    guide_with: Literal["model", "reference"] = flag(
+        "model",
+        "Who answers the empty prompt of these and the validation images: the model, or what it is trained from.",
+    )
     eval_inference_steps: AtLeastOne = flag(30, "Sampling steps of these renders.")
     eval_batch_size: AtLeastOne = flag(
         32, "Images in a batch, of --validation_prompt too; halved until it fits into the GPU's memory."
@@ -65,6 +77,7 @@ class CheckpointWatch:
             scorers by `implicit/score_relative`, and lets no aesthetic score fall.
         dataset: where the pairs come from, a Hub id or local path; `split` is theirs, and `is_trained_on` says whether the
             training reads the same.
+        guide_with: who answers the empty prompt of the renders.
         judged: labels of the checkpoints that have been judged, oldest first.
     """
 
@@ -74,6 +87,7 @@ class CheckpointWatch:
     dataset: str = ""
     split: str = ""
     is_trained_on: bool = False
+    guide_with: GuideWith = "model"
     judged: list[str] = field(default_factory=list)
 
     def begin(self, model: Judged, step: int, identity: dict[str, object]) -> None:
@@ -88,7 +102,8 @@ class CheckpointWatch:
             UserError: if the folder holds answers of another base or under other settings, the metric is none, or the base's
                 own answers are no numbers.
         """
-        self.suite.begin()
+        others = {"guide_with": self.guide_with} if self.guide_with != "model" and self.scorers else {}
+        self.suite.begin(**others)
         self.suite.begin_model(BASE, identity)
         for name, scorer in self.scorers.items():
             self.suite.begin_scorer(name, scorer_identity(scorer))
@@ -113,7 +128,7 @@ class CheckpointWatch:
         """Asks what is not answered yet, and leaves the random numbers of the training as they were."""
         python_state, numpy_state = random.getstate(), np.random.get_state()
         with torch.random.fork_rng():
-            self.suite.ask(label, model, progress=False)
+            self.suite.ask(label, model, progress=False, guide_with=self.guide_with)
             for name, scorer in self.scorers.items():
                 self.suite.score([label], name, scorer, progress=False)
         random.setstate(python_state)
@@ -168,11 +183,11 @@ class CheckpointWatch:
             if name in before:
                 old, gain = metric_interval(name, before[name]), compare(values, before[name]).difference
             figures.append(Figure(name, old, metric_interval(name, values), gain))
-        note = self._note(set(after), results.faults.get(label), is_chosen=chosen is not None)
+        note = self._note(after, results.faults.get(label), is_chosen=chosen is not None)
         return chosen, choice.sentence(), Evaluation(note, self.dataset, self.split, label, figures)
 
-    def _note(self, metrics: set[str], fault: str | None, is_chosen: bool) -> str:
-        """What the figures are, and what they are not."""
+    def _note(self, values: dict[str, np.ndarray], fault: str | None, is_chosen: bool) -> str:
+        """What the figures of a model are, what follows for its guidance, and what they are not."""
         suite, source = self.suite, public_name(self.dataset, "data set")
         assert suite.pairs is not None  # a watch always has some
         mismatched = sum(len(texts) - 1 for texts in suite.pairs.prompts)
@@ -186,13 +201,17 @@ class CheckpointWatch:
                 f"{', '.join(self.scorers)}: one render of each caption, seed {suite.seed}, guidance "
                 f"{suite.guidance_scales[0]:g}, {suite.num_inference_steps} steps, for the base too."
             )
+            if self.guide_with == "reference":
+                sentences.append("The base answered the empty prompt of their guidance.")
         else:
             sentences.append("No rendered image was judged.")
         sentences.append(
             "Means over images with 95 % bootstrap intervals; the difference from the base is paired by image."
         )
-        if lower := sorted(metrics & set(LOWER_IS_BETTER)):
+        if lower := sorted(values.keys() & set(LOWER_IS_BETTER)):
             sentences.append(f"Lower is better for {', '.join(lower)}.")
+        if advice := GuidanceAdvice.of(values):
+            sentences.append(f"{GUIDANCE_LEGEND} {advice.sentence(suite.guidance_scales[0], is_measured=False)}")
         if fault is not None:
             sentences.append(f"**{fault[0].upper()}{fault[1:]}; the figures speak of the rest.**")
         if self.is_trained_on:
@@ -236,4 +255,6 @@ def make_watch(
         seed=seed,
     )
     scorers = {name: load_scorer(name, device, cache_dir, token) for name in config.eval_scorers}
-    return CheckpointWatch(suite, scorers, config.metric_for_best_model, split=config.eval_split, **source)
+    return CheckpointWatch(
+        suite, scorers, config.metric_for_best_model, split=config.eval_split, guide_with=config.guide_with, **source
+    )
