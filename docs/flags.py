@@ -34,6 +34,7 @@ COMMANDS = {  # headings, by script
     "build_negatives.py": "Building the data",
     "build_negatives_at_scale.py": "Building the data at scale",
     "evaluate.py": "Evaluation",
+    "advise.py": "Advice",
 }
 WORDS = {str: "text", int: "whole number", float: "number", bool: "off or on"}
 

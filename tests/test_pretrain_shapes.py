@@ -39,6 +39,22 @@ def test_another_pipeline_is_refused(tmp_path, capsys):
     assert "--start_from" in message and "Traceback" not in message
 
 
+def test_a_bag_of_words_does_not_know_where_a_word_stands(script):
+    """Without the causal mask too, the words of a caption in another order would be the same words."""
+    encoder = load_model(str(PIPELINE)).pipe.text_encoder
+    script["forget_order"](encoder)
+    embedded = encoder.get_input_embeddings().weight
+    assert not any(weights.requires_grad for weights in encoder.parameters()) and embedded.any()
+    same = encoder(torch.full((1, 8), 300)).last_hidden_state[0]
+    assert torch.allclose(same, same[:1].expand_as(same), atol=1e-4)  # eight times one word, at eight places
+
+
+def test_a_bag_of_words_needs_words(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_program(SCRIPT, {"output_dir": tmp_path / "base", "bag_of_words": True})
+    assert stopped.value.code == 2 and "--start_from" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_base_goes_on_from_another_with_wrong_captions(tmp_path):
     """Three steps of warm-up move UNet and text encoder and leave the VAE as it was."""

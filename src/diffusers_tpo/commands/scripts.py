@@ -19,6 +19,7 @@ SCRIPTS = {
     "negatives": "build_negatives.py",
     "negatives-at-scale": "build_negatives_at_scale.py",
     "evaluate": "evaluate.py",
+    "advise": "advise.py",
     "quickstart": "quickstart.py",
 }
 PACKAGE = Path(__file__).parents[1]

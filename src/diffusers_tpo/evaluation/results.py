@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..errors import UserError, reason
 from ..files import write_whole
 from ..intervals import Interval, bootstrap_interval
 from .compare import at_own_best, compare
@@ -83,7 +84,37 @@ def write_results(results: Results, path: Path, about: dict[str, object]) -> Non
         "faults": results.faults,
         "divergence": {m: {k: vars(v) for k, v in table.items()} for m, table in results.divergence.items()},
     }
-    write_whole(path, json.dumps(_plain(content), ensure_ascii=True, indent=1, allow_nan=False))
+    write_whole(path, json.dumps(as_plain(content), ensure_ascii=True, indent=1, allow_nan=False))
+
+
+def read_results(path: Path) -> Results:
+    """What [`write_results`] wrote, but for the figures that follow from it and the divergence.
+
+    Raises:
+        UserError: if it is no such file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Results(
+            [Prompt(**prompt) for prompt in found["prompts"]],
+            found["models"],
+            found["guidance_scales"],
+            {metric: _array(values) for metric, values in found["scores"].items()},
+            found["kinds"],
+            {
+                model: {name: _array(values) for name, values in own.items()}
+                for model, own in found["preference"].items()
+            },
+            {model: _array(values) for model, values in found["retrieval"].items()},
+            faults=found["faults"],
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no results.json of an evaluation ({reason(error)})") from error
+
+
+def _array(values: list) -> np.ndarray:
+    """With nan for null."""
+    return np.array(values, dtype=float)
 
 
 def _comparison(values: ArrayLike, others: ArrayLike) -> dict[str, object]:
@@ -96,14 +127,14 @@ def _comparison(values: ArrayLike, others: ArrayLike) -> dict[str, object]:
     }
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """The same in JSON's types; numbers that JSON does not know become null."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: as_plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [as_plain(part) for part in value]
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return as_plain(value.tolist())
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.7g}") if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
