@@ -76,6 +76,19 @@ def by_mismatched(bench: Bench, where: str, rounds: int) -> list[dict]:
     return [ratio(name.replace("K", str(k)), times[k], times[1], f"<= {(1 + k) / 2}", rival) for k in numbers[1:]]
 
 
+def with_empty_prompt(bench: Bench, where: str, rounds: int) -> list[dict]:
+    """The step that holds the answer to the empty prompt on a share of the images over that which does not."""
+    found = []
+    for what in (LIVE, KEPT):
+        steps = {
+            name: Step(bench, kept=what == KEPT, loss_type="tdpo", **held)
+            for name, held in {"free": {}, "held": {"null_anchor": 0.5, "null_keep": 1.0}}.items()
+        }
+        times, name = in_turn(steps, rounds), f"step time with the empty prompt held, {where}, {what}"
+        found.append(ratio(name, times["held"], times["free"], "<= 1.1", "TDPO step"))
+    return found
+
+
 def figures(rounds: int = 5) -> list[dict]:
     on_gpu, found = torch.cuda.is_available(), []
     for model, (make, images, side) in (SHAPES | (LARGE if on_gpu else SMALL)).items():
@@ -87,7 +100,9 @@ def figures(rounds: int = 5) -> list[dict]:
                 bench = Bench(make(), use_lora, images, side, Path(folder))
                 where = f"{model}, {'LoRA' if use_lora else 'full'}"
                 found += against_sft(bench, where, rounds)
-                if model != "shapes":
+                if model == "shapes":
+                    found += with_empty_prompt(bench, where, rounds)
+                else:
                     found += against_plain(bench, where, rounds)
                 if use_lora and model != "shapes":
                     found += by_mismatched(bench, where, rounds)

@@ -10,8 +10,9 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.data.batch import Batch
+from diffusers_tpo.data.batch import Batch, num_empty
 from diffusers_tpo.families import family_of
+from diffusers_tpo.losses import denoising_error
 from diffusers_tpo.models.adapters import adapters_off, add_lora
 from diffusers_tpo.training.encoding import Encoder
 from diffusers_tpo.training.step import Stepper
@@ -81,26 +82,33 @@ class Step:
         prompts = bench.prompts(0 if self.trainer.tpo.loss_type == "sft" else num_mismatched)
         sizes = torch.tensor([[*pixels.shape[2:], 0, 0, *pixels.shape[2:]]] * images, dtype=torch.float32)
         self.encoder = Encoder(bench.pipe, bench.family, FrozenParts(bench.pipe, {"unet"}, bench.accelerator.device))
-        is_matched, self.ref_error = torch.arange(len(prompts)) < images, None
-        self.batch = Batch(pixels, None, sizes, bench.draws, prompts, is_matched)
+        is_matched, self.ref_error, self.ref_empty = torch.arange(len(prompts)) < images, None, None
+        empty = num_empty(bench.draws, self.trainer.tpo.empty_share)
+        self.batch = Batch(pixels, None, sizes, bench.draws, prompts, is_matched, empty)
         if kept:
             with torch.no_grad():
                 encoded = tuple(part.cpu() for part in bench.family.encode_images(bench.pipe, pixels))
-            self.batch = Batch(None, encoded, sizes, bench.draws, prompts, is_matched)
-            self.encoder.keep_prompts(prompts, bench.folder, images)
+            self.batch = Batch(None, encoded, sizes, bench.draws, prompts, is_matched, empty)
+            self.encoder.keep_prompts([*prompts, ""], bench.folder, images)
             if self.trainer.tpo.loss_type != "sft":
+                noised, cond = self.rows()
                 with bench.accelerator.autocast():
-                    self.ref_error = self.trainer.reference_error(bench.denoiser, *self.rows())
+                    prediction = self.trainer.reference_prediction(bench.denoiser, noised, cond)
+                prompted = noised.num_prompted
+                self.ref_error = denoising_error(prediction[:prompted], noised.target[:prompted])
+                self.ref_empty = prediction[prompted:]
 
     def rows(self):
         """Noised latents and conditioning of all rows."""
         latents = self.encoder.encode_images(self.batch)
-        noised = add_noise(self.bench.scheduler, latents, self.batch.draws).repeat(self.batch.prompts_per_image)
+        noised = add_noise(self.bench.scheduler, latents, self.batch.draws).repeat(
+            self.batch.prompts_per_image, self.batch.num_empty
+        )
         return noised, self.encoder.encode_prompts(self.batch, needs_reference=True)[0]
 
     def loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         with self.bench.accelerator.autocast():
-            given = {"is_matched": self.batch.is_matched, "ref_error": self.ref_error}
+            given = {"is_matched": self.batch.is_matched, "ref_error": self.ref_error, "ref_empty": self.ref_empty}
             return self.trainer.tpo_loss(self.bench.denoiser, *self.rows(), **given)
 
     def __call__(self) -> None:
