@@ -91,7 +91,7 @@ def guidance_arms(kind: str) -> dict[str, Arm]:
     """What each way of training is worth at every guidance scale."""
     rate = KINDS[kind]
     return {
-        f"SFT, same time, {kind}": Arm((f"{DROPPED} {rate} {LONGER}",)),
+        **both_ways(f"SFT, same time, {kind}", f"{DROPPED} {rate} {LONGER}"),
         **both_ways(f"TDPO, {kind}", f"{TDPO} {rate}"),
         **both_ways(f"TDPO, held, {kind}", f"{TDPO} {rate} {HELD}"),
         **both_ways(f"TKTO, {kind}", f"{TKTO} {rate}"),
@@ -104,7 +104,7 @@ ARMS = {
     "guidance": {"base": Arm(), **guidance_arms("LoRA"), **guidance_arms("full")},
     "guidance_search": {
         "base": Arm(),
-        "SFT, same time, LoRA": Arm((f"{DROPPED} {LORA} {LONGER}",)),
+        **both_ways("SFT, same time, LoRA", f"{DROPPED} {LORA} {LONGER}"),
         **both_ways("TDPO, LoRA, beta 2000", f"{TDPO} {LORA} --beta 2000"),
         **both_ways("TDPO, LoRA, 100 steps", f"{TDPO} {LORA} {HALF}"),
         **both_ways("TDPO, LoRA, anchor 0.1", f"{TDPO} {LORA} --anchor_weight 0.1"),
@@ -178,7 +178,7 @@ class StudyArguments:
 
 
 def slug(name: str, seed: int) -> str:
-    return f"{name.replace(', ', '_').replace(' ', '-')}-{seed}"
+    return f"{name.replace(', ', '_').replace(' ', '-').replace(chr(39), '')}-{seed}"
 
 
 def run_script(script: str, words: list[str], log: Path, what: str) -> None:
