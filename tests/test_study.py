@@ -1,6 +1,7 @@
 """The study of the shapes world: which images are shared, what its tables say, and that it goes on where it was."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ def test_images_are_drawn_once_where_nobody_asks_about_the_empty_prompt(study, t
     assert whole.drawn_by("TDPO, full", 1.0) == "TDPO, full"
 
 
+def test_an_arm_has_a_folder_of_its_own_that_a_shell_takes_as_it_is(study):
+    for arms in study.ARMS.values():
+        folders = {study.slug(name, 0) for name in arms}
+        assert len(folders) == len(arms) and all(re.fullmatch(r"[\w.-]+", folder) for folder in folders)
+
+
 def test_an_arm_that_was_begun_otherwise_is_refused(study, tmp_path):
     arms = {"base": study.Arm()}
     study.Study(tmp_path, "shipped", arms, make_scenes(2, 0), False).folder("base", 0)
@@ -57,7 +64,8 @@ def test_an_arm_that_was_begun_otherwise_is_refused(study, tmp_path):
 
 def test_arms_are_asked_for_by_the_start_of_their_names(study):
     args = study.StudyArguments("x", arms="guidance", only=["TDPO, LoRA", "SFT, same time, LoRA"], seeds=[3, 4])
-    names = ["base", "SFT, same time, LoRA", "TDPO, LoRA", "TDPO, LoRA" + study.BY_REFERENCE]
+    trained = ["SFT, same time, LoRA", "TDPO, LoRA"]
+    names = ["base", *(name + ending for name in trained for ending in ("", study.BY_REFERENCE))]
     assert list(study.asked_arms(args)) == [(seed, name) for seed in (3, 4) for name in names]
 
 
@@ -103,7 +111,8 @@ def test_differences_hold_the_spread_between_seeds(study):
     assert len(tdpo) == 3 and all(cell.mean == pytest.approx(tdpo[0].mean) for cell in tdpo)
     assert set(rows) == {(arm, "base") for arm in found if arm != "base"} | {
         (arm, "SFT, same time, LoRA") for arm in found if arm.startswith("TDPO")
-    }
+    } | {("TDPO, LoRA" + study.BY_REFERENCE, "own empty prompt")}
+    assert all(cell.mean == 0 for cell in rows["TDPO, LoRA" + study.BY_REFERENCE, "own empty prompt"])
 
 
 def test_two_ways_of_sampling_one_model_are_one_model_of_the_spread(study):

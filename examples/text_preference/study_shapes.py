@@ -406,23 +406,33 @@ def facts_table(judged: Judged) -> Table:
     return Table([*header, "implicit margin"] if shown else header, rows)
 
 
+def others_of(arm: str, arms: list[str], rival: str) -> dict[str, str]:
+    """What an arm is compared with, as a table names it, and the arm that this is."""
+    rivals = [name for name in arms if name.startswith(rival) and kind_of(name) == kind_of(arm)]
+    other = next(iter(rivals), rival)
+    found = {"base": "base"}
+    if other in arms and other != arm:
+        found[other] = other
+    own = arm.removesuffix(BY_REFERENCE)
+    if own != arm and own in arms and own not in found:
+        found["own empty prompt"] = own
+    return found
+
+
 def differences_table(judged: Judged, rival: str) -> Table:
+    """Comparisons with one other arm, or of all arms with their own empty prompt, share the spread between seeds."""
     arms = [arm for arm in judged.found if arm != "base"]
-    against: dict[str, dict[str, np.ndarray]] = {"base": {}, "rival": {}}
-    named: dict[str, str] = {}
-    for arm in arms:
-        against["base"][arm] = judged.gains(arm, "base")
-        rivals = [name for name in arms if name.startswith(rival) and kind_of(name) == kind_of(arm)]
-        named[arm] = next(iter(rivals), rival)
-        if named[arm] in arms and named[arm] != arm:
-            against["rival"][arm] = judged.gains(arm, named[arm])
-    spreads = {other: pooled(gains) for other, gains in against.items()}
+    gains = {
+        (arm, name): judged.gains(arm, other)
+        for arm in arms
+        for name, other in others_of(arm, arms, rival).items()
+        if other in judged.found
+    }
+    names = {name for _, name in gains}
+    spreads = {name: pooled({arm: part for (arm, other), part in gains.items() if other == name}) for name in names}
     rows = []
-    for arm in arms:
-        for other, gains in against.items():
-            if arm in gains:
-                cells = [percent(crossed_interval(part, spreads[other])) for part in gains[arm]]
-                rows.append([arm, "base" if other == "base" else named[arm], *cells])
+    for (arm, name), figures in gains.items():
+        rows.append([arm, name, *(percent(crossed_interval(part, spreads[name])) for part in figures)])
     header = ["arm", "minus", *(f"guidance {scale:g}" for scale in judged.scales), "each at its best"]
     return Table(header, rows)
 
