@@ -1,4 +1,7 @@
-"""Settings of every test: no network, few threads, deprecations that a library logs are errors."""
+"""Settings of every test: no network, few threads, deprecations that a library logs are errors.
+
+The libraries are imported where they are needed: the process that hands the tests out to others needs none of them.
+"""
 
 import os
 
@@ -8,6 +11,7 @@ os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc  # noqa: E402
 import logging  # noqa: E402
 import runpy  # noqa: E402
 import signal  # noqa: E402
@@ -17,14 +21,9 @@ from collections.abc import Iterator  # noqa: E402
 from contextlib import contextmanager, nullcontext  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import datasets  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-import tiny  # noqa: E402
-import torch  # noqa: E402
-from accelerate.state import AcceleratorState, GradientState, PartialState  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from PIL import Image  # noqa: E402
+import xdist  # noqa: E402
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_text_to_image_tpo.py"
@@ -33,7 +32,6 @@ hypothesis.settings.register_profile(
     "other examples", derandomize=False
 )  # pytest --hypothesis-profile "other examples"
 hypothesis.settings.load_profile("same examples every time")
-datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
 
 
 class LoggedDeprecation(logging.Handler):
@@ -44,22 +42,50 @@ class LoggedDeprecation(logging.Handler):
             raise DeprecationWarning(record.getMessage())
 
 
-def pytest_configure(config):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
+def settle_libraries() -> None:
+    """One thread, no bars, no waiting."""
+    import datasets
+    import torch
+
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
+
+
+def pytest_sessionstart(session):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
+    if xdist.is_xdist_controller(session):
+        return
+    settle_libraries()
     for library in ("accelerate", "datasets", "diffusers", "huggingface_hub", "peft", "transformers"):
         logging.getLogger(library).addHandler(LoggedDeprecation())
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups
+def pytest_collection_modifyitems(items):
+    """Tests that share what their module makes run in one process, which makes it once."""
+    for item in items:
+        fixtures = [fixture for same_name in item._fixtureinfo.name2fixturedefs.values() for fixture in same_name]
+        if any(fixture.scope == "module" for fixture in fixtures) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_finish(session):
+    gc.freeze()  # what has been imported stays: no search for garbage goes through it again
+
+
 def pytest_runtest_setup(item):
     """What a test draws from torch's global generator depends on its name and the order's seed, not on the tests before it."""
+    import torch
+
     seed = item.config.getoption("randomly_seed", 0)
-    torch.manual_seed(zlib.crc32(f"{seed} {item.nodeid}".encode()))
+    torch.manual_seed(zlib.crc32(f"{seed} {item.path.name} {item.name}".encode()))
 
 
 def reset_accelerate() -> None:
     """Lets the next `Accelerator` of this process start afresh."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
     for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
 
@@ -89,9 +115,21 @@ def own_process():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_texts_compared():
+    """An audit compares each of some texts with all others: with 200 that takes longer than all the rest of a small build."""
+    from diffusers_tpo.negatives.audit import diversity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diversity, "SELF_BLEU_TEXTS", 30)
+        yield
+
+
 @contextmanager
 def white_pictures() -> Iterator[None]:
     """Pictures of matplotlib stay white: drawing them takes longer than all the rest of a tiny run."""
+    from matplotlib.figure import Figure
+    from PIL import Image
 
     def save(figure, file, **options) -> None:
         Image.new("RGB", (8, 8), "white").save(file, "png")
@@ -126,6 +164,8 @@ def as_flags(flags: dict) -> list[str]:
 
 @pytest.fixture(scope="session")
 def pipe_dir(tmp_path_factory) -> str:
+    import tiny
+
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny.make_pipe().save_pretrained(folder)
     return str(folder)
@@ -134,6 +174,8 @@ def pipe_dir(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> str:
     """Eight paired rows, as `save_to_disk` writes them."""
+    import tiny
+
     folder = tmp_path_factory.mktemp("data") / "paired"
     tiny.make_dataset(8).save_to_disk(folder)
     return str(folder)
@@ -142,6 +184,8 @@ def data_dir(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def small_flags(pipe_dir, data_dir) -> dict:
     """The flags that every run on the tiny pipeline needs."""
+    import tiny
+
     return {
         "pretrained_model_name_or_path": pipe_dir,
         "train_data_dir": data_dir,

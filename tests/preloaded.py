@@ -1,10 +1,9 @@
 """What the server of `processes.py` imports once for all processes that it forks."""
 
-import conftest  # noqa: F401  the settings of every test come first
+import conftest  # the settings of every test come first
 import diffusers  # noqa: F401
 import openai  # noqa: F401
 import tensorboard  # noqa: F401
-import torch
 import torch.distributed.tensor  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel  # noqa: F401
@@ -15,4 +14,4 @@ import diffusers_tpo.training.validation
 import diffusers_tpo.training.watch  # noqa: F401
 
 
-torch.set_num_threads(1)
+conftest.settle_libraries()

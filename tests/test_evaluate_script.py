@@ -42,19 +42,20 @@ def colours(images, prompts):
 """
 
 
+JUDGED = {"beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4, "learning_rate": 1e-2}
+JUDGED |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 5}
+KINDS = {
+    "lora": {"use_lora": True, "lora_dropout": 0.2, "use_ema": True, "ema_decay": 0.5},
+    "full": {"loss_type": "sft", "guide_with": "reference"},
+}
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, pipe_dir, data_dir):
-    """A LoRA run with averages and a full run, three checkpoints each, judged on the way."""
+def runs(tmp_path_factory, small_flags):
+    """A LoRA run with averages and dropout and a full run, three checkpoints each, judged on the way."""
     root = tmp_path_factory.mktemp("runs")
-    shared = {"pretrained_model_name_or_path": pipe_dir, "train_data_dir": data_dir, "resolution": tiny.RESOLUTION}
-    shared |= {"report_to": "none", "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
-    shared |= {"learning_rate": 1e-2, "eval_steps": 1, "eval_split": "train", "max_eval_samples": 5}
-    kinds = {
-        "lora": {"use_lora": True, "rank": 4, "use_ema": True, "ema_decay": 0.5},
-        "full": {"loss_type": "sft", "guide_with": "reference"},
-    }
-    for name, flags in kinds.items():
-        run_program(SCRIPT, shared | flags | {"output_dir": root / name})
+    for name, flags in KINDS.items():
+        run_program(SCRIPT, small_flags | JUDGED | flags | {"output_dir": root / name})
     return root
 
 
@@ -121,6 +122,9 @@ def test_wrong_models_are_one_sentence(runs, pipe_dir, tmp_path):
 
 
 def test_a_sweep_names_the_best_checkpoint(evaluate, runs, capsys, tmp_path):
+    """By the metric that is asked for, and by the user's own where none is."""
+    first = evaluate(sweep=runs / "lora", scorers="mine:brightness", num_pairs=5)
+    assert first["choice"]["metric"] == "brightness" and first["kinds"]["brightness"] == "adherence"
     results = evaluate(sweep=runs / "lora", scorers=["mine:brightness", "mine:colours"], metric="red", num_pairs=5)
     assert results["models"] == ["base", "checkpoint-1", "checkpoint-2", "checkpoint-3"]
     red = {
@@ -175,9 +179,8 @@ def test_a_stopped_run_gives_the_same_results(evaluate, tmp_path, runs):
     assert set(more["scores"]) == {"brightness", "red", "missing"}
 
 
-def test_a_lora_is_judged_without_its_dropout(run_script, tmp_path, pipe_dir):
-    run_script(use_lora=True, lora_dropout=0.5, max_train_steps=1, output_dir=tmp_path / "lora")
-    pipe = load_model(str(tmp_path / "lora"), pipe_dir).pipe
+def test_a_lora_is_judged_without_its_dropout(runs, pipe_dir):
+    pipe = load_model(str(runs / "lora"), pipe_dir).pipe
     assert not any(module.training for module in pipe.unet.modules())
     assert not any(parameter.requires_grad for parameter in pipe.unet.parameters())
 
@@ -239,11 +242,6 @@ def test_a_model_that_cannot_be_guided_with_its_reference_is_refused(evaluate, r
     tiny_families.make_pipe("flux").save_pretrained(flux)
     said = refused(pretrained_model_name_or_path=flux, models=[f"mine={flux}"], output="distilled")
     assert "--guide_with does not go with 'flux': this FluxPipeline is guided by distillation" in said
-
-
-def test_a_metric_of_a_users_scorer_can_choose(evaluate, runs):
-    results = evaluate(sweep=runs / "lora", scorers="mine:brightness", num_pairs=3)
-    assert results["choice"]["metric"] == "brightness" and results["kinds"]["brightness"] == "adherence"
 
 
 def test_a_wrong_metric_is_said_after_the_report(evaluate, runs, capsys, tmp_path):
@@ -321,21 +319,15 @@ def test_an_edited_scorer_is_not_mixed_with_its_old_scores(evaluate, tmp_path, c
 
 
 def test_a_broken_checkpoint_is_left_out_of_the_sweep(evaluate, runs, tmp_path, capsys):
-    """Its weights are no numbers: the others are judged, and the report says so."""
+    """The weights of one are no numbers, another does not say what it is: the third is judged, and the report says so."""
     shutil.copytree(runs / "full", tmp_path / "run")
     broken = tmp_path / "run" / "checkpoint-3" / "model.safetensors"
     save_file({name: value * torch.nan for name, value in load_file(broken).items()}, broken, {"format": "pt"})
-    results = evaluate(sweep=tmp_path / "run", num_pairs=3, scorers=None, metric="implicit/score")
-    assert results["models"] == ["base", "checkpoint-1", "checkpoint-2"]
-    shown = capsys.readouterr().out
-    assert "checkpoint-3 is left out: " in shown and "not finite" in shown
     (tmp_path / "run" / "checkpoint-2" / "trainer_state.json").write_text("{}")
-    assert evaluate("damaged", sweep=tmp_path / "run", num_pairs=3, scorers=None, metric="implicit/score")[
-        "models"
-    ] == [
-        "base",
-        "checkpoint-1",
-    ]
+    results = evaluate(sweep=tmp_path / "run", num_pairs=3, scorers=None, metric="implicit/score")
+    assert results["models"] == ["base", "checkpoint-1"]
+    shown = capsys.readouterr().out
+    assert "checkpoint-3 is left out: " in shown and "not finite" in shown and "checkpoint-2 is left out: " in shown
     assert evaluate("other", models=[f"mine={broken.parent}"], num_pairs=3, scorers=None) == 2
     assert "not finite" in capsys.readouterr().err
 
@@ -438,12 +430,19 @@ def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe
     assert files == {"mine.brightness-0.jsonl", "mine.brightness-1.jsonl"}
 
 
-def test_evaluation_changes_nothing_of_the_training(run_script, tmp_path):
+def test_evaluation_changes_nothing_of_the_training(run_script, tmp_path, monkeypatch):
+    """Not even with a scorer that draws random numbers."""
+    (tmp_path / "drawing.py").write_text(
+        "import random, numpy, torch\n"
+        "def drawing(images, prompts):\n"
+        "    return [random.random() + numpy.random.rand() + torch.rand(()).item() for _ in images]\n"
+    )
+    monkeypatch.chdir(tmp_path)
     flags = {"use_lora": True, "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
-    flags |= {"lora_dropout": 0.1, "use_ema": True}
-    judged = {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3}
+    flags |= {"lora_dropout": 0.2, "use_ema": True, "learning_rate": 1e-2}
+    judged = {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 2, "eval_inference_steps": 1}
     run_script(output_dir=tmp_path / "plain", **flags)
-    run_script(output_dir=tmp_path / "judged", **flags, **judged)
+    run_script(output_dir=tmp_path / "judged", **flags, **judged, eval_scorers="drawing:drawing")
     plain, other = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("plain", "judged"))
     assert all(torch.equal(plain[name], other[name]) for name in plain)
     logs = [
@@ -451,6 +450,7 @@ def test_evaluation_changes_nothing_of_the_training(run_script, tmp_path):
         for name in ("plain", "judged")
     ]
     for row, other_row in zip(*logs, strict=True):
+        assert "eval/drawing" in other_row
         assert {name: value for name, value in other_row.items() if not name.startswith("eval/")} == row
 
 
@@ -484,35 +484,17 @@ def test_without_an_admitted_checkpoint_the_last_weights_stay(run_script, tmp_pa
     assert [path.name for path in list_checkpoints(tmp_path / "out")] == ["checkpoint-3"]
 
 
-def test_a_scorer_that_draws_random_numbers_changes_nothing_of_the_training(run_script, tmp_path, monkeypatch):
-    (tmp_path / "drawing.py").write_text(
-        "import random, numpy, torch\n"
-        "def drawing(images, prompts):\n"
-        "    return [random.random() + numpy.random.rand() + torch.rand(()).item() for _ in images]\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    flags = {"use_lora": True, "lora_dropout": 0.2, "beta": 500, "max_train_steps": 2, "learning_rate": 1e-2}
-    judged = {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 2, "eval_inference_steps": 1}
-    run_script(output_dir=tmp_path / "plain", **flags)
-    run_script(output_dir=tmp_path / "judged", **flags, **judged, eval_scorers="drawing:drawing")
-    plain, other = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("plain", "judged"))
-    assert all(torch.equal(plain[name], other[name]) for name in plain)
-
-
-def test_a_resumed_run_is_judged_as_one_that_never_stopped(run_script, tmp_path):
-    flags = {"use_lora": True, "beta": 500, "max_train_steps": 3, "checkpointing_steps": 1, "train_batch_size": 4}
-    flags |= {"eval_steps": 1, "eval_split": "train", "max_eval_samples": 3, "learning_rate": 1e-2}
-    run_script(output_dir=tmp_path / "whole", **flags)
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+def test_a_resumed_run_is_judged_as_one_that_never_stopped(run_script, runs, tmp_path):
+    shutil.copytree(runs / "lora", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoint-3")
     (tmp_path / "cut" / "evaluation" / "implicit" / "checkpoint-3.safetensors").unlink()
-    run_script(output_dir=tmp_path / "cut", **flags, resume_from_checkpoint="checkpoint-2")
+    run_script(output_dir=tmp_path / "cut", **JUDGED, **KINDS["lora"], resume_from_checkpoint="checkpoint-2")
     for name in (
         "training_log.jsonl",
         "evaluation/implicit/base.safetensors",
         "evaluation/implicit/checkpoint-3.safetensors",
     ):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+        assert (tmp_path / "cut" / name).read_bytes() == (runs / "lora" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

@@ -210,9 +210,16 @@ def rows(pipe, images: int = 2):
         return noised, encode(pipe, prompts), torch.arange(2 * images) < images
 
 
-@pytest.mark.parametrize(
-    ("name", "use_lora"), [(name, True) for name in WITH_LORA] + [(name, False) for name in tiny_families.MAKERS]
-)
+def ways_to_train() -> list:
+    """(family, with a LoRA); the quick ones train every family once, and one both ways."""
+    quick = ("sd", *tiny_pixart_sana.NO_LORA)
+    full = [
+        pytest.param(name, False, marks=() if name in quick else pytest.mark.slow) for name in tiny_families.MAKERS
+    ]
+    return [(name, True) for name in WITH_LORA] + full
+
+
+@pytest.mark.parametrize(("name", "use_lora"), ways_to_train())
 def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lora):
     """TDPO starts at log 2, TKTO at 1/2, the distance of the empty prompt at 0; LoRA leaves every weight of the base as it was."""
     pipe = tiny_families.make_pipe(name)
@@ -243,6 +250,7 @@ def test_the_loss_starts_at_its_value_and_falls_and_the_base_stays(name, use_lor
     assert all(torch.equal(value, dict(denoiser.named_parameters())[name]) for name, value in before.items())
 
 
+@pytest.mark.slow  # the quick tests of LoRA files load one of every family, and compare what the denoiser says
 @pytest.mark.parametrize("name", WITH_LORA)
 def test_a_trained_lora_loads_in_the_stock_pipeline_and_changes_its_image(name, tmp_path):
     pipe = tiny_families.make_pipe(name)

@@ -28,9 +28,8 @@ def given(name: str, value) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_every_number_has_a_range(name):
-    assert (NUMBERS[name].range != Range()) == (name not in EVERY_NUMBER)
+def test_every_number_has_a_range():
+    assert {name for name, kind in NUMBERS.items() if kind.range == Range()} == EVERY_NUMBER
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -47,10 +46,10 @@ def test_a_number_is_taken_if_it_lies_in_its_range(name):
     assert given(name, math.nan) is not None and given(name, "") is not None and given(name, "many") is not None
 
 
-@pytest.mark.parametrize("name", [*BOOLS, *CHOICES])
 @pytest.mark.parametrize("value", ["", "nan", "maybe", "-1", "/dev/zero"])
-def test_a_word_that_is_none_of_the_choices_is_refused(name, value):
-    assert given(name, value).startswith(f"--{name} must be ")
+def test_a_word_that_is_none_of_the_choices_is_refused(value):
+    for name in [*BOOLS, *CHOICES]:
+        assert given(name, value).startswith(f"--{name} must be ")
 
 
 def test_the_defaults_lie_in_their_ranges():

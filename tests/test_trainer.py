@@ -141,20 +141,19 @@ def test_baselines_by_hand(baseline, values, labels, expected):
     )
 
 
-@pytest.mark.parametrize("labels", [[T], [N], [T, T, T], [N, N, N], [T, N, T]])
 @pytest.mark.parametrize("baseline", ["batch_mean", "class_mean", "shuffled"])
-def test_tkto_by_hand_whatever_classes_the_batch_has(baseline, labels):
+def test_tkto_by_hand_whatever_classes_the_batch_has(baseline):
     """Loss of a row: 1 - sigmoid(+-beta (s - Q)), + for matched rows."""
     pipe, trainer = moved_policy(loss_type="tkto", tkto_baseline=baseline, beta=20.0)
-    noised, cond, _ = tiny.make_batch(pipe, images=len(labels), mismatched=0)
-    is_matched = torch.tensor(labels)
-    loss, metrics = trainer.tpo_loss(pipe.unet, noised, cond, is_matched)
-    reward, q = rewards(pipe, trainer, noised, cond), metrics["baseline"]
-    sign = torch.tensor([1.0 if label else -1.0 for label in labels])
-    assert_close(loss.detach(), (1 - torch.sigmoid(sign * 20.0 * (reward - q))).mean(), rtol=1e-4, atol=1e-5)
-    if baseline == "batch_mean":
-        assert_close(q, reward.mean().clamp(min=0))
-    assert loss.requires_grad and math.isfinite(loss.item())
+    for labels in [[T], [N], [T, T, T], [N, N, N], [T, N, T]]:
+        noised, cond, _ = tiny.make_batch(pipe, images=len(labels), mismatched=0)
+        loss, metrics = trainer.tpo_loss(pipe.unet, noised, cond, torch.tensor(labels))
+        reward, q = rewards(pipe, trainer, noised, cond), metrics["baseline"]
+        sign = torch.tensor([1.0 if label else -1.0 for label in labels])
+        assert_close(loss.detach(), (1 - torch.sigmoid(sign * 20.0 * (reward - q))).mean(), rtol=1e-4, atol=1e-5)
+        if baseline == "batch_mean":
+            assert_close(q, reward.mean().clamp(min=0))
+        assert loss.requires_grad and math.isfinite(loss.item())
 
 
 def test_the_shuffled_baseline_is_the_mean_reward_under_the_neighbours_prompts():
@@ -192,12 +191,12 @@ def test_three_mismatched_prompts_in_one_forward_are_the_mean_over_separate_pair
     assert len(set(margins.tolist())) == 3
 
 
-@pytest.mark.parametrize("labels", [[T, N, T, N], [N, N, T, T], [T, T, T, T], [N, N], [T, T, N]])
-def test_rows_that_are_not_in_blocks_are_refused(labels):
+def test_rows_that_are_not_in_blocks_are_refused():
     pipe, trainer = lora_policy()
-    noised, cond, _ = tiny.make_batch(pipe, images=len(labels), mismatched=0)
-    with pytest.raises(ValueError, match="one block of B matched rows and K >= 1 blocks of B mismatched rows"):
-        trainer.tpo_loss(pipe.unet, noised, cond, torch.tensor(labels))
+    for labels in [[T, N, T, N], [N, N, T, T], [T, T, T, T], [N, N], [T, T, N]]:
+        noised, cond, _ = tiny.make_batch(pipe, images=len(labels), mismatched=0)
+        with pytest.raises(ValueError, match="one block of B matched rows and K >= 1 blocks of B mismatched rows"):
+            trainer.tpo_loss(pipe.unet, noised, cond, torch.tensor(labels))
 
 
 def test_the_metrics_by_hand():
