@@ -7,7 +7,8 @@ PYTEST := -m pytest -q -n 2 --dist loadgroup --randomly-seed=$(SEED)
 
 # Part of the tests, for the lowest supported and for the newest versions: what meets the API of the other libraries.
 MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_encoders adapters alarms checkpoints data \
-	buckets cards memory scorers chat scale versions train_script)
+	buckets cards memory scorers chat scale versions train_script step precision lora_files guidance loader cache reference \
+	library_mistakes local_editor host_waits hostile one_decoder evaluate_script)
 # The random weights of an older transformers do not collapse in it.
 MIN_TESTS += --deselect tests/test_train_script.py::test_a_collapse_stops_with_a_checkpoint_where_asked
 

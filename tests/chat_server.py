@@ -79,7 +79,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends back after `delay` seconds; `cut` closes the connection "before" the reply or "half" way.
+    """What the server sends back `delay` seconds after `until` holds; `cut` closes the connection "before" it or "half" way.
 
     `pieces` takes the place of all else: what goes over the wire piece by piece, head and body, `pause` seconds apart.
     """
@@ -87,6 +87,7 @@ class Reply:
     status: int = 200
     body: str | bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    until: Callable[[], bool] | None = None
     delay: float = 0.0
     cut: str | None = None
     pieces: Iterable[bytes] | None = None
@@ -94,6 +95,10 @@ class Reply:
 
     def after(self, seconds: float) -> "Reply":
         return replace(self, delay=seconds)
+
+    def held_until(self, condition: Callable[[], bool]) -> "Reply":
+        """The same once the condition holds, however busy the machine is; or after 60 seconds, so that a test ends."""
+        return replace(self, until=condition)
 
 
 Behaviour = Callable[[Asked], Reply]
@@ -266,6 +271,9 @@ class ChatServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             reply = self.behaviour(asked)
+            given_up = time.monotonic() + 60
+            while reply.until is not None and not reply.until() and time.monotonic() < given_up:
+                await asyncio.sleep(0.002)
             if reply.delay:
                 await asyncio.sleep(reply.delay)
             return reply

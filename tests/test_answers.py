@@ -155,7 +155,7 @@ def test_reads_no_more_than_the_start_of_an_endless_answer():
             read_answer("a" + filler * 1_000_000, ONE)
 
 
-steady = settings(derandomize=True, deadline=None, max_examples=300)
+steady = settings(derandomize=True, deadline=None, max_examples=150)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
@@ -193,7 +193,7 @@ def test_any_text_is_read_or_given_up(text, wanted):
     assert_is_answer(read_answer(text, wanted), wanted)
 
 
-@settings(steady, max_examples=100)  # the draws take longer than the reading
+@settings(steady, max_examples=60)  # the draws take longer than the reading
 @given(json_values, wanted_lists, st.sampled_from(["{}", "```json\n{}\n```", "Here: {} done", "{}{}"]))
 def test_any_json_is_read_or_given_up(value, wanted, frame):
     assert_is_answer(read_answer(frame.replace("{}", json.dumps(value)), wanted), wanted)

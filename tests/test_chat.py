@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import datasets
 import pytest
 from chat_server import MODEL, ChatServer, Reply, completion, edits, exchanged, good, in_turn, refused
@@ -232,10 +233,19 @@ def test_a_server_that_always_hangs_up_is_a_failure(cut):
     assert answer.failure.startswith("APIConnectionError: Connection error. (") and len(server.asked) == 1
 
 
-def test_retry_after_is_honoured():
-    for seconds, least, most in ((0.05, 0.05, 0.3), (0.8, 0.8, 1.2)):  # without it: 0.375 to 0.5 seconds
+def test_retry_after_is_honoured(monkeypatch):
+    """The client waits as long as it is asked to; without that, 0.375 to 0.5 seconds."""
+    waited, sleep = [], anyio.sleep
+
+    def noted(seconds):
+        waited.append(seconds)
+        return sleep(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", noted)
+    for seconds in (0.05, 0.8):
         _, server = answer_of(in_turn(refused(429, retry_after=seconds), good))
-        assert least <= server.asked[1].time - server.asked[0].time < most
+        assert waited.pop() == seconds and not waited
+        assert server.asked[1].time - server.asked[0].time >= seconds
 
 
 def test_a_request_that_takes_too_long_is_repeated_and_then_a_failure():
@@ -246,9 +256,15 @@ def test_a_request_that_takes_too_long_is_repeated_and_then_a_failure():
 
 
 def test_a_slow_answer_does_not_hold_up_others():
-    slow = captions(12)[3]
-    with ChatServer(lambda asked: good(asked).after(0.4 if asked.caption == slow else 0.01)) as server:
-        order = [request.row for request, _ in editor_for(server, concurrency=2).edit(ask(*captions(12)))]
+    """It comes when all others are there."""
+    slow, order = captions(12)[3], []
+
+    def behave(asked):
+        return good(asked).held_until(lambda: asked.caption != slow or len(order) == 11)
+
+    with ChatServer(behave) as server:
+        for request, _ in editor_for(server, concurrency=2).edit(ask(*captions(12))):
+            order.append(request.row)
     assert order[-1] == 3 and sorted(order) == list(range(12))
 
 
@@ -357,9 +373,12 @@ def test_a_bad_caption_does_not_lower_the_format_for_others():
 
 
 def test_concurrency_is_bounded_and_used():
+    """No answer comes before as many requests are there as may be, and then a little later."""
     for concurrency in (1, 5, 64):
-        with ChatServer(lambda asked: good(asked).after(0.1 if asked.number < 64 else 0.01)) as server:
-            texts = captions(2 * concurrency)
+        texts, server = captions(2 * concurrency), ChatServer()
+        is_used = lambda server=server, number=concurrency: server.most_in_flight >= number  # noqa: E731
+        server.behaviour = lambda asked, is_used=is_used: good(asked).held_until(is_used).after(0.01)
+        with server:
             assert len(answers(editor_for(server, concurrency=concurrency), ask(*texts))) == len(texts)
         assert server.most_in_flight == concurrency
         assert server.connections <= concurrency  # they are kept

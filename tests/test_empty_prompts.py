@@ -36,7 +36,7 @@ def test_an_empty_prompt_is_what_the_pipeline_samples_with(name):
     pipe = tiny_families.make_pipe(name)
     if name == "sdxl":
         assert pipe.config.force_zeros_for_empty_prompt
-    family, calls = family_of(pipe), []
+    family, calls = tiny_families.short_family(pipe), []
     denoiser = getattr(pipe, family.denoiser)
 
     def keep(module, args, kwargs, output):
@@ -44,7 +44,7 @@ def test_an_empty_prompt_is_what_the_pipeline_samples_with(name):
 
     hook = denoiser.register_forward_hook(keep, with_kwargs=True)
     call = call_arguments(pipe, PROMPTS, 4.0, family)
-    pipe(**call, **tiny_families.call_flags(pipe), num_inference_steps=2, output_type="latent")
+    pipe(**call | tiny_families.call_flags(pipe), num_inference_steps=2, output_type="latent")
     if family.unconditional == "own call":
         (args, kwargs), rows = calls[1], slice(0, 2)
     else:
@@ -89,7 +89,7 @@ CASES = [pytest.param(*case, marks=[] if case[0] in QUICK else pytest.mark.slow)
 def test_every_weight_that_is_trained_gets_a_gradient(name, lora):
     """Else distributed training would wait for it for ever."""
     pipe = tiny_families.make_pipe(name)
-    family = family_of(pipe)
+    family = tiny_families.short_family(pipe)
     denoiser = copy.deepcopy(getattr(pipe, family.denoiser))
     train_denoiser(denoiser, family, lora)
     noised = add_noise(training_scheduler(pipe.scheduler), torch.randn(2, *tiny.LATENT), [Draw(0, 0), Draw(0, 1)])

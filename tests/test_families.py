@@ -1,6 +1,7 @@
 """A family calls the models of a pipeline exactly as the pipeline itself does."""
 
 import copy
+import inspect
 
 import pytest
 import tiny
@@ -38,7 +39,7 @@ def pipe(request):
 
 
 def encode(pipe, prompts: list[str], sizes=None) -> dict:
-    family = family_of(pipe)
+    family = tiny_families.short_family(pipe)
     if sizes is None:
         side = tiny_families.call_flags(pipe)["height"]
         sizes = torch.tensor([[side, side, 0.0, 0.0, side, side]]).repeat(len(prompts), 1)
@@ -172,11 +173,18 @@ def test_predict_treats_every_row_on_its_own(pipe):
 
 @torch.no_grad()
 def test_prompts_are_encoded_each_on_its_own_and_batch_first(pipe):
-    family = family_of(pipe)
+    family = tiny_families.short_family(pipe)
     together = family.encode_prompts(pipe, PROMPTS)
     for index, prompt in enumerate(PROMPTS):
         for name, value in family.encode_prompts(pipe, [prompt]).items():
             assert_close(value[0], together[name][index], **tiny.FLOAT_TOLERANCE)
+
+
+def test_prompts_are_as_long_as_the_pipeline_makes_them(pipe):
+    """What is kept short in other tests."""
+    family, told = family_of(pipe), inspect.signature(type(pipe).__call__).parameters
+    assert hasattr(family, "max_sequence_length") == ("max_sequence_length" in told)
+    assert "max_sequence_length" not in told or family.max_sequence_length == told["max_sequence_length"].default
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from diffusers_tpo.training.encoding import Encoder
 from diffusers_tpo.training.trained import FrozenParts
 
 
-fuzzed = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+fuzzed = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
 def cell(content: bytes) -> dict:

@@ -91,7 +91,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.lists(VALUES | st.fixed_dictionaries({name: VALUES | st.just(value) for name, value in GOOD.items()})))
 def test_any_lines_are_records_or_damaged(values):
     lines = [json.dumps(value).encode() for value in values]

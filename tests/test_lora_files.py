@@ -41,7 +41,7 @@ def move(modules) -> None:
 @torch.no_grad()
 def predict(pipe) -> torch.Tensor:
     """What the denoiser says to latents under what the text encoders say."""
-    family, side = family_of(pipe), tiny_families.call_flags(pipe)["height"]
+    family, side = tiny_families.short_family(pipe), tiny_families.call_flags(pipe)["height"]
     sizes = torch.tensor([[side, side, 0.0, 0.0, side, side]]).repeat(2, 1)
     cond = family.encode_prompts(pipe, PROMPTS) | family.encode_sizes(sizes)
     latents = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(0))

@@ -55,7 +55,7 @@ def batch(pipe, family, side: int):
 @pytest.mark.parametrize("name", tiny_families.MAKERS)
 def test_a_reference_in_half_precision_is_told_the_same_numbers_and_starts_at_no_reward(name, mixed):
     pipe = tiny_families.make_pipe(name)
-    family = family_of(pipe)
+    family = tiny_families.short_family(pipe)
     denoiser = getattr(pipe, family.denoiser)
     trainer = TPOTrainer()
     trainer.tpo, trainer.family = TPOConfig(beta=5000), family

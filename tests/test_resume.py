@@ -128,6 +128,7 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow  # a quick test asks the folder itself
 def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(tmp_path, small_flags):
     flags = small_flags | SHORT | {"output_dir": tmp_path, "max_train_steps": 1000}
     started = start(1, as_flags(flags), tmp_path / "first")
@@ -156,6 +157,7 @@ def test_a_folder_that_is_removed_under_the_run_takes_no_training_with_it(tmp_pa
     assert "was removed; it is written again" in told and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_the_death_of_one_process_ends_all(tmp_path, small_flags):
     flags = small_flags | SHORT | {"output_dir": tmp_path, "max_train_steps": 1000}
     started = start(2, as_flags(flags), tmp_path)

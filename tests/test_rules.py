@@ -620,7 +620,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.one_of(st.text(), st.lists(WORDS, max_size=14).map(" ".join)), st.integers(1, 3))
 def test_no_text_raises(caption, num_edits):
     for edit in answers([caption], num_edits, seed=0)[0].values():

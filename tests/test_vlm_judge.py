@@ -141,7 +141,9 @@ def test_scores_belong_to_their_images_whatever_the_order_of_the_answers(tmp_pat
 
 
 def test_concurrency_is_bounded_and_used(tmp_path):
-    with ChatServer(lambda asked: vision(asked).after(0.05)) as server:
+    server = ChatServer()
+    server.behaviour = lambda asked: vision(asked).held_until(lambda: server.most_in_flight >= 3).after(0.01)
+    with server:
         judge = judge_for(server, tmp_path, concurrency=3)
         judge([picture("red")] * 12, [f"a red square, number {n}" for n in range(12)])
     assert server.most_in_flight == 3 and len(server.asked) == 24
@@ -260,7 +262,9 @@ def test_no_question_is_asked_for_twice(tmp_path):
 
 
 def test_all_questions_can_be_written_before_the_first_image(tmp_path):
-    with ChatServer(lambda asked: vision(asked).after(0.2)) as server:
+    server = ChatServer()
+    server.behaviour = lambda asked: vision(asked).held_until(lambda: server.most_in_flight >= 8).after(0.01)
+    with server:
         judge_for(server, tmp_path).write_questions(f"a red square, number {n}" for n in range(16))
         assert server.most_in_flight == 8 and len(about_prompts(server)) == 16 == len(server.asked)
 

@@ -27,6 +27,8 @@ from transformers import (
     T5Tokenizer,
 )
 
+from diffusers_tpo.families import Family, family_of
+
 
 WIDTH = tiny.WIDTH
 
@@ -167,11 +169,27 @@ def no_guidance(pipe) -> dict:
     return {"guidance_scale": 0.0 if isinstance(pipe, ZImagePipeline) else 1.0}
 
 
+# Tokens to which prompts are padded: 512 of most families would take longer than all else that is computed.
+PROMPT_LENGTHS = {"StableDiffusion3Pipeline": 32, "FluxPipeline": 32, "Flux2KleinPipeline": 64, "Flux2Pipeline": 64}
+PROMPT_LENGTHS |= {"PixArtSigmaPipeline": 32, "PixArtAlphaPipeline": 32, "SanaPipeline": 32}
+
+
+def short_prompts(pipe) -> dict:
+    """The option of families and of a pipeline's call that keeps prompts short, where they are padded."""
+    name = type(pipe).__name__
+    return {"max_sequence_length": PROMPT_LENGTHS[name]} if name in PROMPT_LENGTHS else {}
+
+
+def short_family(pipe) -> Family:
+    """The family of a pipeline that makes of prompts what a call with [`call_flags`] does."""
+    return family_of(pipe, **short_prompts(pipe))
+
+
 def call_flags(pipe) -> dict:
-    """Of a pipeline's call: the size of images whose latents are 8x8, kept from a table of usual sizes."""
+    """Of a pipeline's call: the size of images whose latents are 8x8, kept from a table of usual sizes, and short prompts."""
     side = tiny.LATENT[1] * pipe.vae_scale_factor
     binning = {"use_resolution_binning": False} if isinstance(pipe, tiny_pixart_sana.BINNED) else {}
-    return {"height": side, "width": side} | binning
+    return {"height": side, "width": side} | binning | short_prompts(pipe)
 
 
 def make_pipe(name: str):

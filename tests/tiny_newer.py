@@ -140,13 +140,15 @@ def make_flux2() -> Flux2Pipeline:
         },
         image_token_index=1,
     )
-    return Flux2Pipeline(
+    pipe = Flux2Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=make_flux2_vae(),
         text_encoder=Mistral3ForConditionalGeneration(config),
         tokenizer=tokenizer,
         transformer=make_flux2_transformer(guidance_embeds=True),
     )
+    pipe.system_message = "Paint."  # its own is longer than all prompts
+    return pipe
 
 
 def make_qwen3_config(tokenizer, **options) -> Qwen3Config:

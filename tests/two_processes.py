@@ -9,14 +9,15 @@ import torch
 from accelerate import Accelerator
 
 from diffusers_tpo import Draw, TPOConfig, TPOTrainer, add_noise, training_scheduler
-from diffusers_tpo.families import family_of
 from diffusers_tpo.models.adapters import train_denoiser
 from diffusers_tpo.models.recipe import LoraShape
 
 
 def learn(accelerator: Accelerator, pipe, lora: LoraShape | None) -> float:
     """Two steps, and the sum of the weights; distributed training raises in the second if a weight got no gradient."""
-    trainer = TPOTrainer(TPOConfig(beta=100, null_anchor=0.5, null_keep=1.0, null_share=0.5), family_of(pipe))
+    trainer = TPOTrainer(
+        TPOConfig(beta=100, null_anchor=0.5, null_keep=1.0, null_share=0.5), tiny_families.short_family(pipe)
+    )
     denoiser = copy.deepcopy(getattr(pipe, trainer.family.denoiser))
     if lora is None:
         trainer.reference = copy.deepcopy(denoiser)
