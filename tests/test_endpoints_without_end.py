@@ -47,7 +47,7 @@ DRIPS = {
 
 @pytest.mark.parametrize("start, piece", DRIPS.values(), ids=DRIPS)
 def test_what_drips_ends_at_the_deadline(start, piece):
-    drip = Reply(pieces=itertools.chain([start], itertools.repeat(piece, 1000)), pause=0.05)
+    drip = Reply(pieces=itertools.chain([start], itertools.repeat(piece, 1000)), pause=0.05)  # of 50 seconds
     answer, server, seconds = ask_one(drip)
     assert answer == Answer(failure="APITimeoutError: Request timed out.")
     assert 0.4 < seconds < 25 and len(server.asked) == 1
