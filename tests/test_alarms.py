@@ -4,8 +4,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from diffusers_tpo.training.alarms import FaultAlarm
-from diffusers_tpo.training.step import Pass, Stepper, offending_rows
+from diffusers_tpo.training.alarms import Alarms, CollapseAlarm, FaultAlarm
+from diffusers_tpo.training.step import Pass, Stepper, StepResult, offending_rows
 
 
 def test_the_alarm_counts_faults_in_a_row_and_in_all():
@@ -13,6 +13,17 @@ def test_the_alarm_counts_faults_in_a_row_and_in_all():
     assert [alarm.update(fault) for fault in (True, False, True, True, True)] == [False, False, False, True, False]
     assert alarm.in_a_row == 3 and "the last 2 steps were skipped" in str(alarm)
     assert not any(FaultAlarm(patience=0).update(True) for _ in range(5))
+
+
+def test_a_resumed_run_counts_on_from_what_the_alarms_had_heard():
+    """Two skipped steps, or two of a collapse, before a checkpoint and one after it are three in a row."""
+    skipped = StepResult({}, "loss inf", False)
+    fallen = StepResult({"reward/matched_relative": -0.9}, None, False)
+    for heard, expected in ((skipped, "Not finite"), (fallen, "Collapse")):
+        first, second, fresh = (Alarms(CollapseAlarm(0.5, 3), FaultAlarm(3), True) for _ in range(3))
+        assert first.hear(1, heard) is None and first.hear(2, heard) is None
+        second.load(first.state())
+        assert expected in second.hear(3, heard).reason and fresh.hear(3, heard) is None
 
 
 def test_rows_are_named_by_pass_or_all_where_only_the_gradient_is_at_fault():

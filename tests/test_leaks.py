@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 
-from diffusers_tpo.publish.hub import MODEL_IGNORED
+from diffusers_tpo.publish.hub import DATASET_IGNORED, MODEL_IGNORED
 from diffusers_tpo.training.folder import CONFIG
 
 
@@ -42,6 +42,31 @@ def test_the_search_finds_what_is_there(tmp_path):
     (tmp_path / "a" / "config.json").write_text(f'{{"_name_or_path": "/home/{USER}/base"}}')
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
     assert leaks(tmp_path, [USER, TOKEN]) == [f"a/config.json: {USER}"]
+
+
+UNFINISHED = [
+    ".partial-checkpoint-3/optimizer.bin",
+    "data/.partial-train-00000.parquet",
+    "unet/.partial-a/b.safetensors",
+]
+HIDDEN = [*UNFINISHED, ".git/config", ".cache/huggingface/token"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept", "left"),
+    [
+        (
+            MODEL_IGNORED,
+            ["README.md", "unet/model.safetensors"],
+            ["checkpoint-2/a", "logs/events", "validation/0.png"],
+        ),
+        (DATASET_IGNORED, ["README.md", "data/train-00000.parquet"], ["work/00000.journal.jsonl", "preview.html"]),
+    ],
+    ids=["model", "data set"],
+)
+def test_what_is_unfinished_or_private_is_never_pushed(patterns, kept, left):
+    """The patterns as the Hub's client reads them."""
+    assert list(filter_repo_objects([*left, *kept, *HIDDEN], ignore_patterns=list(patterns))) == kept
 
 
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
