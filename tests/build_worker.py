@@ -79,7 +79,7 @@ def chat_build(
     url: str, folder: Path, rows: int, concurrency: int, num_negatives: int, errors: Path | None = None
 ) -> None:
     only_errors_shown(errors)
-    editor = ChatEditor("tiny-llm", (url,), "key", concurrency, timeout=10.0, max_retries=3)
+    editor = ChatEditor("tiny-llm", (url,), "key", concurrency, timeout=60.0, max_retries=3)
     plan = Plan(num_negatives=num_negatives, max_attempts=2)
     build(source_of(captions(rows)), editor, plan, folder, {"rows": rows}, ROWS_PER_SHARD)
 

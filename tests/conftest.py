@@ -92,9 +92,11 @@ def reset_accelerate() -> None:
 
 @contextmanager
 def process_left_as_it_was() -> Iterator[None]:
-    """Nothing of what runs inside is left in this process: accelerate's state, variables, where it looks, the root logger."""
+    """Nothing of what runs inside is left in this process: accelerate's state, variables, modules of temporary folders, where
+    it looks, the root logger."""
     reset_accelerate()
     environ, folder, path, root = dict(os.environ), os.getcwd(), list(sys.path), logging.getLogger()
+    modules = set(sys.modules)
     handlers, level = list(root.handlers), root.level
     try:
         yield
@@ -102,6 +104,9 @@ def process_left_as_it_was() -> Iterator[None]:
         root.handlers, root.level = handlers, level
         os.chdir(folder)
         sys.path[:] = path
+        for name in sys.modules.keys() - modules:
+            if "pytest-of-" in (getattr(sys.modules[name], "__file__", None) or ""):
+                del sys.modules[name]
         for name in os.environ.keys() - environ.keys():
             del os.environ[name]
         os.environ |= environ

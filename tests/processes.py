@@ -70,7 +70,10 @@ def said(output: Path) -> str:
     return "\n".join(path.read_text()[-3000:] for path in sorted(output.glob("output-*.txt")))
 
 
-def finish(started: list[BaseProcess], timeout: float = 120) -> list[int | None]:
+PATIENCE = 300  # seconds until a process counts as one that hangs, on a busy machine too
+
+
+def finish(started: list[BaseProcess], timeout: float = PATIENCE) -> list[int | None]:
     """Waits and returns the exit codes; `None` for a process that hung and was killed."""
     for process in started:
         process.join(timeout)

@@ -141,7 +141,7 @@ def test_an_error_in_one_process_ends_all(tmp_path, small_flags):
     started = start(
         2, as_flags(flags | {"max_train_steps": 8, "num_train_epochs": 8, "output_dir": tmp_path}), tmp_path
     )
-    codes = finish(started, timeout=60)
+    codes = finish(started)
     assert 2 in codes and 0 not in codes and None not in codes
     assert "error: row 0" in said(tmp_path)
 

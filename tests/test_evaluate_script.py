@@ -309,10 +309,8 @@ def test_pairs_are_known_by_their_content(evaluate, tmp_path, capsys):
 def test_an_edited_scorer_is_not_mixed_with_its_old_scores(evaluate, tmp_path, capsys):
     flags = {"scorers": "mine:brightness", "num_pairs": 2, "guidance_scales": [1]}
     evaluate(**flags)
-    sys.modules.pop("mine")
     (tmp_path / "mine.py").write_text(MINE.replace(".mean()", ".max()"))
     assert evaluate(**flags) == 2
-    sys.modules.pop("mine")
     assert (
         "the scorer 'mine:brightness' was begun with other settings: content of its module" in capsys.readouterr().err
     )

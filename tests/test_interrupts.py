@@ -20,12 +20,12 @@ def test_a_data_worker_outlives_signals_until_its_parent_leaves():
     is_leaving, ready = context.RawValue("b", 0), context.Event()
     worker = context.Process(target=wait, args=(is_leaving, ready), daemon=True)
     worker.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
         os.kill(worker.pid, number)
     worker.join(0.3)
     assert worker.is_alive()
     is_leaving.value = 1
     worker.terminate()
-    worker.join(30)
+    worker.join(300)
     assert worker.exitcode == 0

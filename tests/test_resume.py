@@ -15,7 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import as_flags
-from processes import finish, said, start
+from processes import PATIENCE, finish, said, start
 from safetensors.torch import load_file
 
 from diffusers_tpo import TPOTrainer
@@ -34,10 +34,10 @@ def read_log(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
 
 
-def wait_until_training(started, output: Path, timeout: float = 60) -> bool:
+def wait_until_training(started, output: Path) -> bool:
     """Waits for the run's first step, and returns whether it is still running."""
     log, began = output / "training_log.jsonl", time.time_ns()
-    end = time.monotonic() + timeout
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and started[0].is_alive():
         if log.exists() and log.stat().st_mtime_ns > began and log.stat().st_size:
             return True
@@ -163,7 +163,7 @@ def test_the_death_of_one_process_ends_all(tmp_path, small_flags):
     started = start(2, as_flags(flags), tmp_path)
     assert wait_until_training(started, tmp_path), said(tmp_path)
     started[1].kill()
-    codes = finish(started, timeout=60)
+    codes = finish(started)
     assert codes[0] not in (0, None) and codes[1] == -signal.SIGKILL
 
 
