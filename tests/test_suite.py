@@ -18,7 +18,7 @@ from diffusers_tpo.evaluation.heldout import held_out_pairs
 from diffusers_tpo.evaluation.prompts import Prompt
 from diffusers_tpo.evaluation.renders import image_path, read_image, render, render_missing
 from diffusers_tpo.evaluation.results import Results, write_results
-from diffusers_tpo.evaluation.scores import read_scores
+from diffusers_tpo.evaluation.scores import read_scores, score_missing, score_table
 from diffusers_tpo.evaluation.suite import Suite
 from diffusers_tpo.evaluation.summary import build_report, guidance_table, regressions
 from diffusers_tpo.families import family_of
@@ -148,6 +148,30 @@ def test_other_settings_are_refused_by_name(answered, pairs, tmp_path):
     with pytest.raises(UserError, match="prompts was"):
         Suite(answered.folder, [Prompt("cat")], (1.0, 3.0), pairs).begin()
     make_suite(answered.folder, pairs, guidance_scales=(7.0,)).begin()  # more scales may be added
+
+
+class Told:
+    """Scores that say which image and which prompt the scorer was given."""
+
+    kinds = {"told": "adherence"}
+
+    def __call__(self, images, prompts):
+        levels = [float(np.asarray(image)[0, 0, 0]) for image in images]
+        return {"told": [level + 1000 * len(prompt) for level, prompt in zip(levels, prompts, strict=True)]}
+
+
+def test_every_score_is_that_of_its_image_and_prompt(tmp_path):
+    """Two images of each of three prompts in batches of four; the first image of the second prompt is missing."""
+    images, folder = tmp_path / "images", tmp_path / "scores"
+    for job in [(0, 0), (0, 1), (1, 1), (2, 0), (2, 1)]:
+        image_path(images, *job).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (10 * job[0] + job[1],) * 3).save(image_path(images, *job))
+    score_missing(Told(), "mine", ["a", "bb", "ccc"], images, folder, images_per_prompt=2, batch_size=4)
+    found = read_scores(folder, "mine", [4, 2])
+    assert found[0]["told"] == pytest.approx([1000, 1001, math.nan, 2011], nan_ok=True)
+    assert found[1]["told"] == [3020, 3021]
+    table = score_table(folder, "mine", 3, images_per_prompt=2, batch_size=4)
+    assert table["told"] == pytest.approx([1000.5, 2011, 3020.5])
 
 
 def test_a_missing_or_broken_image_has_no_score_and_is_named(tmp_path, answered, pairs, pipe):
