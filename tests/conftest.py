@@ -23,7 +23,6 @@ from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-import xdist  # noqa: E402
 
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "text_preference" / "train_text_to_image_tpo.py"
@@ -52,9 +51,10 @@ def settle_libraries() -> None:
     datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.1  # it would wait 5 seconds after every streamed pass
 
 
-def pytest_sessionstart(session):
+def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
-    if xdist.is_xdist_controller(session):
+    hands_tests_out = config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput")
+    if hands_tests_out:
         return
     settle_libraries()
     for library in ("accelerate", "datasets", "diffusers", "huggingface_hub", "peft", "transformers"):
