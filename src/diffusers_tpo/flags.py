@@ -1,8 +1,9 @@
 """Fields of dataclasses that are flags of a command: their help, their kind, and the range that a value must lie in."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -135,9 +136,14 @@ class Kind:
         return {str: "TEXT", int: "INTEGER", float: "NUMBER", bool: "{true,false}"}[self.type]
 
 
-def kinds_of(group: Any) -> dict[str, Kind]:
+def kinds_of(group: Any) -> Mapping[str, Kind]:
     """The kind of every flag of a dataclass, or of an object of it, by name."""
-    annotations = get_type_hints(group if isinstance(group, type) else type(group), include_extras=True)
+    return _kinds(group if isinstance(group, type) else type(group))
+
+
+@functools.lru_cache(maxsize=64)  # a command asks for those of its few groups again and again
+def _kinds(group: type) -> Mapping[str, Kind]:
+    annotations = get_type_hints(group, include_extras=True)
     return {one.name: Kind.of(annotations[one.name]) for one in dataclasses.fields(group) if one.init}
 
 
