@@ -95,8 +95,12 @@ def words_of(principle: str) -> frozenset[str]:
             "were",
             "have",
         }
+    if principle == "attribute":
+        found |= set(words(" ".join((*lexicon.OPPOSITES.values(), lexicon.COLOURS))))
     if principle == "spatial":
-        found |= {*lexicon.PUT.values(), *lexicon.TAKE.values()}
+        found |= {word for pairs in lexicon.RELATIONS_ANYWHERE.values() for _, new in pairs for word in new.split()}
+    if principle == "contextual":
+        found |= set(" ".join(lexicon.PLACES_INSTEAD.values()).split())
     return frozenset(found) | {"a", "an", "the"}
 
 
@@ -348,7 +352,6 @@ def test_materials_suit_what_is_made_of_them():
         ("Three horses run across a meadow.", "Three horses walk across a meadow."),
         ("a boy running toward the camera", "a boy running away from the camera"),
         ("A dog runs toward the camera.", "A dog runs away from the camera."),
-        ("A man opens the door.", "A man closes the door."),
         ("A girl rides a horse.", "A girl leads a horse."),
         ("a lamp on the left", "a lamp on the right"),
         ("a spoon to the left of a cup", "a spoon to the right of a cup"),
@@ -356,8 +359,6 @@ def test_materials_suit_what_is_made_of_them():
         ("He holds a sword in his right hand.", "He holds a sword in his left hand."),
         ("The top shelf is empty.", "The bottom shelf is empty."),
         ("In the background, a train passes.", "In the foreground, a train passes."),
-        ("A chef is putting bread into the oven.", "A chef is taking bread out of the oven."),
-        ("A dolphin leaps out of the water.", "A dolphin leaps into the water."),
         ("dogs sitting in a row", "dogs sitting in a circle"),
         ("A bird is perched on a branch.", "A bird is flying over a branch."),
         ("portrait of a girl, looking at viewer", "portrait of a girl, looking up"),
@@ -404,7 +405,9 @@ def test_positions_that_stay(caption):
         ("elf, forest background", "elf, city background"),
         ("a village in winter", "a village in summer"),
         ("a city street, night", "a city street, sunset"),
-        ("a robot, dramatic lighting", "a robot, soft daylight"),
+        ("a robot, dramatic lighting", "a robot, flat lighting"),
+        ("a robot with soft lighting", "a robot with harsh lighting"),
+        ("a witch in a dark enchanted forest", "a witch on a beach"),
         ("A woman writes in an office.", "A woman writes in a library."),
         ("Commuters hurry in heavy rain.", "Commuters hurry in the snow."),
     ],

@@ -1,6 +1,7 @@
 """A caption taken apart: its words, what the lexicon knows of them, and its noun phrases."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -76,10 +77,10 @@ class Caption:
         self.is_title = False
         self.is_headline = self.known.isdisjoint(("a", "an"))
         self.hyphens = self._find_hyphens()
-        blocked = self._find_blocked()
+        self.blocked = self._find_blocked()
         self.hits = [
             hit for hit in find_hits(self.words)
-            if blocked.isdisjoint(range(hit.start, hit.end))
+            if self.blocked.isdisjoint(range(hit.start, hit.end))
             and hit.start - 1 not in self.hyphens and hit.end not in self.hyphens
         ]  # fmt: skip
         closed = [hit for hit in self.hits if not hit.phrase.is_open]
@@ -121,13 +122,16 @@ class Caption:
         }  # fmt: skip
 
     def _find_blocked(self) -> set[int]:
-        """Tokens that are left alone: names, quotations, markup, and what is said not to be there."""
+        """Tokens that are left alone: names, quotations, markup, what is said not to be there, and what an emoji shows as well."""
         blocked: set[int] = set()
         if not self.text.islower():
             capitals = [index for index, (start, _) in enumerate(self.spans) if self.text[start].isupper()]
             self.is_title = len(capitals) > max(2, 0.6 * sum(word[0].isalpha() for word in self.words))
             if not self.is_title:
-                blocked.update(i for i in capitals if i and self.words[i - 1] not in SENTENCE_ENDS)
+                names = lexicon.NAMES
+                blocked.update(
+                    i for i in capitals if i and self.words[i - 1] not in SENTENCE_ENDS and self.words[i] not in names
+                )
         if not grammar.NEGATIONS.isdisjoint(self.known):
             is_negated = False
             for index, word in enumerate(self.words):
@@ -137,6 +141,8 @@ class Caption:
         if not self.known.isdisjoint("\"“<'"):
             for match in QUOTED.finditer(self.text):
                 blocked.update(i for i, (start, _) in enumerate(self.spans) if match.start() <= start < match.end())
+        shown = emoji_words(self.text)
+        blocked.update(i for i, word in enumerate(self.words) if word in shown or grammar.singular_of(word) in shown)
         return blocked
 
     def noun_phrase(self, hit: Hit) -> NounPhrase | None:
@@ -262,6 +268,14 @@ class Caption:
             pieces += [self.text[position:first], grammar.match_case(new, self.text[first:last], self.is_title)]
             position = last
         return "".join(pieces) + self.text[position:]
+
+
+def emoji_words(text: str) -> frozenset[str]:
+    """What the emoji of a text show, by their names: "cat" and "face" for one."""
+    if text.isascii():
+        return frozenset()
+    names = (unicodedata.name(character, "") for character in set(text) if unicodedata.category(character) == "So")
+    return frozenset(word for name in names for word in name.casefold().split())
 
 
 def is_of_one_kind(first: Hit | None, second: Hit) -> bool:

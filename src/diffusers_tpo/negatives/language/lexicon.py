@@ -6,6 +6,7 @@ meaning only in its group and is no synonym elsewhere. A word after `+` is only 
 after the exchange belongs in one group.
 """
 
+import re
 from dataclasses import dataclass
 
 
@@ -20,7 +21,8 @@ class Group:
             noun (in the singular here), plural (nouns without a singular), mass (nouns without a plural),
             adjective (before a noun or after "is"), verb (its base form here), relation (a preposition before a
             landmark), place (a preposition and a noun, with any article between them), side (a word and its opposite),
-            phrase (word for word), item (word for word, alone between commas).
+            phrase (word for word), item (word for word, alone between commas or brackets), tail (word for word, at the end
+            of a noun phrase), name (who somebody is, word for word), artist (whose style it is, word for word).
         marked: the meanings and their words.
         of: for adjectives the nouns they suit, for relations the landmarks, for verbs the object, for sides the words
             that may follow, "@end" for the end of a noun phrase; words and @classes.
@@ -107,6 +109,18 @@ STYLE = (
     "pixar ghibli screenshot hyperrealistic realistic grain exposure focus raw dslr portfolio sepia lineart "
     "engraving mosaic mural stained embroidery origami lego isometric poly"
 )
+# Words of the light of an image: an item of light stays where another speaks of it.
+LIGHTS = (
+    "sun sunlight sunlit sunset sunrise moon moonlight moonlit night neon candle candles candlelight lamp lantern lighting light "
+    "lights lit glow glowing daylight day dark shadow shadows backlit hour noir spotlight flash"
+)
+WORN = "hat cap crown veil hair hand hands tattoo tattoos bow horns scarf wearing flower flowers strap coat jacket looking"
+# What is told of the frame of an image: where it is seen from, and how much of it.
+FRAME = (
+    "portrait portraits headshot close closeup close-up body view shot angle macro profile torso bust waist upper half "
+    "zoom zoomed selfie"
+)
+FACE = f"{FRAME} face facial eye eyes lips mouth nose smile smiling freckles makeup beard expression looking looks gaze cheeks"
 # What can only be where the ground, plants or water are as they are.
 WILD = (
     "sand sandcastle dune dunes wave waves surf surfboard surfboards surfer surfers swim swimming swims sea ocean "
@@ -120,18 +134,52 @@ ROOM = (
     "home dishes meal"
 )
 
+# Names that captions mostly write with a capital, and that are exchanged for names only.
+CHARACTERS = (
+    "batman | superman | =spiderman, =spider-man, =spider man | darth vader | yoda, =master yoda, =baby yoda | iron man, =ironman | "
+    "harry potter | gandalf | =dumbledore | super mario, =mario | =luigi | sonic, =sonic the hedgehog | pikachu | shrek | =hulk, "
+    "=the hulk | godzilla | king kong | homer simpson | =bart simpson | spongebob, =spongebob squarepants | mickey mouse | =donald "
+    "duck | =bugs bunny | winnie the pooh | =kermit the frog, =kermit | the joker, =joker | wonder woman | =supergirl, =batgirl | "
+    "=harley quinn | =catwoman | captain america | =thor | =deadpool | =wolverine | =thanos | =chewbacca | =r2-d2 | "
+    "optimus prime | =bumblebee transformer | =goku | =naruto | =totoro | =link | =princess peach, =princess zelda | =lara croft | "
+    "=indiana jones | james bond | sherlock holmes | =jack sparrow | santa claus, =santa | dracula | frankenstein, "
+    "=frankenstein's monster | =chucky | =pennywise | =jason voorhees | =freddy krueger | =terminator, =the terminator | robocop | "
+    "=gollum | =legolas | =aragorn | =frodo | =elsa | =cinderella | =snow white | =ariel | =garfield | =snoopy | =scooby doo | "
+    "=squidward | =patrick star | =peter griffin | =rick sanchez | =walter white | =mona lisa, =the mona lisa | napoleon, "
+    "=napoleon bonaparte | albert einstein, =einstein | abraham lincoln | =george washington | cleopatra | julius caesar | "
+    "=jesus christ, =jesus | =buddha | =shakespeare, =william shakespeare | =elvis presley, =elvis | =charlie chaplin | =bruce lee | "
+    "=marilyn monroe | =frida kahlo"
+)
+CITIES = (
+    "in paris | in tokyo, =in kyoto, =in osaka, =in japan | in new york, ~in new york city, ~in nyc, =in manhattan, =in times square, "
+    "=in chicago, =in los angeles | in venice, =in amsterdam | in dubai | =in london | in cairo, =in egypt | =in rome, =in italy | "
+    "=in berlin | =in moscow, =in russia | =in india, =in mumbai | =in china, =in beijing, =in hong kong, =in shanghai | =in "
+    "san francisco | =in mexico | in antarctica, =in alaska | in the sahara | =in hawaii | =in africa | =in iceland, =in norway, =in "
+    "the alps, =in switzerland"
+)
+ARTISTS = (
+    "by van gogh, ~by vincent van gogh, ~in the style of van gogh, ~by vangogh | by picasso, "
+    "~by pablo picasso, ~in the style of picasso | by claude monet, ~by monet, ~in the style of monet | by hokusai, ~in the "
+    "style of hokusai, ~by katsushika hokusai | by gustav klimt, ~by klimt, ~in the style of klimt | by andy warhol, ~in the "
+    "style of andy warhol | by rembrandt, ~in the style of rembrandt, ~by caravaggio, ~in the style of caravaggio, ~by "
+    "vermeer | by salvador dali, ~by dali, ~in the style of salvador dali, ~in the style of dali | by piet mondrian, ~by "
+    "mondrian | by studio ghibli, ~in the style of studio ghibli, ~by hayao miyazaki, ~by ghibli | by edvard munch, ~by "
+    "munch | =by greg rutkowski, =by artgerm, =by wlop, =by craig mullins, =by frank frazetta, =by ilya repin, =by alphonse "
+    "mucha, =by alfons mucha, =by h r giger, =by hr giger, =by giger, =by beksinski, =by zdzislaw beksinski, =by moebius, =by "
+    "makoto shinkai, =by simon stalenhag, =by syd mead, =by norman rockwell, =by edward hopper, =by james gurney, =by jeremy "
+    "mann, =by rhads, =by peter mohrbacher, =by annie leibovitz, =by tim burton, =by wes anderson, =by leonardo da vinci, "
+    "=by hieronymus bosch, =by bosch, =by ivan aivazovsky, =by thomas kinkade, =by loish, =by ilya kuvshinov, =by ruan jia"
+)
+NAMES = frozenset(re.findall(r"[a-z]\w+", f"{CHARACTERS} {CITIES} {ARTISTS}")) - frozenset(
+    "in by of style the studio man woman mouse duck frog white star link sparrow bond captain snow doo bunny patrick potter".split()
+)
+
 # fmt: off
 GROUPS = (
     # content: people
-    Group("content", "person", "noun", "man, ~gentleman, ~guy | woman, ~lady | boy | girl",
+    Group("content", "person", "noun", "man, ~gentleman, ~guy | woman, ~lady",
           unless=f"{GENDERED} @child couple family parents"),
-    Group("content", "man or boy", "noun", "man, ~gentleman, ~guy | boy",
-          unless="beard bearded mustache bald wife son daughter bride car driver drives driving beer wine "
-          "businessman old elderly father elder baby grey gray @child muscular tattoo tattooed tattoos company "
-          "couple family parents wedding soldier razor shaving"),
-    Group("content", "woman or girl", "noun", "woman, ~lady | girl",
-          unless="pregnant husband son daughter groom car driver drives driving beer wine old elderly mother baby "
-          "couple family parents makeup wedding bride gown heels @child lipstick nude naked bikini model"),
+    Group("content", "young person", "noun", "boy | girl", unless=f"{GENDERED} @child couple family parents"),
     Group("content", "child", "noun", "~child, ~kid | man | woman",
           unless=f"{GENDERED} {BABY} parent parents @child @person"),
     Group("content", "baby", "noun", "~baby, ~infant | +puppy | +kitten | +doll", verbs="hold carry cradle",
@@ -215,6 +263,30 @@ GROUPS = (
     Group("content", "mythical animal", "noun", "dragon | unicorn | griffin | phoenix | dinosaur",
           unless="wing wings horn horns fire flames feathers costume tail tower knight made egg eggs mane scales "
           "perched"),
+    Group("content", "wild animal", "noun", "panda | koala | kangaroo | sloth | penguin | otter | llama, ~alpaca | walrus | "
+          "+gorilla | platypus | anteater | armadillo | porcupine | badger | skunk | hyena | meerkat | capybara, ~capybaras | lemur",
+          unless="@wild_animal stripes striped pouch bamboo ice flippers tail red tusks tusk spines"),
+    Group("content", "fish", "noun", "=goldfish, =salmon, =trout, =catfish, =shark | +octopus | +sea turtle | +crab",
+          unless="fin fins tail bowl tank fillet grilled sushi plate"),
+    Group("content", "dinosaur", "noun", "=tyrannosaurus, =t-rex, =raptor, =velociraptor, =triceratops, =stegosaurus, =brontosaurus "
+          "| +elephant | +giraffe", unless="dinosaur tail horns egg"),
+    Group("content", "french bulldog", "noun", "=french bulldog, =pug, =chihuahua, =shiba inu, =terrier, =collie, =labrador retriever, "
+          "=dachshund, =pitbull, =rottweiler | +cat | +fox", unless="leash collar dog dogs puppy bark fur"),
+    Group("content", "fantasy being", "noun", "vampire | zombie | witch | elf, =half elf, =elven | angel | demon, =devil | ghost | "
+          "mermaid | fairy | goblin, =orc, =troll | werewolf | skeleton | mummy",
+          unless=f"wing wings horn horns ear ears fangs broom tail halo hat staff blood undead bones {GENDERED} hell sheet evil "
+          "demonic angelic heaven rotting water sea underwater cauldron forest"),
+    Group("content", "fighter", "noun", "=warrior, =gladiator, =soldier, =ranger, =paladin, =barbarian, =mercenary, =assassin, "
+          "=sorcerer, =mage, =necromancer, =druid, =warlock, =priest, =monk | +ballerina | +astronaut | +clown | +chef",
+          unless=f"armor armour sword swords axe shield gun bow weapon army battle war uniform spell magic staff {GENDERED} "
+          "clothed wearing dressed costume"),
+    Group("content", "princess", "noun", "princess, =queen, =goddess, =empress | +nurse | +ballerina | witch, =sorceress, "
+          "=enchantress", unless="crown throne disney tiara kingdom castle prince king frog"),
+    Group("content", "cyborg", "noun", "=cyborg, =android, =robot, =mecha, =mech | +gorilla | +knight | +skeleton",
+          unless="metal metallic mechanical laser robotic machine cyber wires steel circuit parts gears"),
+    Group("content", "character", "name", CHARACTERS, unless="costume cosplay dressed"),
+    Group("content", "one girl", "item", "1girl, ~1 girl | 1boy, ~1 boy", unless=GENDERED),
+    Group("content", "sex item", "item", "female, =woman | male, =man", unless=GENDERED.replace("feminine male female ", "")),
     # content: vehicles
     Group("content", "car", "noun", "car | truck | bus | van", verbs="drive park wash",
           unless="trunk seat seats door doors wheel wheels engine driver passenger passengers window windows "
@@ -242,7 +314,7 @@ GROUPS = (
     Group("content", "submarine", "noun", "=submarine | +rocket | +airplane | +tank",
           unless="water sea ocean underwater dive dives"),
     Group("content", "drone", "noun", "drone | +helicopter | +kite"),
-    Group("content", "spacecraft", "noun", "spaceship, ~spacecraft | ufo | satellite",
+    Group("content", "spacecraft", "noun", "spaceship, ~spacecraft, =ufo | satellite",
           unless="crash interior cockpit station"),
     Group("content", "airship", "noun", "airship, ~zeppelin | +pirate ship | +hot air balloon"),
     # content: furniture and household
@@ -259,10 +331,10 @@ GROUPS = (
     Group("content", "lamp", "noun", "lamp | clock | vase | +candle",
           unless="cake building side tower wall still hang hangs hanging desk light lit glow glows glowing shade "
           "street @lamp"),
-    Group("content", "clock", "noun", "clock | mirror | painting",
+    Group("content", "clock", "noun", "clock | mirror",
           unless="tower shows show o'clock building side station hangs hang ticking wall time hands tower hour "
           "numerals look looks"),
-    Group("content", "mirror", "noun", "mirror | painting | clock",
+    Group("content", "mirror", "noun", "mirror | clock",
           unless="reflection reflected selfie bathroom brushing brushes look looks looking trying hat front sink "
           "shaving combing hair elevator rear teeth"),
     Group("content", "nightstand", "noun", "nightstand, ~bedside table | +bookshelf | wardrobe, ~closet | dresser"),
@@ -283,8 +355,7 @@ GROUPS = (
     Group("content", "container", "noun", "box, ~crate | basket | bucket | suitcase | backpack | handbag, ~purse",
           unless="hiker hikers school inside filled full lid open opened closed bicycle water wheel picnic shop",
           verbs="pack"),
-    Group("content", "kitchen machine", "noun", "microwave | toaster | kettle | blender | coffee maker, ~coffee "
-          "machine"),
+    Group("content", "kitchen machine", "noun", "microwave | toaster | kettle | =coffee maker, =coffee machine"),
     Group("content", "large appliance", "noun", "refrigerator, ~fridge | dishwasher | washing machine | stove",
           unless="pot pan soup cooking cook steaming magnets magnet door open food handle gas laundry"),
     Group("content", "bathroom fixture", "noun", "toilet | bathtub, ~tub | sink",
@@ -515,11 +586,8 @@ GROUPS = (
     Group("attribute", "form", "adjective", "round, ~circular | square, =rectangular | oval", of="@formed"),
     Group("attribute", "glasses form", "adjective", "round | square", of="glasses eyeglasses"),
     # attribute: age and state
-    Group("attribute", "age", "adjective", "old, ~elderly, ~senior, =aged | young | middle-aged", of="@adult",
+    Group("attribute", "age", "adjective", "old, ~elderly, ~senior, =aged | young", of="@adult",
           unless="child children kid kids teenage grandmother grandfather wrinkles wrinkled grey gray white beard"),
-    Group("attribute", "youth", "adjective", "young, =little, =small | teenage", of="boy girl",
-          unless="teddy toy toys dinosaur costume baby babies tiny pigtails"),
-    Group("attribute", "animal age", "adjective", "old | young", of="@furry horse elephant giraffe lion tiger zebra"),
     Group("attribute", "age of a thing", "adjective", "old, ~ancient, ~antique, ~vintage, =retro, =medieval, "
           "=abandoned, =weathered, =classic | modern, =futuristic", of="@ageing",
           unless="victorian medieval ruins rusty dusty ancient ivy moss steam fantasy century peasant peasants"),
@@ -622,19 +690,85 @@ GROUPS = (
     Group("attribute", "style of", "phrase", "oil painting of | watercolor painting of, ~watercolor of | pencil "
           "sketch of, ~pencil drawing of | charcoal drawing of | pixel art of | 3d render of | ~photo of, "
           "~photograph of | ~digital painting of | ~cartoon of | ~ink drawing of | ~vector illustration of",
-          unless=STYLE),
+          unless=f"{STYLE} old vintage antique faded polaroid"),
     Group("attribute", "picture of", "phrase", "=illustration of, =drawing of, =painting of, =sketch of | "
           "+photograph of | +3d render of", unless=STYLE),
+    Group("attribute", "art of", "phrase", "=concept art of, =digital art of, =artwork of, =digital illustration of, =render of, "
+          "=rendering of, =anime drawing of, =comic of, =watercolour painting of, =digital painting of | +photograph of", unless=STYLE),
     Group("attribute", "kind of picture", "phrase", "the photo shows, ~the photograph shows | the painting shows, "
           "~the painting depicts | the drawing shows | the cartoon shows", unless=STYLE),
     Group("attribute", "monochrome", "phrase", "~black and white photo, ~black and white photograph, ~black and "
           "white picture | color photo", unless=STYLE),
     Group("attribute", "palette", "item", "=monochrome, =black and white | =vibrant, =vibrant colors, =colorful | "
           "pastel colors | neon colors | sepia tones", unless="film noir photo photography sepia background noir"),
+    Group("attribute", "focus", "item", "sharp focus, ~in focus, =sharp, =sharp details, =tack sharp, =crisp, =crystal clear | out of "
+          "focus, =soft focus, =blurry, =blurred, =motion blur", unless="bokeh blur blurry blurred depth soft focus sharp"),
+    Group("attribute", "depth of field", "item", "=bokeh, =depth of field, =shallow depth of field, =blurred background, =blurry "
+          "background | +everything in focus", unless="focus bokeh depth blur"),
+    Group("attribute", "colours of an image", "item", "vibrant colors, ~vivid colors, ~vibrant colours, ~bright colors, =saturated, "
+          "=saturated colors, =colorful, =colourful, =vibrant, =vivid | muted colors, ~muted colours, ~desaturated, =muted, "
+          "=muted tones | monochrome, ~black and white, =grayscale, =greyscale, =b&w | pastel colors, ~pastel colours, "
+          "=pastel, =pastel palette, =soft colors | +sepia tones",
+          unless="colors colours color colour colorful monochrome sepia pastel vibrant vivid muted noir black rainbow"),
+    Group("attribute", "contrast", "item", "high contrast, =strong contrast | low contrast", unless="contrast"),
+    Group("attribute", "detail", "item", "=highly detailed, =intricate, =intricate details, =insanely detailed, =extremely detailed, "
+          "=detailed, =high detail, =hyper detailed, =hyperdetailed, =ultra detailed, =very detailed, =ornate | +minimalist | "
+          "+crude and simple", unless="detail details detailed intricate intricately hyperdetailed ornate complex minimalist"),
+    Group("attribute", "world item", "item", "cyberpunk, ~cyberpunk style, =futuristic, =sci-fi, =scifi, =sci fi, =synthwave | "
+          "medieval, =medieval fantasy, =renaissance, =ancient | steampunk | art deco | stone age, =prehistoric",
+          unless="cyberpunk futuristic neon robot cyborg medieval knight steampunk roman victorian"),
+    Group("attribute", "ornament item", "item", "=baroque, =baroque style, =gothic, =rococo, =art nouveau | minimalist, "
+          "=minimalistic, =minimalism", unless="ornate intricate minimalist"),
+    Group("attribute", "mood item", "item", "smiling, ~smile, =happy, =cheerful, =laughing | crying, =sad, =tears | angry, =furious, "
+          "=angry expression", unless="smile smiling expression happy sad angry joyful"),
+    Group("attribute", "skin", "phrase", "pale skin, ~fair skin | tanned skin, =dark skin", unless="white black"),
+    Group("attribute", "artist", "artist", ARTISTS, unless="painter artists"),
+    Group("attribute", "hair of a person", "adjective", "blonde, ~blond, ~blonde-haired | brunette | red-haired, ~redhead, "
+          "~redheaded, =ginger", of="@person @people @fantasy @fantasy_being girl boy child", unless="hair haired"),
     Group("attribute", "eyes", "phrase", "eyes closed, ~closed eyes | eyes open, ~open eyes",
           unless="looking looks sleeping asleep"),
     Group("spatial", "distance of a shot", "phrase", "macro shot of, ~close-up shot of, ~close-up of, ~close up of, "
           "~closeup of | wide shot of, ~full body shot of", unless="face detail eye hands portrait lens"),
+    Group("spatial", "portrait", "phrase", "=portrait of, =close up portrait of, =close-up portrait of, =head shot of, =headshot "
+          "of, =portrait photo of, =portrait painting of, =portrait photograph of | +full body shot of", unless=FRAME),
+    Group("spatial", "portrait from behind", "phrase", "=portrait of, =portrait photo of, =portrait painting of, =full body shot "
+          "of, =full body portrait of | +rear view of", unless=FACE),
+    Group("spatial", "full body", "phrase", "=full body portrait of, =full-body portrait of, =full body of, =full body photo of | "
+          "+close-up portrait of", unless=f"{FRAME} shoes legs"),
+    Group("spatial", "portrait item", "item", "=portrait, =headshot, =head shot, =closeup portrait, =upper body, =half body | "
+          "+full body shot", unless=FRAME),
+    Group("spatial", "full body item", "item", "=full body, =full-body, =full body portrait, =full body shot, =whole body | "
+          "+extreme close-up", unless=f"{FRAME} shoes legs"),
+    Group("spatial", "middle of an image", "item", "centered, =centred, =centered composition, =center composition, =perfectly "
+          "centered, =central composition, =in the center, =centered in frame | off-center", unless="left right edge corner"),
+    Group("spatial", "side that is seen", "phrase", "seen from behind, ~viewed from behind, ~from behind, =view from behind, =back "
+          "view of, =back turned | seen from the front", unless=FACE),
+    Group("spatial", "view of the side", "phrase", "side view of, =side profile of, =profile view of, =side portrait of | front view of "
+          "| rear view of", unless=FACE),
+    Group("spatial", "wide shot", "phrase", "=wide shot of, =wide angle shot of, =long shot of, =wide angle view of, =wide view of, "
+          "=wide angle photo of, =panoramic view of | +extreme close-up of",
+          unless=f"{FRAME} landscape panorama city valley mountains canyon wide"),
+    Group("spatial", "macro", "phrase", "=macro photo of, =macro photograph of, =macro photography of, =close-up photo of, =close up photo "
+          "of, =closeup photo of, =close-up photograph of | +wide shot of", unless=f"{FACE} lens macro"),
+    Group("spatial", "upside down", "phrase", "=upside down, =upside-down | +right side up", unless="hang hangs hanging jump"),
+    Group("spatial", "together", "phrase", "=hugging each other, =kissing each other, =facing each other, =holding hands, =shaking hands, "
+          "=looking at each other, =embracing each other | +standing back to back", unless="sit sits sitting bed table lying"),
+    Group("spatial", "symmetry", "item", "symmetrical, =symmetry, =symmetric, =perfect symmetry, =symmetrical composition | "
+          "asymmetrical, =asymmetric", unless="face body features eyes left right"),
+    Group("spatial", "angle", "item", "low angle, ~low angle shot, ~low-angle shot, ~low angle view, =view from below, =from below | "
+          "high angle, ~high angle shot, ~high-angle shot, =view from above, =from above", unless="aerial overhead top"),
+    Group("spatial", "angle of a shot", "phrase", "low angle shot of, ~low-angle shot of, ~low angle view of | high angle shot of, "
+          "~high-angle shot of, =aerial view of, =drone shot of, =birds eye view of", unless="aerial overhead top"),
+    Group("spatial", "isometric", "item", "=isometric, =isometric view, =isometric perspective | +front view", unless=FRAME),
+    Group("spatial", "pose item", "item", "=dynamic pose, =action pose, =dynamic action pose, =fighting pose, =fighting stance, "
+          "=action shot, =running, =walking, =jumping, =dancing, =in motion | +sitting | +lying down",
+          unless="sitting standing lying pose stance kneeling horse"),
+    Group("spatial", "rest item", "item", "sitting, =seated, =sitting down | standing, =standing up, =full body standing | lying "
+          "down, =laying down, =lying, =laying", unless="pose stance kneeling chair throne bed sofa couch bench floor legs horse"),
+    Group("spatial", "gaze item", "item", "looking at viewer, ~looking at camera, ~looking at the viewer, ~eye contact, =facing viewer "
+          "| looking away, =looking to the side, =looking back, =looking over shoulder | +eyes downcast", unless="portrait"),
+    Group("spatial", "dynamic pose", "phrase", "=in a dynamic pose, =in an action pose, =in a fighting pose, =in a fighting stance, "
+          "=in action pose | +sitting on the ground | +lying on the ground", unless="sitting standing lying"),
     # spatial: relations
     Group("spatial", "relation to furniture", "relation", "~on | =on top of | under, ~underneath, ~beneath | next "
           "to, ~beside, =near, =by | behind | in front of", of="@support",
@@ -643,8 +777,8 @@ GROUPS = (
           "front of", of="@solid @container", by="@solid @small @fruit @container @dish @toy"),
     Group("spatial", "people and furniture", "relation", "~on | next to, beside, =near, =by | behind | in front of",
           of="@support", by="@human", unless="cross-legged legs floor"),
-    Group("spatial", "relation to a big thing", "relation", "next to, beside, =by, =near | behind | in front of",
-          of="@big", by="@human @animal @vehicle @thing hot_dog donut cake sandwich pizza burger bread"),
+    Group("spatial", "relation to a big thing", "relation", "next to, beside, =by, =near, =in front of | behind",
+          of="@upright", by="@human @animal @vehicle @thing hot_dog donut cake sandwich pizza burger bread"),
     Group("spatial", "relation to a thing", "relation", "next to, beside, =by, =near | behind | in front of",
           of="@thing @animal @human @vehicle",
           by="@human @animal @vehicle @thing hot_dog donut cake sandwich pizza burger bread"),
@@ -652,12 +786,12 @@ GROUPS = (
           unless="selfie", by="@human @animal @shoe @small"),
     Group("spatial", "rug", "relation", "~under, ~underneath | next to | in front of",
           of="bed table sofa couch desk coffee_table", by="rug carpet"),
-    Group("spatial", "top of a car", "relation", "~on top of, =on | next to | behind | in front of | under",
+    Group("spatial", "top of a car", "relation", "~on top of, =on | +next to | +behind | +in front of | +under",
           of="car truck van", by="@pet"),
-    Group("spatial", "inside a container", "relation", "~inside, =in | next to | behind | in front of",
+    Group("spatial", "inside a container", "relation", "~inside, =in | +next to | +behind | +in front of",
           of="@container @dish @vessel", by="@small @pet @hamster @fruit @toy @vegetable @cutlery @solid",
           unless="water made"),
-    Group("spatial", "inside a vehicle", "relation", "~inside, =in | next to, beside | behind | in front of",
+    Group("spatial", "inside a vehicle", "relation", "~inside, =in | +next to | +behind | +in front of",
           of="@vehicle", by="@human @pet", unless="drive drives driving rides riding"),
     Group("spatial", "inside a building", "relation", "~inside | outside",
           of="house church barn castle cabin tent greenhouse building library museum"),
@@ -674,7 +808,7 @@ GROUPS = (
     Group("spatial", "on a mat", "relation", "~on | next to, ~beside",
           of="doormat rug carpet blanket towel pillow cushion napkin tray mat plate",
           by="@small @pet @cake donut doughnut shoe @cutlery @toy"),
-    Group("spatial", "under a roof", "relation", "~under, ~beneath | next to, beside | behind | in front of",
+    Group("spatial", "under a roof", "relation", "~under, ~beneath | +next to | +behind | +in front of",
           of="umbrella tent", by="@human @animal"),
     Group("spatial", "boat and bridge", "relation", "~under, =below, ~beneath | next to", of="bridge",
           by="@boat boat ship duck swan"),
@@ -688,22 +822,20 @@ GROUPS = (
           "| in front of", of="@support", by="@animal @toy @small"),
     Group("spatial", "relation to it", "relation", "next to, beside | behind | in front of", of="it him her them",
           unless="hang hangs hanging runs follows"),
-    Group("spatial", "inside with things", "relation", "~inside | next to | behind | in front of", of="@vehicle",
+    Group("spatial", "inside with things", "relation", "~inside | +next to | +behind | +in front of", of="@vehicle",
           by="@small @toy @fruit lantern"),
-    Group("spatial", "between", "relation", "~between | behind | in front of | next to",
+    Group("spatial", "between", "relation", "~between | +behind | +in front of | +next to",
           of="@thing @animal @human @vehicle @big", by="@thing @animal @human @vehicle"),
-    Group("spatial", "around", "relation", "~around | behind | in front of",
+    Group("spatial", "around", "relation", "~around | +behind | +in front of",
           of="table desk dining_table conference_table campfire fire bonfire", by="@human"),
     Group("spatial", "direction", "relation", "toward, towards | away from",
           of="@human @animal @big @vehicle camera viewer goal shore net driver fountain house cart door portal barn"),
-    Group("spatial", "out and in", "relation", "out of | into",
-          of="@vehicle water sea lake river pool cave house barn ocean cage tent tunnel forest building room"),
     Group("spatial", "left or right", "side", "left | right",
           of="side corner hand of edge part end half bank lane arm leg foot shoulder wall panel page @end",
           after="the his her its their upper lower top bottom far on to from"),
     Group("spatial", "upper or lower", "side", "upper | lower", of="left right part half corner edge shelf deck",
           after="the"),
-    Group("spatial", "top or bottom", "side", "top | bottom",
+    Group("spatial", "top or bottom", "side", "top | bottom", unless="sea ocean",
           of="shelf row of left right corner edge drawer bunk part half step board", after="the"),
     Group("spatial", "foreground or background", "side", "foreground | background", of="@end", after="the"),
     Group("spatial", "front or back", "side", "front | back", of="row rows", after="the"),
@@ -738,7 +870,6 @@ GROUPS = (
           "classroom"),
     Group("spatial", "in her arms", "phrase", "in her arms | on her shoulders | on her back", unless="shoulder"),
     Group("spatial", "in his arms", "phrase", "in his arms | on his shoulders | on his back", unless="shoulder"),
-    Group("spatial", "distance", "phrase", "in the distance | in the foreground"),
     Group("spatial", "close or far", "phrase", "close to the | far from the"),
     Group("spatial", "seen from", "phrase", "from above | from below",
           unless="light lit sun hang hangs hanging spotlight"),
@@ -747,19 +878,17 @@ GROUPS = (
     Group("spatial", "lid", "phrase", "lid up | lid down"),
     Group("spatial", "hands of a man", "phrase", "in his pockets, ~in his pocket | behind his back | on his hips"),
     Group("spatial", "hands of a woman", "phrase", "in her pockets, ~in her pocket | behind her back | on her hips"),
-    Group("spatial", "uphill", "phrase", "uphill | downhill"),
     Group("spatial", "middle alone", "phrase", "in the middle | +on the left | +on the right",
           unless="left right top bottom of row one edge"),
-    Group("spatial", "carried", "phrase", "under his arm | on his head | over his shoulder"),
-    Group("spatial", "carried by her", "phrase", "under her arm | on her head | over her shoulder"),
-    Group("spatial", "along a river", "phrase", "down the river | up the river"),
+    Group("spatial", "carried", "phrase", "under his arm | on his head | over his shoulder", unless=WORN),
+    Group("spatial", "carried by her", "phrase", "under her arm | on her head | over her shoulder", unless=WORN),
     Group("spatial", "along a street", "phrase", "down the street | across the street"),
     Group("spatial", "seat", "phrase", "seated around | standing around", unless="wheelchair"),
     Group("spatial", "seat at", "phrase", "seated at | standing at", unless="piano"),
     Group("spatial", "view", "phrase", "aerial view of, ~bird's-eye view of | street-level view of",
           unless="top-down island tropical river skyscrapers roofs rooftops harbor coast village"),
     Group("spatial", "view item", "item", "side view | top view, top-down view | front view | back view, rear view "
-          "| ~from above | ~from behind | ~from below", unless="portrait face"),
+          "| ~from above | ~from behind | ~from below", unless="portrait face facing facade looking looks"),
     Group("spatial", "view of", "phrase", "top view of, ~overhead view of, ~top-down view of | side view of"),
     Group("spatial", "shot", "item", "close-up, ~close up, ~close-up portrait, ~closeup | ~wide shot, full body "
           "shot", unless="macro portrait lens"),
@@ -782,32 +911,17 @@ GROUPS = (
           of="horse donkey camel pony elephant bull cow", by="@human"),
     Group("spatial", "ride a bicycle", "verb", "ride | push | +stand next to",
           of="bicycle bike motorcycle scooter motorbike", by="@human"),
-    Group("spatial", "open", "verb", "open | close",
-          of="door window gate umbrella curtain book box suitcase trunk drawer laptop bag", by="@human"),
     Group("spatial", "push", "verb", "push | pull",
           of="cart shopping_cart sled wagon suitcase stroller box wheelbarrow trolley bicycle", by="@human"),
-    Group("spatial", "enter", "verb", "enter | leave, ~exit",
-          of="building house room station store shop church tunnel city barn school museum library kitchen bus "
-          "train cave castle temple"),
-    Group("spatial", "throw", "verb", "throw, ~toss | catch", of="stick ball frisbee baseball football", by="@human"),
     Group("spatial", "cross", "verb", "cross | walk along",
           of="road street path railroad_track country_road stream city_street", by="@human @animal",
           unless="bridge crosswalk stones intersection"),
-    Group("spatial", "climb", "verb", "climb | descend", of="hill mountain slope ladder stair staircase", by="@human"),
-    Group("spatial", "take off", "verb", "take off from | land on", of="runway"),
-    Group("spatial", "pull in", "verb", "pull into, ~pull up at | pull out of",
-          of="station driveway garage parking_lot"),
-    Group("spatial", "sit down", "verb", "sit down | stand up", by="@human", unless="stands sits"),
     Group("spatial", "dive", "verb", "~dive into, ~jump into | +climb out of",
           of="pool swimming_pool water lake river sea ocean", by="@human @animal"),
     Group("spatial", "insect flight", "verb", "~land on, ~sit on, ~rest on, ~perch on | +fly over",
           of="flower leaf rose sunflower daisy", by="@insect"),
     Group("spatial", "hang on a wall", "verb", "~hang on | +lean against", of="wall",
           by="picture painting mirror poster frame map corkboard picture_frame"),
-    Group("spatial", "lift", "verb", "pick up | put down", of="@thing", by="@human"),
-    Group("spatial", "go up", "phrase", "going up | going down", unless="lights sun"),
-    Group("spatial", "walk up", "verb", "walk up | walk down", of="stair step hill staircase slope mountain",
-          by="@human @animal"),
     Group("spatial", "walk a dog", "verb", "~walk | carry", of="dog puppy", by="@human", unless="leash leashes"),
     Group("spatial", "chase", "verb", "chase, ~run after | run away from", of="@animal @human car",
           by="@animal @human"),
@@ -838,7 +952,6 @@ GROUPS = (
           by="@aircraft @bird_of_the_air drone bird"),
     Group("spatial", "fly over a building", "verb", "~fly over, ~fly above | +stand next to", of="@building",
           by="@animal @mythical_animal"),
-    Group("spatial", "get on", "verb", "get off | get on", by="@human"),
     Group("spatial", "lean", "verb", "~lean against | +lie next to",
           of="wall brick_wall stone_wall tree fence tree_trunk", by="@two-wheeler ladder skateboard surfboard"),
     Group("spatial", "cross a bridge", "verb", "~cross | +stand under", of="bridge footbridge", by="@human"),
@@ -855,8 +968,8 @@ GROUPS = (
           "through a field, =through a meadow | through a city | =through the snow",
           unless=f"{WILD} tree trees leaves moss sunflowers flowers cactus grass highway street streets buildings "
           "train car river path trail sunlight"),
-    Group("contextual", "boat place", "place", "in a harbor, =at a dock, =at a pier | on a lake | on a river, ~on a "
-          "canal | on the open sea", unless="dock docked pier bridge waves fog tied moored crane sail"),
+    Group("contextual", "boat place", "place", "in a harbor, =at a dock, =at a pier | on the open sea",
+          unless="dock docked pier bridge waves fog tied moored crane sail"),
     Group("contextual", "enclosure", "place", "in an enclosure, =in a zoo, =in a cage, =in a pen | +in a meadow | "
           "+in a desert | +on the beach", unless="zookeeper fence bars visitors glass zoo"),
     Group("contextual", "dungeon", "place", "in a dungeon, =in a castle | in a cave | +in a forest | +on a bridge | "
@@ -906,10 +1019,6 @@ GROUPS = (
           "corner | +in a park | +on the beach", unless="bartender drink drinks beer wine stool"),
     Group("contextual", "construction site", "place", "at a construction site | at a gas station | in a warehouse | "
           "in a parking lot | in a factory", unless="crane cars gas"),
-    Group("contextual", "water", "noun", "lake | river, ~stream | pond | =ocean, =sea",
-          after="in on by beside near across over around overlooking",
-          unless="lily wave waves beach shore ship ships surf surfer island bank bridge runs flows houseboats "
-          "kayaks view queen coast waterfall dock harbor ice frozen sand whale dolphin reef bay breeze life down"),
     Group("contextual", "waterside", "noun", "=canal | =river | +beach | +country road, =dirt road | +highway",
           after="along", unless="boat boats houseboats bank water kayak swims"),
     Group("contextual", "landscape as a subject", "noun", "beach | forest | desert | meadow | =valley | +jungle",
@@ -924,6 +1033,54 @@ GROUPS = (
           after="above over across through",
           unless="tree trees bridge river sand dunes leaves buildings tower skyscrapers highway castle village snow "
           "grass flowers jungle"),
+    Group("contextual", "city", "phrase", CITIES, unless="eiffel skyline pyramid pyramids canal"),
+    Group("contextual", "outer space", "phrase", "=in space, =in outer space, =in the space, =floating in space | +in a forest | +on a "
+          "beach | +on a city street", unless="spaceship spacecraft planet planets galaxy nebula stars star earth rocket orbit "
+          "station suit alien astronaut satellite"),
+    Group("contextual", "underwater", "phrase", "=underwater, =under water, =under the sea, =in the ocean, =in the sea, =in water, =in "
+          "the water, =in a lake, =in a river, =in a swimming pool, =in a pool | +in a desert | +on a city street | +in a forest",
+          unless="fish coral swimming swims swim diving diver boat boats ship ships bubbles mermaid submarine whale shark surf "
+          "surfing sail sailing wave waves floating reef dolphin reflection photograph drowning wet splash"),
+    Group("contextual", "sky place", "phrase", "=in the sky, =in the clouds, =in the air, =above the clouds | +in a forest | +in a "
+          "city street", unless="flying fly flies cloud clouds plane bird airplane balloon stars moon sun floating wings castle "
+          "city planet jump jumping light lights fireworks"),
+    Group("contextual", "hell", "phrase", "=in hell, =in heaven | +in a supermarket | +in a forest", unless="fire flames angel clouds"),
+    Group("contextual", "in nature", "phrase", "=in nature, =in the wild, =in a jungle, =in the jungle, =in a rainforest, =in the "
+          "rainforest, =in forest, =in a dark forest, =in the forest | +on a city street | +in a supermarket | +in a desert",
+          unless="tree trees leaves plants vines jungle forest moss river waterfall stream log"),
+    Group("contextual", "in town", "phrase", "=in the city, =in a city, =in the streets, =on the streets, =in the street, =on the street, "
+          "=on a street, =in a street, =in a futuristic city, =in a cyberpunk city, =in a town, =in a village, =in an alley, =in a "
+          "dark alley | +in a forest | +in a desert | +on a beach",
+          unless="street streets building buildings skyscraper skyscrapers car cars traffic neon sidewalk window shop store road"),
+    Group("contextual", "house place", "phrase", "=in a room, =in a dark room, =in the house, =in a house, =in a bar, =in a pub, =in a "
+          "restaurant, =in a cafe, =in a coffee shop, =in a library, =in a museum, =in a laboratory, =in a lab, =in a church, =in a "
+          "cathedral, =in a temple, =in a castle, =in a palace, =in a cave, =in the cave, =in a dungeon, =in a tavern, =in a hospital, "
+          "=in prison, =in a prison, =in a classroom, =in a factory, =in a warehouse, =in a supermarket, =in a grocery store, =in a "
+          "shopping mall, =in a gym, =in a spaceship, =in a studio, =in studio, =in a tunnel, =in a hallway, =in a nightclub, =in a "
+          "club, =in a greenhouse, =in a stadium, =in an arena, =in a theater | +on a beach | +in a forest | +in a desert",
+          unless=f"{ROOM} window door floor wall walls table chair bar drink drinks shelf shelves food doctor nurse patient spaceship "
+          "machine machines equipment plants throne torch torches altar candles experiment"),
+    Group("contextual", "mountain place", "phrase", "=in the mountains, =in mountains, =on a mountain, =on top of a mountain, =in the "
+          "alps, =on a hill, =on a cliff, =in a valley | +in a subway station | +in a desert | +on a city street",
+          unless="snow ski mountain mountains peak cliff house castle village valley river cabin waterfall view"),
+    Group("contextual", "desert place", "phrase", "=in the desert, =in a desert, =in desert, =in a wasteland, =on mars, =on the moon, =on "
+          "an alien planet | +in a forest | +on a city street",
+          unless="sand dune dunes cactus camel camels crater rover rocket astronaut space spacesuit earth oasis"),
+    Group("contextual", "snow place", "phrase", "=in the snow, =in snow, =in the arctic | +in a desert | +in a jungle",
+          unless="snow snowy winter ski ice penguin polar christmas santa cold fur frozen snowman"),
+    Group("contextual", "stage place", "phrase", "=on stage, =on a stage, =on the stage | +on a beach | +in a forest",
+          unless="concert band singer audience spotlight microphone curtain crowd singing guitar performing"),
+    Group("contextual", "scene item", "item", "forest, =dark forest, =in forest, =deep forest, =jungle, =woods, =rainforest | desert, "
+          "=desert landscape, =wasteland | beach, =tropical beach, =at the beach | city street, =city, =cyberpunk city, =cityscape, "
+          "=in city, =city background, =urban, =street | =outer space, =space, =in space | snowy mountains, =mountains, =mountain "
+          "landscape",
+          unless="tree trees leaves sand waves sea ocean street buildings building skyscrapers neon snow planet galaxy stars mountain "
+          "forest desert beach city spaceship"),
+    Group("contextual", "room item", "item", "=indoors, =inside, =interior, =bedroom, =in bedroom, =kitchen, =office, =classroom, "
+          "=bathroom, =living room, =laboratory, =library | +forest | +beach | +desert",
+          unless=f"{ROOM} window door wall room interior furniture architecture design building office"),
+    Group("contextual", "studio item", "item", "=studio background, =simple background, =plain background, =neutral background, =studio, "
+          "=blank background, =solid background | +forest background | +city background", unless="background white black isolated"),
     # contextual: background
     Group("contextual", "background colour", "adjective", "white | black, =dark | blue | gray, ~grey | green | red "
           "| yellow | pink | ~purple | ~orange", of="background backdrop", unless="silhouette isolated line",
@@ -942,35 +1099,36 @@ GROUPS = (
           "~ocean in the background",
           unless="city snow slope skiing boat beach forest tree trees mountain building street"),
     # contextual: time, weather and light
-    Group("contextual", "time of day", "phrase", "at night, ~at midnight, ~by night | at sunrise, at dawn | at "
-          "sunset, at dusk | at noon, ~at midday", unless=DAYTIME),
-    Group("contextual", "end of the night", "phrase", "=at night, =at midnight, =by night | +at dusk | +at dawn",
-          unless=SUN),
-    Group("contextual", "part of day", "phrase", "early in the morning, in the morning | in the evening | late at "
-          "night | in the afternoon", unless=f"{DAYTIME} late early"),
-    Group("contextual", "item of time", "item", "night, ~nighttime, ~night time, ~midnight | sunset, ~dusk, golden "
-          "hour | sunrise, ~dawn | ~daytime, ~midday | morning light, =morning, =soft morning light | afternoon "
-          "light", unless=DAYTIME),
-    Group("contextual", "light of day", "adjective", "morning | afternoon | evening", of="light sun sunlight "
-          "sunshine", unless=DAYTIME, alone=True),
-    Group("contextual", "rush hour", "phrase", "the morning rush hour, ~morning rush hour | the evening rush hour, "
-          "~evening rush hour", unless="sun night dark sunset"),
-    Group("contextual", "weather of a day", "adjective", "sunny, =bright, =clear | rainy | snowy | foggy, ~misty | "
-          "stormy | cloudy, ~overcast | windy", of="day morning afternoon evening", unless=WEATHER, alone=True),
-    Group("contextual", "weather of a night", "adjective", "=dark, =clear, =starry | rainy | snowy | foggy, ~misty "
-          "| stormy", of="night", unless=WEATHER, alone=True),
-    Group("contextual", "weather of a place", "adjective", "sunny, ~sunlit | rainy | snowy, ~snow-covered, ~snow "
-          "covered | foggy, ~misty",
+    Group("contextual", "time of day", "phrase", "at night, ~at midnight, ~by night | at sunset, =at dusk, =at sunrise, =at "
+          "dawn, =at twilight | at noon, ~at midday", unless=DAYTIME),
+    Group("contextual", "sunrise", "phrase", "=at night, =at midnight | +at sunrise | =at noon, =at midday", unless=DAYTIME),
+    Group("contextual", "part of day", "phrase", "early in the morning, in the morning, =in the evening, =in the afternoon | "
+          "late at night", unless=f"{DAYTIME} late early"),
+    Group("contextual", "item of time", "item", "night, ~nighttime, ~night time, ~midnight, =at night | sunset, =dusk, =golden "
+          "hour, =sunrise, =dawn, =at sunset, =twilight | midday, ~daytime, ~noon, =morning, =morning light, =daylight, "
+          "=soft morning light, =afternoon light", unless=DAYTIME),
+    Group("contextual", "light of day", "adjective", "=morning, =afternoon, =evening | +neon", of="light sunlight",
+          unless=DAYTIME, alone=True),
+    Group("contextual", "weather of a day", "adjective", "sunny, =bright, =clear | rainy, =stormy | snowy",
+          of="day morning afternoon evening", unless=WEATHER, alone=True),
+    Group("contextual", "fog of a day", "adjective", "sunny | foggy, ~misty", of="day morning afternoon",
+          unless=WEATHER, alone=True),
+    Group("contextual", "clouds of a day", "adjective", "sunny | cloudy, ~overcast", of="day morning afternoon",
+          unless=WEATHER, alone=True),
+    Group("contextual", "weather of a night", "adjective", "=clear, =starry | rainy, =stormy | snowy | foggy, ~misty",
+          of="night", unless=WEATHER, alone=True),
+    Group("contextual", "weather of a place", "adjective", "sunny, ~sunlit | rainy, =foggy, =misty | snowy, ~snow-covered, "
+          "~snow covered",
           of="forest street city park village field road town alley garden path meadow lake",
           unless=f"{WEATHER} night dark blooming bloom flowers pine leaves", alone=True),
     Group("contextual", "slope", "adjective", "~snowy, ~snow-covered | grassy | rocky", of="slope mountain hill",
           unless=f"{WEATHER} glacier skiers peaks", alone=True),
-    Group("contextual", "season", "phrase", "in winter, ~in late winter | in summer, ~in late summer | in spring, "
-          "~in early spring | in autumn, ~in fall, ~in late autumn", unless=SEASONS),
-    Group("contextual", "season adjective", "adjective", "autumn, ~fall | winter | summer | spring",
+    Group("contextual", "season", "phrase", "in winter, ~in late winter | in summer, ~in late summer, =in spring, =in autumn, "
+          "=in fall", unless=SEASONS),
+    Group("contextual", "season adjective", "adjective", "winter | summer, =spring, =autumn, =fall",
           of="day morning afternoon evening night forest landscape park scene", unless=SEASONS, alone=True),
-    Group("contextual", "weather", "phrase", "in the rain, ~in heavy rain, ~in the pouring rain | in the snow, ~in "
-          "heavy snow, =in deep snow | in the fog, ~in thick fog | in the sunshine, ~in the sun",
+    Group("contextual", "weather", "phrase", "in the rain, ~in heavy rain, ~in the pouring rain, =in the fog, =in thick fog | "
+          "in the snow, ~in heavy snow, =in deep snow | in the sunshine, ~in the sun",
           unless="sun sunlight sunshine sunny snow snowy rain rainy rainbow fog foggy misty storm stormy lightning "
           "clouds cloudy overcast wet puddle puddles shadow shadows blizzard sunset ski skis fox frosted night moon "
           "moonlight snowman icy sunglasses winter summer"),
@@ -978,10 +1136,11 @@ GROUPS = (
           unless="storm stormy flood", alone=True),
     Group("contextual", "fog strength", "adjective", "thick, =dense, =heavy | thin", of="fog mist",
           unless="hides hidden fade", alone=True),
-    Group("contextual", "weather item", "item", "rain, =raining, =rainy | snow, =snowing, =snowy, =snowfall | fog, "
-          "=foggy, =mist, =misty | =sunny, =sunshine, =sunlight, bright sunlight", unless=WEATHER),
-    Group("contextual", "sky", "adjective", "blue, =clear, =clear blue, =bright blue, =cloudless | cloudy, "
-          "~overcast, =grey, =gray | stormy, =dark | =starry, =night | =pink, =pale pink, =purple, =orange, =red",
+    Group("contextual", "weather item", "item", "rain, =raining, =rainy, =heavy rain, =pouring rain, =thunderstorm, =storm | "
+          "snow, =snowing, =snowy, =snowfall | =sunny, =sunshine, =sunlight, bright sunlight | =fog, =foggy, =mist, =misty, "
+          "=thick fog, =volumetric fog", unless=WEATHER),
+    Group("contextual", "sky", "adjective", "blue, =clear, =clear blue, =bright blue, =cloudless | cloudy, ~overcast, =grey, "
+          "=gray, =stormy, =dark, =rainy | =starry, =night | =pink, =pale pink, =purple, =orange, =red",
           of="sky", unless=SKY, alone=True),
     Group("contextual", "sea state", "adjective", "calm, =still | rough, =stormy, ~choppy",
           of="sea ocean lake bay water",
@@ -990,11 +1149,21 @@ GROUPS = (
           unless="sky grass tree trees park beach room bed window"),
     Group("contextual", "light quality", "adjective", "soft, =gentle | harsh", of="light lighting",
           unless="shadow shadows", alone=True),
-    Group("contextual", "light drama", "item", "~dramatic lighting, ~moody lighting, ~dramatic light, ~dramatic "
-          "side light, ~cinematic lighting, ~volumetric lighting | soft daylight | bright studio lighting, ~studio "
-          "lighting | ~soft lighting, ~soft light, ~natural light, ~soft natural light, ~warm light, ~warm lighting "
-          "| neon lighting, ~neon lights | candlelight",
-          unless="candle candles sun night neon sunset moon dark shadows shadow sunlight"),
+    Group("contextual", "flat light", "tail", "=dramatic lighting, =dramatic light, =moody lighting, =dynamic lighting, =dynamic "
+          "light, =volumetric lighting, =volumetric light, =cinematic lighting, =cinematic light, =dramatic side light, =rim lighting, "
+          "=sharp overhead cinematic lighting, =epic lighting, =chiaroscuro lighting, =high contrast lighting | flat lighting | "
+          "+even white light", unless=LIGHTS),
+    Group("contextual", "studio light", "tail", "studio lighting, ~bright studio lighting, =professional lighting, =natural "
+          "lighting, =natural light, =soft natural light, =studio light, =realistic lighting | candlelight | moonlight | neon "
+          "lighting, ~neon lights, ~neon light", unless=LIGHTS),
+    Group("contextual", "soft light", "tail", "soft lighting, ~soft light, ~soft ambient light, =ambient lighting, =ambient light, "
+          "=soft shadows, =diffused light, =diffuse lighting | harsh lighting, ~harsh light, =hard light, =hard lighting", unless=LIGHTS),
+    Group("contextual", "warm light", "tail", "warm lighting, ~warm light, =warm hues, =warm tones, =warm colors | cold blue "
+          "lighting, ~cold light, =cool tones, =cold colors, =cold lighting", unless=LIGHTS),
+    Group("contextual", "direction of light", "item", "backlit, ~back lighting, ~backlighting, =backlight | front lighting, ~lit "
+          "from the front", unless=LIGHTS),
+    Group("contextual", "brightness", "item", "=dark, =low light, =dim lighting, =dimly lit, =very dark, =dark lighting, =gloomy | "
+          "=bright, =bright lighting, =bright light, brightly lit | +pitch dark", unless=f"{LIGHTS} blue red green hair eyes"),
     Group("contextual", "lit place", "phrase", "dimly lit, ~softly lit, ~poorly lit | brightly lit",
           unless="spotlight dark shadow shadows"),
     Group("contextual", "under a sky", "phrase", "under a full moon, ~under the full moon, ~under the stars, ~under "
@@ -1009,6 +1178,7 @@ THINGS = {
         "volleyball player | hockey player | goalkeeper | batter | catcher | athlete | runner | swimmer | skier | "
         "snowboarder | surfer | skater | skateboarder | cyclist | biker | rider | jockey | boxer | gymnast | golfer "
         "| climber | hiker | jogger",
+    "person": "boy | girl",
     "people": "person | pedestrian | tourist | worker | student | teacher | customer | passenger | commuter | "
         "friend | dancer | singer | musician | street musician | painter | artist | carpenter | engineer | "
         "veterinarian | fisherman | sailor | monk | shepherd | model | waiter | waitress | bartender | driver | bus "
@@ -1121,6 +1291,8 @@ CLASSES = {
         "@furniture @chair @sofa @sport_thing @cutlery @pumpkin @shoe !sink !lid !switch !fireplace !screw !nail "
         "!cap !hose !rope !button !bead !appliance !water_bottle !label !letter !shelf !painting !tub !swing !slide "
         "!rattle !dice !soap !bin !can !stone !mirror !map",
+    "upright": "@big !wall !door !window !gate !fence !curtain !brick_wall !stone_wall !billboard !whiteboard !blackboard "
+        "!television !fireplace !waterfall !stage !counter !mirror",
     "big": "@big_thing @building @other_building @tree !brick !shed",
     "coloured": "@car @tractor @special_car @train @long_train @boat @two-wheeler @aircraft airship @other_vehicle "
         "@chair @sofa @bench @bedding @opening @textile @wear @garment @shoe @sport_thing @paper @dish @container "
@@ -1272,9 +1444,127 @@ COLLECTIVES = {
 # Kinds of nouns that stay the same whatever follows "with", and words before "with" that tie what follows to them.
 FREE_WITH = "@person @child @pet @worker @hero @livestock @royal @machine_man @dish_from_the_hand @bowl_dish"
 TIED_WITH = "covered filled topped made decorated painted dressed"
-# "puts a tray into the oven" and "takes a tray out of the oven"
-PUT = {"putting": "taking", "puts": "takes", "placing": "taking"}
-TAKE = {"taking": "putting", "takes": "puts", "pulling": "putting"}
+
+# Adjectives whose opposite suits whatever they describe, and the words before which they mean something else.
+OPPOSITES = {
+    "giant": "tiny", "huge": "tiny", "massive": "tiny", "gigantic": "tiny", "enormous": "tiny", "colossal": "tiny", "big": "small",
+    "large": "small", "small": "large", "little": "large", "tiny": "giant", "miniature": "giant", "cute": "scary",
+    "adorable": "scary", "scary": "cute", "creepy": "cute", "menacing": "friendly", "terrifying": "cute", "angry": "smiling",
+    "happy": "sad", "sad": "happy", "smiling": "crying", "crying": "smiling", "laughing": "crying", "fat": "skinny",
+    "chubby": "skinny", "obese": "skinny", "skinny": "fat", "slim": "fat", "muscular": "skinny", "young": "old",
+    "elderly": "young", "bearded": "clean-shaven", "bald": "long-haired", "transparent": "opaque", "wooden": "metal",
+    "metallic": "wooden", "fluffy": "hairless", "furry": "hairless", "rusty": "shiny", "shiny": "rusty", "broken": "intact",
+    "ruined": "intact", "colorful": "gray", "colourful": "gray", "futuristic": "medieval", "medieval": "futuristic",
+    "cyberpunk": "medieval", "steampunk": "minimalist", "ancient": "futuristic", "modern": "medieval",
+    "victorian": "futuristic", "gothic": "minimalist", "baroque": "minimalist", "ornate": "plain", "tall": "short",
+    "thick": "thin", "thin": "thick", "burning": "frozen", "frozen": "burning", "dirty": "clean", "messy": "tidy",
+    "full": "empty", "round": "square", "symmetrical": "asymmetrical", "minimalist": "ornate", "minimalistic": "ornate",
+    "beautiful": "ugly", "gorgeous": "ugly", "handsome": "ugly", "ugly": "beautiful",
+}  # fmt: skip
+NO_OPPOSITES = {
+    "full": "body shot length moon hd frame color colour face bloom plate figure armor armour suit view size set",
+    "young": "girl boy adult child children kid couple lady crew", "old": "school", "little": "red girl boy", "modern": "art",
+    "big": "breasts bang ben bird boss brother city", "large": "breasts view format highlights", "small": "breasts", "tall": "grass",
+    "frozen": "movie", "thin": "lines", "thick": "lines strokes", "symmetrical": "face features", "gothic": "art", "baroque": "art",
+}  # fmt: skip
+LOOKS = frozenset("beautiful gorgeous handsome ugly".split())  # said of people here, not of pictures
+PERIODS = frozenset(
+    "modern contemporary futuristic future cyberpunk medieval ancient victorian steampunk sci fi retro vintage renaissance baroque "
+    "gothic minimalist minimalistic ornate intricate antique roman".split()
+)
+COLOURS = "red blue green yellow purple orange pink black white"
+UNCOLOURED = (
+    "sky sea ocean water grass snow sand skin light lights lighting hour carpet planet moon sun wine tea meat metal hole panther "
+    "magic friday smoke fire flames clouds cloud night fantasy humor mirror market series noise balance and background backdrop "
+    "tones tone hues hue color colour colors eyes hair house paper ink velvet theme palette frame lines line stripes bull widow mood"
+)
+# What any two things can have to do with each other, by the first word: two words on the left, their opposites on the right.
+RELATIONS_ANYWHERE = {
+    "next": (("next to", "far away from"),),
+    "beside": (("beside", "far away from"),),
+    "in": (("in front of", "far away from"), ("in", "next to")),
+    "on": (("on top of", "next to"), ("on", "next to"), ("on", "under")),
+    "at": (("at", "far away from"),),
+    "surrounded": (("surrounded by", "far away from"),),
+    "holding": (("holding up", "standing next to"), ("holding", "standing next to")),
+    "hanging": (("hanging from", "lying under"),),
+    "among": (("among", "far away from"),),
+    "inside": (("inside of", "outside of"), ("inside", "outside of")),
+    "riding": (("riding on", "standing next to"), ("riding", "standing next to")),
+    "driving": (("driving", "standing next to"),),
+    "climbing": (("climbing", "standing next to"),),
+    "jumping": (("jumping over", "standing next to"),),
+    "sitting": (("sitting on top of", "standing next to"), ("sitting on", "standing next to"), ("sitting in", "standing in"),
+                ("sitting at", "standing at"), ("sitting under", "standing under")),
+    "standing": (("standing on top of", "lying next to"), ("standing on", "lying on"), ("standing in", "sitting in"),
+                 ("standing at", "sitting at"), ("standing under", "sitting under")),
+    "walking": (("walking on", "lying on"), ("walking in", "sitting in")),
+    "running": (("running on", "lying on"), ("running in", "sitting in")),
+    "dancing": (("dancing on", "lying on"), ("dancing in", "sitting in")),
+    "lying": (("lying on", "standing on"), ("lying in", "standing in")),
+    "laying": (("laying on", "standing on"), ("laying in", "standing in")),
+    "floating": (("floating above", "lying under"),),
+    "flying": (("flying over", "standing in front of"), ("flying above", "standing in front of")),
+    "looking": (("looking at", "looking away from"), ("looking towards", "looking away from")),
+    "staring": (("staring at", "looking away from"),),
+    "facing": (("facing", "facing away from"),),
+    "under": (("under", "on top of"),),
+    "underneath": (("underneath", "on top of"),),
+    "behind": (("behind", "in front of"),),
+    "above": (("above", "below"),),
+    "below": (("below", "above"),),
+}  # fmt: skip
+POSES = "sitting standing walking running dancing lying laying"
+# What surrounds things instead of standing beside them.
+# What must follow some of these relations, or must not.
+LANDMARKS = {
+    "in": "@container @dish @vessel @vehicle cage bathtub tub", "at": "table desk dining_table counter",
+    "on": "@support @container @solid plate tray pillow cushion rug carpet towel couch horse camel elephant donkey counter",
+}  # fmt: skip
+IN_A_HAND = (
+    "cup mug glass phone cigarette flower flowers book pen pencil knife fork spoon wine beer coffee tea drink camera card letter baby "
+    "hand hands breath smile microphone rose apple wand bottle cigar pipe torch"
+)
+SCENERY = (
+    "sky moon sun stars water sea ocean river lake wave waves rain snow clouds cloud mountain mountains hill cliff city street road "
+    "forest desert field sunset sunrise light lights night air tree trees rainbow town village horizon camera viewer umbrella other "
+    "house building roof bridge world earth ground floor room table motorcycle planet sidewalk wall window door"
+)
+# Places by what surrounds somebody there, with the words that tell of it elsewhere in a caption, and what may stand instead.
+SCENES = {
+    "forest": "forest jungle woods rainforest grove",
+    "desert": "desert wasteland savanna savannah canyon",
+    "water": "beach shore seashore coast ocean sea lake river pond harbor harbour pool swamp",
+    "town": "city street streets alley town village road sidewalk highway park garden plaza market marketplace courtyard downtown",
+    "room": "room kitchen bedroom bathroom office library museum bar pub restaurant cafe church cathedral temple laboratory lab "
+    "classroom hospital prison factory warehouse supermarket store shop gym hallway dungeon tavern cave castle palace mansion "
+    "hotel theater nightclub club studio basement attic barn garage cafeteria casino ballroom",
+    "field": "field meadow farm pasture prairie vineyard",
+    "mountain": "mountain mountains hill hills valley cliff",
+}
+TELLS = {
+    "forest": "tree trees leaves moss forest jungle log vines mushroom mushrooms fireflies plants",
+    "desert": "sand dune dunes cactus camel sandstorm pyramid pyramids rocks",
+    "water": "boat boats ship ships fish swim swimming swims wave waves sand surf surfing surfboard sail sailing sailboat dock pier "
+    "diving underwater water seagull seagulls sandcastle splash reflection island palm lily kayak canoe sea ocean beach duck ducks swan",
+    "town": "car cars building buildings traffic skyscraper skyscrapers neon bus shop shops houses bench streets street flowers "
+    "skyline road tree trees",
+    "room": "table chair chairs tables wall walls window windows floor bed sofa couch shelf shelves desk counter stove sink door lamp "
+    "throne torch torches bartender waiter doctor nurse patient teacher students books furniture interior ceiling fireplace "
+    "toilet bath shower drinking drinks",
+    "field": "flower flowers cow cows sheep horses wheat corn barn tractor grass sunflowers crop crops soccer football baseball "
+    "poppies tulips tulip",
+    "mountain": "snow snowy ski skiing peak cliff climbing climber mountain mountains goat river cabin house castle village",
+}
+PLACES_INSTEAD = {
+    "forest": "in a forest", "desert": "in a desert", "water": "on a beach", "town": "on a city street", "room": "in a supermarket",
+}  # fmt: skip
+
+# Words beside which a thing stays alone.
+ONE_ONLY = frozenset(
+    "each both single one lone only two three four five half pair another other holding wearing riding with and its his her logo sign "
+    "map view kitchen room landscape close".split()
+)
 
 # Phrases that are one thing, none of whose words is ever exchanged.
 FIXED = (
@@ -1292,7 +1582,7 @@ FIXED = (
     "table tennis, tennis court, soccer field, baseball field, chocolate chip, chocolate chips, fox news, bird "
     "feeder, bird bath, eagle eye, tiger lily, bear hug, duck face, bull's eye, fish and chips, peanut butter, tea "
     "party, tea set, tea bag, coffee shop, coffee bean, coffee beans, coffee stand, camera lens, phone booth, phone "
-    "call, car park, car wash, cross section, apple slices, orange slices, rose gold, rush hour, open air, in half, "
+    "call, car park, car wash, cross section, fork in the road, apple slices, orange slices, rose gold, rush hour, open air, in half, "
     "face paint, war paint, hair dryer, full moon, bus stop, train station, bus station, train tracks, train track, "
     "gold medal, wine bottle, golden hour, stop motion, rose petals, cake stand, right before, right after, right "
     "now, right next, left over, full bloom"

@@ -134,6 +134,8 @@ def new_numbers(value: int) -> list[int]:
 def number_options(caption: Caption, index: int) -> Iterator[Option]:
     """Another number before a plural noun."""
     word, before, earlier = caption.words[index], caption.word(index - 1), caption.word(index - 2)
+    if caption.word(index + 1) == "d":  # "3 d"
+        return
     value = NUMBERS[word]
     if (
         not 2 <= value <= 60
@@ -181,6 +183,8 @@ def more_options(caption: Caption, hit: Hit) -> Iterator[Option]:
     lemma, after = phrase.noun.lemma, caption.word(phrase.end)
     if lemma not in resolve(lexicon.MANY) or after == "with" or not is_alone(caption, phrase):
         return
+    if is_likened(caption, phrase.end):
+        return
     if after == "and" and caption.word(phrase.end + 1) not in DETERMINERS:  # "a bride and groom"
         return
     before = caption.word(phrase.start - 1)
@@ -191,7 +195,8 @@ def more_options(caption: Caption, hit: Hit) -> Iterator[Option]:
     elif before is not None and before != ".":
         verbs = [] if may_be_several(caption, phrase, before) else None
     if verbs is not None:
-        for number in (2, 3, 4) if lemma in resolve("@big @vehicle") else (2, 3, 4, 5):
+        numbers = (2, 3, 4) if lemma in resolve("@big @vehicle") else (2, 3, 4, 5)
+        for number in (number for number in numbers if NUMBER_WORDS[number] not in caption.known):
             yield (Replacement(phrase.start, phrase.start + 1, NUMBER_WORDS[number]), *changes, *verbs)
 
 
@@ -204,6 +209,12 @@ def is_alone(caption: Caption, phrase: NounPhrase) -> bool:
         return False
     is_tied = caption.known & SOLO or caption.nouns & resolve(lexicon.ALONE) - {lemma}
     return not is_tied or lemma not in resolve("@human @animal")
+
+
+def is_likened(caption: Caption, index: int) -> bool:
+    """True if the words from an index say what a thing is as well, in the singular: "a fox as a sailor"."""
+    pairs = zip(caption.words[index:], caption.words[index + 1 :], strict=False)
+    return any(word in ("as", "like", "into") and after in ("a", "an") for word, after in pairs)
 
 
 def may_be_several(caption: Caption, phrase: NounPhrase, before: str) -> bool:

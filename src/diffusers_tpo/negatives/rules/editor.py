@@ -4,15 +4,24 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from ..asking import Wanted
 from ..editors import EditRequest, Edits
 from ..language.caption import Caption, find_hits
-from ..language.lexicon import NUMBERS, SEXES
+from ..language.lexicon import COLOURS, NUMBERS, OPPOSITES, RELATIONS_ANYWHERE, SEXES
 from ..language.words import LONGEST_CAPTION, TOKEN
+from .anywhere import (
+    artist_options,
+    colour_options,
+    count_anywhere_options,
+    name_options,
+    opposite_options,
+    relation_anywhere_options,
+)
 from .attribute import adjective_options, exchange_options
 from .content import group_options, more_options, noun_options, number_options, several_options, sex_options
-from .contextual import place_options
-from .sites import Option, item_options, phrase_options
-from .spatial import in_and_out_options, relation_options, side_options, verb_options
+from .contextual import place_options, scene_options
+from .sites import Option, item_options, phrase_options, tail_options
+from .spatial import relation_options, side_options, verb_options
 
 
 MAKERS = {
@@ -26,16 +35,26 @@ MAKERS = {
     "place": place_options,
     "phrase": phrase_options,
     "item": item_options,
+    "tail": tail_options,
+    "name": name_options,
+    "artist": artist_options,
 }
 WORD_MAKERS = {
     "content": dict.fromkeys(NUMBERS, number_options)
     | dict.fromkeys(("several", "many", "couple"), several_options)
     | {"group": group_options},
-    "spatial": dict.fromkeys(("into", "out"), in_and_out_options),
+    "spatial": {},
     "attribute": {},
     "contextual": {},
 }
+ANYWHERE = {
+    "attribute": dict.fromkeys(OPPOSITES, opposite_options) | dict.fromkeys(COLOURS.split(), colour_options),
+    "spatial": dict.fromkeys(RELATIONS_ANYWHERE, relation_anywhere_options),
+    "content": dict.fromkeys(("a", "an"), count_anywhere_options),
+    "contextual": dict.fromkeys(("in", "on", "at", "inside"), scene_options),
+}
 MAX_CANDIDATES = 200  # places of one caption that are looked at; only lists of keywords have more
+DRAWS = 8  # edits drawn to find one that the row has not yet
 LEAST_ROOM = 4  # words that may change in a short caption; in a long one it is half of them
 
 Candidate = tuple[Callable[..., Iterator[Option]], tuple]  # a function and what it is called with
@@ -50,7 +69,7 @@ def candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
             yield sex_options, (caption, hit)
     makers = WORD_MAKERS[principle]
     for index, word in enumerate(caption.words):
-        if word in makers:
+        if word in makers and index not in caption.blocked:
             yield makers[word], (caption, index)
     if principle == "attribute":
         adjectives = [hit for hit in caption.hits if "adjective" in hit.phrase.by_principle.get(principle, ())]
@@ -59,7 +78,11 @@ def candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
 
 
 def last_candidates(caption: Caption, principle: str) -> Iterator[Candidate]:
-    """Where to look if nothing else can change: too many edits that only count would give themselves away."""
+    """Where to look if nothing else can change: what suits anything, and counts, of which too many would give themselves away."""
+    makers = ANYWHERE[principle]
+    for index, word in enumerate(caption.words):
+        if word in makers and index not in caption.blocked:
+            yield makers[word], (caption, index)
     if principle == "content":
         for hit in caption.hits:
             if hit.phrase.noun is not None:
@@ -119,11 +142,21 @@ class RulesEditor:
     def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Edits]]:
         for request in requests:
             caption = Caption(request.caption)
+            used = {*request.accepted, *(text for text, _ in request.rejected)}
             edits = []
             for number, wanted in enumerate(request.wanted):
                 rng = random.Random(f"rules/{request.seed}/{request.row}/{request.attempt}/{number}")
-                edits.append(edit_caption(caption, wanted.principle, wanted.num_edits, rng, self.frequencies))
+                edits.append(self._edit_unlike(caption, wanted, rng, used))
+                used.add(edits[-1] and edits[-1].strip())
             yield request, Edits(tuple(edits))
+
+    def _edit_unlike(self, caption: Caption, wanted: Wanted, rng: random.Random, used: set[str | None]) -> str | None:
+        """An edit that is none of the used ones, `None` if none is found."""
+        for _ in range(DRAWS):
+            text = edit_caption(caption, wanted.principle, wanted.num_edits, rng, self.frequencies)
+            if text is None or text.strip() not in used and text not in used:
+                return text
+        return None
 
 
 def count_words(captions: Iterable[str]) -> Counter:

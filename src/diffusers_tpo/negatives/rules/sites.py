@@ -15,6 +15,7 @@ HELD_BY, SHAPED_LIKE = word_set(HOLDERS), word_set(FIGURES)
 SHADE_COLOURS = {shade: word_set(colours) for shade, colours in SHADES.items()}
 PERSONAL = frozenset("he she i we they".split())
 LINKS = frozenset("who that which to".split())
+ENDS_ITEM = frozenset(",;.|()[]")
 WORN_OR_HELD = frozenset("in with".split())
 
 
@@ -102,6 +103,8 @@ def is_after_preposition(caption: Caption, index: int, allowed: frozenset[str]) 
 
 def phrase_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
     """A phrase that is exchanged word for word."""
+    if caption.word(hit.end) == "of" and caption.words[hit.start] in PREPOSITIONS:  # "in the city of Rome"
+        return
     for entry in entries:
         if len(caption.meanings(entry.group)) > 1 or not is_single(caption, entry):
             continue
@@ -110,7 +113,15 @@ def phrase_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> It
                 yield (Replacement(hit.start, hit.end, other.text),)
 
 
+def tail_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
+    """A phrase that ends a noun phrase, perhaps after adjectives."""
+    if grammar.ends_noun(caption.word(hit.end)):
+        yield from phrase_options(caption, hit, entries)
+
+
 def item_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
-    """A phrase that stands alone between commas."""
-    if all(word is None or word in ",;.|()" for word in (caption.word(hit.start - 1), caption.word(hit.end))):
+    """A phrase that stands alone between commas or brackets, perhaps with a weight: "(night:1.2)"."""
+    before, after = caption.word(hit.start - 1), caption.word(hit.end)
+    is_weighted = after == ":" and (caption.word(hit.end + 1) or "").isdigit()
+    if (before is None or before in ENDS_ITEM) and (after is None or after in ENDS_ITEM or is_weighted):
         yield from phrase_options(caption, hit, entries)

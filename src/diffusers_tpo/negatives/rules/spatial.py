@@ -4,15 +4,16 @@ from collections.abc import Iterator
 
 from ..language import grammar, lexicon
 from ..language.caption import Caption, Hit, Replacement
-from ..language.grammar import DETERMINERS, PREPOSITIONS
+from ..language.grammar import DETERMINERS
 from ..language.index import Entry, resolve
-from ..language.lexicon import PUT, TAKE, Group
+from ..language.lexicon import Group
 from .sites import HELD_BY, Option, is_after_preposition, is_guarded, is_single, others, start_of_verb, subjects
 
 
 OBJECT_PRONOUNS = frozenset("it him her them".split())
 PARTICLES = frozenset("up down out off over through past".split())
 BELONGING = frozenset("of with".split())
+GROUNDS = "foreground or background"
 
 
 def relation_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
@@ -100,18 +101,15 @@ def side_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
 
 def is_side(caption: Caption, hit: Hit, group: Group) -> bool:
     """True if "left" or the like says where something is, from the words beside it."""
+    if group.kind == GROUNDS and not is_movable(caption, hit):
+        return False
     after = caption.word(hit.end)
     is_end = "@end" in group.of and grammar.ends_noun(after)
     return caption.word(hit.start - 1) in group.after.split() and (is_end or after in group.of.split())
 
 
-def in_and_out_options(caption: Caption, index: int) -> Iterator[Option]:
-    """ "Puts a tray into the oven" becomes "takes a tray out of the oven", and the other way round."""
-    for place in range(index - 1, max(-1, index - 7), -1):
-        word = caption.words[place]
-        if word in PUT and caption.words[index] == "into":
-            yield Replacement(place, place + 1, PUT[word]), Replacement(index, index + 1, "out of")
-        elif word in TAKE and caption.words[index] == "out" and caption.word(index + 1) == "of":
-            yield Replacement(place, place + 1, TAKE[word]), Replacement(index, index + 2, "into")
-        if word in PUT or word in TAKE or word in PREPOSITIONS and word != "of" or not word[0].isalpha():
-            return
+def is_movable(caption: Caption, hit: Hit) -> bool:
+    """True if what is "in the background" may as well be in the foreground: no sky, no mountains."""
+    after = caption.noun_phrase_at(hit.end + 1) if caption.word(hit.end) == "," else None
+    figures = {after.noun.lemma} if after is not None else set(subjects(caption, hit.start - 2))
+    return bool(figures) and figures <= resolve("@human @animal @vehicle @thing")
