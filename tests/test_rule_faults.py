@@ -131,6 +131,15 @@ def test_edits_that_can_be_made(caption, edit):
         ("a teacup with its saucer", r"teacups"),
         ("surfer riding a wave", r"standing next to"),
         ("a mood board, moody lighting, night", r"flat lighting|daylight"),
+        ("furry art of a wolf", r"hairless"),
+        ("a crowd with hands in the air", r"city street|forest"),
+        ("a tree covered in snow", r"desert|jungle"),
+        ("a sign with many details", r"two details"),
+        ("a sunset over hills", r"sunsets"),
+        ("a 2 3 - year - old woman", r"year - young"),
+        ("zorp 5 comics on a rack", r"zorp [^5]"),
+        ("2 d sprites of plants", r"[^2] d sprites"),
+        ("a castle, scifi, sci - fi", r"steampunk|medieval"),
     ],
 )
 def test_what_suits_anything_keeps_away_from_idioms_lists_and_names(caption, never):

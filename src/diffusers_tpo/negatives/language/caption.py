@@ -16,6 +16,7 @@ from .words import TOKEN
 NEUTRAL = word_set(lexicon.ADJECTIVES) | SHADES.keys()
 GATHERED = word_set(lexicon.GATHERED)
 JOINERS = frozenset("-/_@#&'’")
+YEARS = frozenset("year years yo".split())
 SENTENCE_ENDS = frozenset('.!?:"“”(;|')
 QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|<[^<>]*>|(?<!\w)'[^']*'(?!\w)")
 
@@ -141,6 +142,9 @@ class Caption:
         if not self.known.isdisjoint("\"“<'"):
             for match in QUOTED.finditer(self.text):
                 blocked.update(i for i, (start, _) in enumerate(self.spans) if match.start() <= start < match.end())
+        blocked.update(
+            i for i, word in enumerate(self.words) if word == "old" and YEARS & set(self.words[max(0, i - 2) : i])
+        )
         shown = emoji_words(self.text)
         blocked.update(i for i, word in enumerate(self.words) if word in shown or grammar.singular_of(word) in shown)
         return blocked

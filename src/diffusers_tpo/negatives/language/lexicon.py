@@ -107,7 +107,7 @@ STYLE = (
     "octane unreal cinematic lens camera bokeh 35mm 50mm 85mm kodak portra film f1 mm brush strokes print woodblock "
     "blueprint poster logo sticker claymation knitted paper monochrome grainy vaporwave synthwave impressionist "
     "pixar ghibli screenshot hyperrealistic realistic grain exposure focus raw dslr portfolio sepia lineart "
-    "engraving mosaic mural stained embroidery origami lego isometric poly"
+    "canon nikon eos fujifilm hasselblad engraving mosaic mural stained embroidery origami lego isometric poly"
 )
 # Words of the light of an image: an item of light stays where another speaks of it.
 LIGHTS = (
@@ -589,7 +589,7 @@ GROUPS = (
     Group("attribute", "age", "adjective", "old, ~elderly, ~senior, =aged | young", of="@adult",
           unless="child children kid kids teenage grandmother grandfather wrinkles wrinkled grey gray white beard"),
     Group("attribute", "age of a thing", "adjective", "old, ~ancient, ~antique, ~vintage, =retro, =medieval, "
-          "=abandoned, =weathered, =classic | modern, =futuristic", of="@ageing",
+          "=weathered, =classic | modern, =futuristic", of="@ageing",
           unless="victorian medieval ruins rusty dusty ancient ivy moss steam fantasy century peasant peasants"),
     Group("attribute", "old and futuristic", "adjective", "old, ~ancient, ~vintage, =retro, =medieval | futuristic, "
           "=modern", of="@vehicle city town building robot room kitchen train car house station skyscraper street",
@@ -704,7 +704,7 @@ GROUPS = (
     Group("attribute", "focus", "item", "sharp focus, ~in focus, =sharp, =sharp details, =tack sharp, =crisp, =crystal clear | out of "
           "focus, =soft focus, =blurry, =blurred, =motion blur", unless="bokeh blur blurry blurred depth soft focus sharp"),
     Group("attribute", "depth of field", "item", "=bokeh, =depth of field, =shallow depth of field, =blurred background, =blurry "
-          "background | +everything in focus", unless="focus bokeh depth blur"),
+          "background | +everything in focus", unless="focus bokeh depth blur blurry blurred"),
     Group("attribute", "colours of an image", "item", "vibrant colors, ~vivid colors, ~vibrant colours, ~bright colors, =saturated, "
           "=saturated colors, =colorful, =colourful, =vibrant, =vivid | muted colors, ~muted colours, ~desaturated, =muted, "
           "=muted tones | monochrome, ~black and white, =grayscale, =greyscale, =b&w | pastel colors, ~pastel colours, "
@@ -713,10 +713,10 @@ GROUPS = (
     Group("attribute", "contrast", "item", "high contrast, =strong contrast | low contrast", unless="contrast"),
     Group("attribute", "detail", "item", "=highly detailed, =intricate, =intricate details, =insanely detailed, =extremely detailed, "
           "=detailed, =high detail, =hyper detailed, =hyperdetailed, =ultra detailed, =very detailed, =ornate | +minimalist | "
-          "+crude and simple", unless="detail details detailed intricate intricately hyperdetailed ornate complex minimalist"),
+          "+crude and simple", unless="photorealistic hyperrealistic photorealism realistic detail details detailed intricate intricately hyperdetailed ornate complex minimalist"),
     Group("attribute", "world item", "item", "cyberpunk, ~cyberpunk style, =futuristic, =sci-fi, =scifi, =sci fi, =synthwave | "
           "medieval, =medieval fantasy, =renaissance, =ancient | steampunk | art deco | stone age, =prehistoric",
-          unless="cyberpunk futuristic neon robot cyborg medieval knight steampunk roman victorian"),
+          unless="sci fi scifi cyberpunk futuristic neon robot cyborg medieval knight steampunk roman victorian"),
     Group("attribute", "ornament item", "item", "=baroque, =baroque style, =gothic, =rococo, =art nouveau | minimalist, "
           "=minimalistic, =minimalism", unless="ornate intricate minimalist"),
     Group("attribute", "mood item", "item", "smiling, ~smile, =happy, =cheerful, =laughing | crying, =sad, =tears | angry, =furious, "
@@ -813,7 +813,7 @@ GROUPS = (
     Group("spatial", "boat and bridge", "relation", "~under, =below, ~beneath | next to", of="bridge",
           by="@boat boat ship duck swan"),
     Group("spatial", "along or across", "relation", "~down, =along | across",
-          of="street road city_street country_road dirt_road highway", by="@human @animal @vehicle",
+          of="street road city_street country_road dirt_road highway", by="@human @animal",
           unless="cars traffic side"),
     Group("spatial", "perched", "relation", "~perched on | +flying over",
           of="branch fence post roof wall pole line power_line wire railing",
@@ -846,7 +846,7 @@ GROUPS = (
           "camera | +looking up | +looking down"),
     Group("spatial", "look", "phrase", "looks at the camera, ~looks directly at the camera, ~looks toward the "
           "camera, ~looks into the camera, ~faces the camera | looks away from the camera | +looks down | +looks up"),
-    Group("spatial", "up or down", "phrase", "looking up | looking down"),
+    Group("spatial", "up or down", "phrase", "looking up | looking down", unless="sky ceiling stars moon"),
     Group("spatial", "up or down now", "phrase", "looks up | looks down"),
     Group("spatial", "facing", "phrase", "facing away from the viewer | looking toward the viewer, ~facing the "
           "viewer"),
@@ -1041,7 +1041,7 @@ GROUPS = (
           "the water, =in a lake, =in a river, =in a swimming pool, =in a pool | +in a desert | +on a city street | +in a forest",
           unless="fish coral swimming swims swim diving diver boat boats ship ships bubbles mermaid submarine whale shark surf "
           "surfing sail sailing wave waves floating reef dolphin reflection photograph drowning wet splash"),
-    Group("contextual", "sky place", "phrase", "=in the sky, =in the clouds, =in the air, =above the clouds | +in a forest | +in a "
+    Group("contextual", "sky place", "phrase", "=in the sky, =in the clouds, =above the clouds | +in a forest | +in a "
           "city street", unless="flying fly flies cloud clouds plane bird airplane balloon stars moon sun floating wings castle "
           "city planet jump jumping light lights fireworks"),
     Group("contextual", "hell", "phrase", "=in hell, =in heaven | +in a supermarket | +in a forest", unless="fire flames angel clouds"),
@@ -1067,7 +1067,7 @@ GROUPS = (
           "an alien planet | +in a forest | +on a city street",
           unless="sand dune dunes cactus camel camels crater rover rocket astronaut space spacesuit earth oasis"),
     Group("contextual", "snow place", "phrase", "=in the snow, =in snow, =in the arctic | +in a desert | +in a jungle",
-          unless="snow snowy winter ski ice penguin polar christmas santa cold fur frozen snowman"),
+          unless="covered dusted buried snow snowy winter ski ice penguin polar christmas santa cold fur frozen snowman"),
     Group("contextual", "stage place", "phrase", "=on stage, =on a stage, =on the stage | +on a beach | +in a forest",
           unless="concert band singer audience spotlight microphone curtain crowd singing guitar performing"),
     Group("contextual", "scene item", "item", "forest, =dark forest, =in forest, =deep forest, =jungle, =woods, =rainforest | desert, "
@@ -1325,7 +1325,7 @@ CLASSES = {
         "@furniture city town village street kitchen library bathroom bedroom room living_room lamp clock telephone "
         "phone camera radio typewriter computer robot temple castle church station ship theater school !tent "
         "!submarine !ufo !hut !cave !cradle !crib !sled !statue !beach_hut !shed !spaceship !rocket !treehouse",
-    "goods": "book shoe boot hat coat jacket suitcase bag toy backpack poster guitar violin sofa chair table car "
+    "goods": "book shoe boot hat coat jacket suitcase bag toy backpack guitar violin sofa chair table car "
         "bicycle house building lamp teddy_bear doll",
     "openable": "door window gate umbrella book notebook suitcase box laptop drawer curtain shutter bag shop "
         "briefcase can",
@@ -1462,9 +1462,9 @@ OPPOSITES = {
     "beautiful": "ugly", "gorgeous": "ugly", "handsome": "ugly", "ugly": "beautiful",
 }  # fmt: skip
 NO_OPPOSITES = {
-    "full": "body shot length moon hd frame color colour face bloom plate figure armor armour suit view size set",
+    "furry": "art", "full": "body shot length moon hd frame color colour face bloom plate figure armor armour suit view size set",
     "young": "girl boy adult child children kid couple lady crew", "old": "school", "little": "red girl boy", "modern": "art",
-    "big": "breasts bang ben bird boss brother city", "large": "breasts view format highlights", "small": "breasts", "tall": "grass",
+    "big": "trouble breasts bang ben bird boss brother city", "large": "breasts view format highlights", "small": "breasts", "tall": "grass",
     "frozen": "movie", "thin": "lines", "thick": "lines strokes", "symmetrical": "face features", "gothic": "art", "baroque": "art",
 }  # fmt: skip
 LOOKS = frozenset("beautiful gorgeous handsome ugly".split())  # said of people here, not of pictures
@@ -1563,7 +1563,7 @@ PLACES_INSTEAD = {
 # Words beside which a thing stays alone.
 ONE_ONLY = frozenset(
     "each both single one lone only two three four five half pair another other holding wearing riding with and its his her logo sign "
-    "map view kitchen room landscape close".split()
+    "map view kitchen room landscape close sunset sunrise sun moon sky earth world wall universe galaxy canal".split()
 )
 
 # Phrases that are one thing, none of whose words is ever exchanged.
@@ -1599,7 +1599,7 @@ UNITS = (
     "hours minutes seconds days weeks months years times inches feet meters metres miles pounds degrees percent "
     "pieces sides legs arms hands eyes ears wings feet wheels parts halves sizes colors colours styles types kinds "
     "ways hundreds thousands pages bedrooms bathrooms stories storeys floors teeth teams others dimensions seats "
-    "layers shades tones"
+    "layers shades tones details detail"
 )
 
 # Words for one meaning beyond the groups, nouns in the singular, and verbs in their base form: an edit that only exchanges

@@ -134,7 +134,8 @@ def new_numbers(value: int) -> list[int]:
 def number_options(caption: Caption, index: int) -> Iterator[Option]:
     """Another number before a plural noun."""
     word, before, earlier = caption.words[index], caption.word(index - 1), caption.word(index - 2)
-    if caption.word(index + 1) == "d":  # "3 d"
+    is_name = word.isdigit() and before is not None and before.isalpha() and not grammar.is_known(before)
+    if caption.word(index + 1) == "d" or is_name and before not in PREPOSITIONS:  # "3 d", "zorp 5"
         return
     value = NUMBERS[word]
     if (
