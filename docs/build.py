@@ -48,7 +48,7 @@ def main() -> None:
         pages.mkdir()
         for page in DOCS.glob("*.md"):
             (pages / page.name).write_text(built_links(page.read_text(encoding="utf-8"), source), encoding="utf-8")
-        for other in [DOCS / "_toctree.yml", *DOCS.glob("*.png")]:
+        for other in [DOCS / "_toctree.yml", *DOCS.glob("*.png"), *DOCS.glob("*.ipynb")]:
             shutil.copy(other, pages)
         target = ROOT / "outputs" / "docs"
         owner, name = source.split("/")[-2:]

@@ -35,6 +35,7 @@ COMMANDS = {  # headings, by script
     "build_negatives_at_scale.py": "Building the data at scale",
     "evaluate.py": "Evaluation",
     "advise.py": "Advice",
+    "export_lora.py": "Export of a LoRA",
 }
 WORDS = {str: "text", int: "whole number", float: "number", bool: "off or on"}
 

@@ -99,15 +99,15 @@ def test_validation_renders_all_prompts_in_one_batch_or_in_parts(pipe):
     """Two images of each of two prompts; without guidance a row each."""
     rows, validation = [], Validation(["cat", "dog"], 2, 1.0, RESOLUTION, 0, 2)
     counter = pipe.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-    whole = validation.render(pipe, batch_size=8)
+    whole = validation.images(pipe, batch_size=8)
     assert rows == [4, 4] and [len(images) for images in whole] == [2, 2]
-    Validation(["cat"], 1, 1.0, RESOLUTION, 0).render(pipe, batch_size=8)
+    Validation(["cat"], 1, 1.0, RESOLUTION, 0).images(pipe, batch_size=8)
     assert rows[2:] == [1] * 50  # the pipeline's own number of steps
     counter.remove()
     with small_memory(pipe.unet):
-        parts = validation.render(pipe, batch_size=8)
+        parts = validation.images(pipe, batch_size=8)
         with pytest.raises(RuntimeError, match="allocate memory"):
-            validation.render(pipe, batch_size=8, may_halve=False)
+            validation.images(pipe, batch_size=8, may_halve=False)
     assert np.abs(pixels(sum(whole, [])) - pixels(sum(parts, []))).max() <= 1
 
 

@@ -9,7 +9,7 @@ from test_suite import Brightness, as_trained, make_suite
 from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.heldout import held_out_pairs
-from diffusers_tpo.evaluation.renders import image_path, marker_path, render
+from diffusers_tpo.evaluation.renders import image_path, marker_path, sample_jobs
 from diffusers_tpo.evaluation.summary import build_report
 from diffusers_tpo.training.watch import CheckpointWatch
 
@@ -36,9 +36,9 @@ def broken():
 
 def test_an_image_with_a_pixel_that_is_no_number_is_none(broken):
     options = {"guidance_scale": 1.0, "num_inference_steps": 1}
-    images = render(broken, [("cat 0", 0), ("cat 1", 0)], 0, **options)
+    images = sample_jobs(broken, [("cat 0", 0), ("cat 1", 0)], 0, **options)
     assert images[0] is not None and images[1] is None
-    whole = render(tiny.make_pipe(), [("cat 0", 0), ("cat 1", 0)], 0, **options)
+    whole = sample_jobs(tiny.make_pipe(), [("cat 0", 0), ("cat 1", 0)], 0, **options)
     assert np.array_equal(np.asarray(images[0]), np.asarray(whole[0])) and whole[1] is not None
 
 

@@ -55,7 +55,9 @@ def card(folder, base=BASE, data=DATA, loss_type="tdpo", is_lora=True, **options
     training |= {"use_lora": True} if is_lora else {}
     facts = training_facts(0, 100, seconds=75, weights_of=100)
     metrics, model = options.pop("metrics", HISTORY), Published("me/model", "StableDiffusionPipeline")
-    path = write_model_card(folder, model, Card(training, base, data, facts, **options), metrics)
+    path = write_model_card(
+        folder, model, Card(training, base, data if isinstance(data, list) else [data], facts, **options), metrics
+    )
     text = path.read_text()
     return text, yaml.safe_load(text.split("---")[1])
 
@@ -71,6 +73,29 @@ def test_front_matter_and_figures(tmp_path):
     assert f"[user/data](https://huggingface.co/datasets/user/data), commit `{COMMIT}`" in text
     assert "| optimizer steps | 100 |" in text and "| time | 0:01:15 (h:mm:ss)" in text
     assert 'load_lora_weights("me/model")' in text and "paper" in text and "torch 2" in text
+
+
+def test_a_local_base_goes_by_the_names_that_its_user_gives(tmp_path):
+    local = Origin("/a/b/c", revision="main", licence={"license": "openrail++"})
+    text, data = card(tmp_path, base=local.called(["me/base"]))
+    assert data["base_model"] == "me/base" and data["license"] == "openrail++" and "/a/b" not in text
+    assert 'from_pretrained("me/base", dtype' in text  # no revision: that of the name is not known
+    text, data = card(tmp_path, base=local.called(["me/distilled", "me/full"]))
+    assert data["base_model"] == ["me/distilled", "me/full"] and data["base_model_relation"] == "adapter"
+    assert 'from_pretrained("me/distilled", dtype' in text
+    assert (
+        "[me/distilled](https://huggingface.co/me/distilled), from [me/full](https://huggingface.co/me/full)" in text
+    )
+    assert local.called([]) is local
+
+
+def test_several_data_sets_are_named_in_turn(tmp_path):
+    text, data = card(tmp_path, data=[DATA, Origin("/a/b/c"), Origin("user/more")])
+    assert data["datasets"] == ["user/data", "user/more"] and "/a/b" not in text
+    assert (
+        ", commit `" in text
+        and " and a local data set and [user/more](https://huggingface.co/datasets/user/more)" in text
+    )
 
 
 def test_facts_of_a_resumed_run_that_ends_with_an_earlier_checkpoint():
@@ -372,7 +397,7 @@ def test_the_card_of_a_preference_says_how_the_base_answers_the_empty_prompt(tmp
                 parameter.copy_(tiny.randn(*parameter.shape))
     save_lora(type(pipe), pipe.unet, "unet", tmp_path)
     model = Published("me/model", "StableDiffusionPipeline", unconditional="first half")
-    told = Card({"loss_type": "tdpo", "seed": 0, "resolution": 16, "use_lora": True}, Origin(str(pipe_dir)), DATA)
+    told = Card({"loss_type": "tdpo", "seed": 0, "resolution": 16, "use_lora": True}, Origin(str(pipe_dir)), [DATA])
     text = write_model_card(tmp_path, model, told, HISTORY).read_text()
     plain, ours, hooked = (
         np.asarray(run_snippet(text, pipe_dir, "me/model", tmp_path, also)).astype(int) for also in (None, 0, 1)
@@ -383,7 +408,7 @@ def test_the_card_of_a_preference_says_how_the_base_answers_the_empty_prompt(tmp
 def test_the_card_of_a_full_model_loads_the_base_for_the_empty_prompt(tmp_path, pipe_dir):
     tiny.make_pipe(seed=1).save_pretrained(tmp_path)
     model = Published("me/model", "StableDiffusionPipeline", unconditional="first half")
-    told = Card({"loss_type": "tkto", "seed": 0, "resolution": 16}, Origin(str(pipe_dir)), DATA)
+    told = Card({"loss_type": "tkto", "seed": 0, "resolution": 16}, Origin(str(pipe_dir)), [DATA])
     text = write_model_card(tmp_path, model, told, HISTORY).read_text()
     assert "PEFT alone" not in text
     plain, ours = (
@@ -400,7 +425,7 @@ def test_the_card_of_a_full_model_loads_the_base_for_the_empty_prompt(tmp_path, 
 def test_a_card_says_nothing_of_guidance_where_it_does_not_matter(tmp_path, changes, unconditional):
     training = {"loss_type": "tdpo", "seed": 0, "resolution": 16, "use_lora": True} | changes
     model = Published("me/model", "StableDiffusionPipeline", unconditional=unconditional)
-    text = write_model_card(tmp_path, model, Card(training, BASE, DATA), HISTORY).read_text()
+    text = write_model_card(tmp_path, model, Card(training, BASE, [DATA]), HISTORY).read_text()
     assert "### Guidance" not in text and "guide_with_reference" not in text
 
 

@@ -26,7 +26,9 @@ from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.decoding import decode_image, upright_size
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.image_files import LocalFiles
+from diffusers_tpo.files import is_missing_path
+from diffusers_tpo.image_files import HubFiles, LocalFiles
+from diffusers_tpo.models.loading import load_pipeline
 from diffusers_tpo.training.loader import Place, PlacedLoader
 
 
@@ -86,10 +88,25 @@ def test_local_folders_load(tmp_path, write, streaming):
         assert np.abs(row.crop.pixels.numpy() - expected).max() < 0.01
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_data_set_that_does_not_exist_is_a_user_error(tmp_path, streaming):
-    with pytest.raises(UserError, match="dataset_name '.*nowhere' with split 'train' cannot be loaded"):
-        load_rows(str(tmp_path / "nowhere"), streaming=streaming)
+@pytest.mark.parametrize("name", ["{tmp}/nowhere", "./nowhere", "../nowhere", "~/nowhere", "quickstart/dat", "a/b/c"])
+def test_a_mistyped_folder_is_refused_without_asking_the_hub(tmp_path, name, monkeypatch):
+    (tmp_path / "quickstart" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.load_dataset_builder", None)
+    with pytest.raises(UserError, match="^--train_data_dir '.*' cannot be loaded .there is no such folder"):
+        load_rows(name.format(tmp=tmp_path), argument="train_data_dir")
+    (tmp_path / "quickstart" / "model").mkdir()
+    with pytest.raises(
+        UserError, match="^--pretrained_model_name_or_path '.*' cannot be loaded .there is no such folder"
+    ):
+        load_pipeline(name.format(tmp=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["name/repo", "repo", "https://example.com/rows", "quickstart/data"])
+def test_a_name_on_the_hub_and_a_folder_that_is_there_are_no_missing_paths(tmp_path, name, monkeypatch):
+    (tmp_path / "quickstart" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert not is_missing_path(name)
 
 
 def test_a_split_that_does_not_exist_is_a_user_error(tmp_path):
@@ -112,6 +129,23 @@ def test_a_split_that_does_not_exist_is_a_user_error(tmp_path):
 def test_an_unknown_column_is_a_user_error_that_lists_the_columns(flag, columns):
     with pytest.raises(UserError, match=f"{flag} '.*' is not a column of the data set; it has image, prompt, neg"):
         check_columns(tiny.make_dataset(2), columns, "tdpo")
+
+
+@pytest.mark.parametrize("kind", [datasets.Value("string"), datasets.Image()])
+def test_a_list_of_addresses_is_refused_and_nothing_is_downloaded(kind, tmp_path):
+    """With a look at the first row where that is to be had, and else when the row is read."""
+    rows = datasets.Dataset.from_dict(
+        tiny.make_rows(2) | {"image": ["https://example.com/0.png", "https://example.com/1.png"]}
+    )
+    rows = rows.cast_column("image", kind)
+    with pytest.raises(UserError, match="^--image_column 'image' holds addresses of images, which are not downloaded"):
+        check_columns(rows, Columns(), "tdpo")
+    for files in (LocalFiles(tmp_path), HubFiles("me/data")):
+        reader = RowReader(Columns(), "tdpo", False, seed=0, resolution=tiny.RESOLUTION, files=files)
+        with pytest.raises(
+            UserError, match=r"^row \d: .*names the address .https://example.com/\d.png., and nothing is down"
+        ):
+            as_torch_dataset(rows, reader)[0]
 
 
 def test_which_columns_a_loss_needs():

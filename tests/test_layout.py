@@ -17,6 +17,7 @@ GROUND = {
     "privacy",
     "intervals",
     "principles",
+    "quiet",
     "memory",
     "chat",
     "decoding",
@@ -40,7 +41,7 @@ MAY_KNOW = {
     "training": GROUND
     | {"data", "evaluation", "families", "guidance", "losses", "metrics", "models", "noising", "publish", "trainer"},
     "commands": GROUND | {"models"},
-    "__init__": {"noising", "trainer", "version"},
+    "__init__": {"noising", "quiet", "trainer", "version"},
     "__main__": {"commands"},
 } | dict.fromkeys(GROUND, GROUND)
 HEAVY = {

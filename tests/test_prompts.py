@@ -321,7 +321,7 @@ def test_an_unknown_column_lists_the_columns(tmp_path, suffix, flag):
 @pytest.mark.parametrize("number", [0, -1])
 @pytest.mark.parametrize("name", ["shapes", "parti"])
 def test_a_sample_has_at_least_one_prompt(name, number):
-    assert f"num_prompts must be at least 1 to take some of prompts {name!r}, got {number}" == error_of(
+    assert f"--num_prompts must be at least 1 to take some of --prompts {name!r}, got {number}" == error_of(
         name, num_prompts=number
     )
 

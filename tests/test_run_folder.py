@@ -88,10 +88,10 @@ def test_foreign_files_are_set_aside_and_a_run_s_own_are_not(tmp_path, caplog):
 
 def test_what_happens_to_the_folder_under_a_run_is_one_sentence(tmp_path):
     path = tmp_path / "run"
-    with pytest.raises(UserError, match="run' cannot be written to .*No such file.*--resume_from_checkpoint latest"):
+    with pytest.raises(UserError, match="run' takes no more files .*No such file.*--resume_from_checkpoint latest"):
         with RunFolder(path):
             open(path / "missing" / "file", "w")
-    with pytest.raises(UserError, match="run' cannot be written to .it was removed."):
+    with pytest.raises(UserError, match="run' was removed while it was in use; .*--resume_from_checkpoint latest"):
         with RunFolder(path):
             shutil.rmtree(path)
             raise RuntimeError("Parent directory does not exist")

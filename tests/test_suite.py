@@ -16,7 +16,7 @@ from diffusers_tpo.data.rows import Columns
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.evaluation.heldout import held_out_pairs
 from diffusers_tpo.evaluation.prompts import Prompt
-from diffusers_tpo.evaluation.renders import image_path, read_image, render, render_missing
+from diffusers_tpo.evaluation.renders import image_path, read_image, render_missing, sample_jobs
 from diffusers_tpo.evaluation.results import Results, write_results
 from diffusers_tpo.evaluation.scores import read_scores, score_missing, score_table
 from diffusers_tpo.evaluation.suite import Suite
@@ -94,12 +94,12 @@ def answered(tmp_path_factory, pairs, pipe):
 
 def test_an_image_depends_on_seed_prompt_and_number_alone(pipe):
     jobs, options = [("cat", 0), ("dog", 0), ("cat", 1)], {"num_inference_steps": 2, "guidance_scale": 1.0}
-    images = [np.asarray(image).astype(int) for image in render(pipe, jobs, 0, **options)]
-    single = [np.asarray(render(pipe, [job], 0, **options)[0]).astype(int) for job in jobs]
+    images = [np.asarray(image).astype(int) for image in sample_jobs(pipe, jobs, 0, **options)]
+    single = [np.asarray(sample_jobs(pipe, [job], 0, **options)[0]).astype(int) for job in jobs]
     for image, alone in zip(images, single, strict=True):
         assert np.abs(image - alone).max() <= 1
     assert (images[0] != images[2]).any() and (images[0] != images[1]).any()
-    assert (np.asarray(render(pipe, jobs[:1], 1, **options)[0]) != single[0]).any()
+    assert (np.asarray(sample_jobs(pipe, jobs[:1], 1, **options)[0]) != single[0]).any()
 
 
 def test_a_stopped_run_goes_on_to_the_same_files(tmp_path, answered, pairs, pipe):
@@ -202,7 +202,7 @@ def test_results_hold_everything_and_are_json(tmp_path, answered):
     told = read["differences_to_first"]["bright"]["run/other"]["1"]
     assert told["difference"]["mean"] == pytest.approx(gain.mean(), rel=1e-5)
     assert told["win_rate"]["mean"] == pytest.approx((gain > 0).mean()) and told["prompts"] == 5
-    same = read["differences_to_first"]["constant"]["run/other"]["own best"]
+    same = read["differences_to_first"]["constant"]["run/other"]["at best guidance"]
     assert same["ties"] == 1 and same["win_rate"]["mean"] == 0.5 and same["difference"]["high"] == 0
 
 

@@ -3,7 +3,6 @@
 import json
 import unicodedata
 import zipfile
-from functools import partial
 
 import datasets
 import pytest
@@ -15,7 +14,7 @@ from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns
 from diffusers_tpo.errors import BadRow, UserError
 from diffusers_tpo.families import FAMILIES, family_of
-from diffusers_tpo.families.tokens import token_ids
+from diffusers_tpo.families.tokens import TokenReader
 
 
 def dataset_of(rows, loss_type: str = "tdpo", **settings):
@@ -26,7 +25,7 @@ def dataset_of(rows, loss_type: str = "tdpo", **settings):
 @pytest.fixture(scope="module")
 def sees():
     pipe = tiny.make_pipe()
-    return partial(token_ids, pipe, family_of(pipe))
+    return TokenReader(pipe, family_of(pipe))
 
 
 ALIKE = {
@@ -90,7 +89,7 @@ def test_tokens_are_asked_for_once_and_only_of_prompts_that_are_used():
 def test_every_family_tells_different_prompts_apart(name):
     pipe = tiny_families.make_pipe(name)
     assert type(pipe) in FAMILIES
-    cat, again, dog = token_ids(pipe, family_of(pipe), ["a cat", "a cat", "a dog"])
+    cat, again, dog = TokenReader(pipe, family_of(pipe))(["a cat", "a cat", "a dog"])
     assert cat == again != dog
 
 

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from diffusers_tpo import __version__
 from diffusers_tpo.commands.parsing import parse_flags
-from diffusers_tpo.data.rows import load_rows
+from diffusers_tpo.data.rows import CAPTIONS, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
 from diffusers_tpo.files import write_unless_changed, write_whole
 from diffusers_tpo.flags import AtLeastOne, NotNegativeNumber, PositiveNumber, Range, Share, flag
@@ -198,7 +198,7 @@ def open_source(source: SourceArguments, token: str | None, with_images: bool) -
     if source.max_samples is not None:
         rows = rows.select(range(min(source.max_samples, len(rows))))
     columns = rows.column_names
-    caption = source.caption_column or next((name for name in ("prompt", "text", "caption") if name in columns), None)
+    caption = source.caption_column or next((name for name in CAPTIONS if name in columns), None)
     if caption is None:
         raise UserError(f"--caption_column must name the captions; the data set has {', '.join(columns)}")
     if not with_images:  # image_column and key_column are those of the images that are joined

@@ -129,7 +129,7 @@ class PairArguments:
     strata: Few = flag(8, "Parts of the noise schedule ...")
     repeats: Few = flag(1, "... and draws in each of them, for every image.")
     retrieval_size: Annotated[int, Range(at_least=0, at_most=100_000)] = flag(
-        0, "Also find the own caption of so many images among all of them; costs its square."
+        0, "Also ask for so many images which of all their captions fits best; costs its square."
     )
 
 
@@ -322,7 +322,7 @@ def find_checkpoints(sweep: str | None) -> list[Path]:
     """
     checkpoints = [] if sweep is None else list_checkpoints(Path(sweep))
     if sweep is not None and not checkpoints:
-        raise UserError(f"--sweep {sweep!r} holds no checkpoint; give the output_dir of a training run")
+        raise UserError(f"--sweep {sweep!r} holds no checkpoint; give the --output_dir of a training run")
     return checkpoints
 
 

@@ -4,7 +4,7 @@
 # ///
 r"""Fine-tunes a text-to-image model with Text Preference Optimization (https://huggingface.co/papers/2509.25771).
 
-    accelerate launch train_text_to_image_tpo.py \
+    python train_text_to_image_tpo.py \
         --pretrained_model_name_or_path stable-diffusion-v1-5/stable-diffusion-v1-5 \
         --dataset_name your-name/hpsd-tpo-negatives --use_lora --loss_type tdpo --mixed_precision fp16 \
         --train_batch_size 4 --gradient_accumulation_steps 4 --max_train_steps 500 --output_dir sd15-tpo
@@ -13,7 +13,6 @@ README.md in examples/text_preference explains every group of flags.
 """
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,14 +24,14 @@ from diffusers_tpo import TPOConfig, TPOTrainer, add_noise
 from diffusers_tpo.commands.parsing import parse_flags, write_config
 from diffusers_tpo.data.batch import SkippedRows
 from diffusers_tpo.data.buckets import check_sides, choose_buckets
-from diffusers_tpo.data.dataset import as_torch_dataset
+from diffusers_tpo.data.dataset import as_torch_dataset, mixed_dataset
 from diffusers_tpo.data.fingerprint import fingerprint_rows
 from diffusers_tpo.data.reader import RowReader
 from diffusers_tpo.data.rows import Columns, check_columns, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
-from diffusers_tpo.families.tokens import token_ids
+from diffusers_tpo.families.tokens import TokenReader
 from diffusers_tpo.guidance import check_guide_with
-from diffusers_tpo.image_files import files_of
+from diffusers_tpo.image_files import PartFiles, files_of
 from diffusers_tpo.losses import denoising_error
 from diffusers_tpo.models.loading import refuse_own_base
 from diffusers_tpo.models.precision import HALF
@@ -60,8 +59,9 @@ from diffusers_tpo.training.progress import Progress
 from diffusers_tpo.training.reference import KnownReference
 from diffusers_tpo.training.session import Session
 from diffusers_tpo.training.step import Stepper
+from diffusers_tpo.training.summary import Plan, as_lines
 from diffusers_tpo.training.trained import TrainedModels
-from diffusers_tpo.training.validation import Gallery, Validation
+from diffusers_tpo.training.validation import REHEARSAL, Gallery, Validation
 from diffusers_tpo.training.watch import EvaluationConfig, make_watch
 
 
@@ -108,7 +108,17 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     recipe = ModelRecipe.from_flags(dataclasses.asdict(model) | dataclasses.asdict(training))
     refuse_own_base(recipe, output)
     checkpoint = folder.find_start(run.resume_from_checkpoint)
-    release = Release.of(run, accelerator)
+    release = Release.of(
+        output,
+        accelerator,
+        run.hub_model_id,
+        run.hub_revision,
+        run.hub_token,
+        run.hub_private_repo,
+        will_push=run.push_to_hub,
+        formats=run.export,
+        logging_dir=run.logging_dir,
+    )
 
     # What it learns from, what every checkpoint is asked, and what learns.
     needs_reference = tpo.loss_type != "sft"
@@ -128,19 +138,23 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     if tpo.holds_empty:
         models.check_empty_prompt()
     check_guide_with(evals.guide_with, models.pipe, models.reference)
+    for format in run.export:
+        models.exported(format)  # which says now, and not at the end, what a format cannot hold
     models.speed_up(run.gradient_checkpointing, run.channels_last, run.torch_compile_backend)
 
     # Who it is, by all that its numbers depend on: what it goes on from must be its own.
     base = model_origin(model.pretrained_model_name_or_path, model.revision, run.cache_dir, run.hub_token)
-    source = dataset_origin(data.dataset_name or data.train_data_dir, data.dataset_revision)
+    base = base.called(run.base_model_name)
+    sources = [dataset_origin(name, data.dataset_revision) for name in data.sources]
     weights = session.from_main(lambda: recipe.identity(run.cache_dir, run.hub_token))
-    rows = session.from_main(lambda: fingerprint_rows(dataset, source.name, source.commit))
+    rows = session.from_main(lambda: fingerprint_rows(dataset, sources[0].name, sources[0].commit))
     identity = Identity.of(model, data, tpo, training, weights | rows, accelerator.num_processes)
     progress = Progress(output, checkpoint, identity, recipe, accelerator, run.checkpoints_total_limit)
 
     # How rows and models meet: images and prompts as the models take them, encoded while training or kept before.
     fit_sizes(dataset, data, models.side_multiple)
-    dataset.tell_apart(partial(token_ids, models.pipe, models.family))
+    tokens = TokenReader(models.pipe, models.family)
+    dataset.tell_apart(tokens)
     encoder, encodings = Encoder.of(models), Path(run.encodings_dir or Path(HF_HOME) / "diffusers_tpo")
     if run.cache_latents:
         encoder.keep_images(dataset, encodings, training.train_batch_size)
@@ -225,14 +239,12 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     )
     skipped = SkippedRows()
 
-    # Where it begins: as the base, which is judged and rendered.
-    if known:
-        with models.at_rest(whole=False):
-            known.fill(loader.epochs(progress.place.epoch, last_step), **in_table)
-    if watch:
-        with models.at_rest(), accelerator.autocast():
-            watch.begin(models, progress.step, weights)
-    session.track(run.tracker_project_name, identity.public())
+    # What it is about to do; a rehearsal reads a batch, makes one image and ends here.
+    plan = Plan(models, loader, progress.step, last_step, training.use_8bit_adam)
+    facts = plan.data(prompts_per_image(data, tpo.loss_type), training.train_batch_size) | tokens.about_cut()
+    facts |= plan.learning(needs_reference, known is not None) | plan.memory()
+    facts |= plan.disk(output, run.checkpointing_steps, run.checkpoints_total_limit)
+    logger.info(f"***** Running training *****\n{as_lines(facts)}")
     validation = Validation(
         run.validation_prompt,
         run.num_validation_images,
@@ -242,6 +254,25 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         run.validation_inference_steps,
         evals.guide_with,
     )
+    if run.dry_run:
+        batch, _ = next(loader.after(progress.place))
+        with accelerator.autocast():
+            noise(batch)
+            encoder.encode_prompts(batch, needs_reference)
+        prompt = (run.validation_prompt or batch.prompts)[0]
+        rehearsal = dataclasses.replace(validation, prompts=[prompt], images_per_prompt=1)
+        Gallery(rehearsal, models, session, output / REHEARSAL, batch_size=1).show(progress.step)
+        logger.info(f"Nothing was trained; {output / REHEARSAL} has an image of the base. Train without --dry_run")
+        return
+
+    # Where it begins: as the base, which is judged and rendered.
+    if known:
+        with models.at_rest(whole=False):
+            known.fill(loader.epochs(progress.place.epoch, last_step), **in_table)
+    if watch:
+        with models.at_rest(), accelerator.autocast():
+            watch.begin(models, progress.step, weights)
+    session.track(run.tracker_project_name, identity.public())
     gallery = Gallery(validation, models, session, output / "validation", evals.eval_batch_size)
     gallery.show_base(is_resumed=checkpoint is not None)
     if accelerator.is_main_process:
@@ -253,7 +284,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     card = Card(
         identity.public(),
         base,
-        source,
+        sources,
         {
             "images per step": loader.rows_of_batch * training.gradient_accumulation_steps,
             "rows of the data set": "streamed" if data.streaming else len(dataset),
@@ -340,21 +371,26 @@ def columns_of(data: DataArguments) -> Columns:
 
 def load_dataset(data: DataArguments, loss_type: str, training: TrainingArguments, run: RunArguments):
     """The rows that it is trained on, checked."""
-    rows = load_rows(
-        data.dataset_name or data.train_data_dir,
-        data.dataset_config_name,
-        data.dataset_split,
-        data.dataset_revision,
-        data.streaming,
-        run.cache_dir,
-        run.hub_token,
-        argument="dataset_name" if data.dataset_name else "train_data_dir",
-    )
-    columns = columns_of(data)
+    parts = [
+        load_rows(
+            name,
+            data.dataset_config_name,
+            data.dataset_split,
+            data.dataset_revision,
+            data.streaming,
+            run.cache_dir,
+            run.hub_token,
+            argument="dataset_name" if data.dataset_name else "train_data_dir",
+        )
+        for name in data.sources
+    ]
+    columns, names = columns_of(data), data.sources
+    unpaired = [check_columns(rows, columns, loss_type, name) for rows, name in zip(parts, names, strict=True)]
+    files = [files_of(name, run.hub_token) for name in names]
     reader = RowReader(
         columns,
         loss_type,
-        unpaired=check_columns(rows, columns, loss_type),
+        unpaired=unpaired[0],
         seed=training.seed,
         resolution=data.resolution,
         center_crop=data.center_crop,
@@ -364,9 +400,16 @@ def load_dataset(data: DataArguments, loss_type: str, training: TrainingArgument
         proportion_empty_prompts=data.proportion_empty_prompts,
         on_bad_row=data.on_bad_row,
         draws=training.reference_draws if training.precompute_reference else None,
-        files=files_of(data.dataset_name or data.train_data_dir, run.hub_token),
+        files=PartFiles(tuple(files)) if len(names) > 1 else files[0],
     )
-    return as_torch_dataset(rows, reader, data.max_train_samples)
+    if len(names) > 1:
+        return mixed_dataset(parts, names, reader, data.max_train_samples, data.dataset_weights)
+    return as_torch_dataset(parts[0], reader, data.max_train_samples)
+
+
+def prompts_per_image(data: DataArguments, loss_type: str) -> int:
+    """How many prompts of an image a step sees, where they come in pairs."""
+    return 1 if loss_type == "sft" else 1 + data.num_mismatched
 
 
 def fit_sizes(dataset, data: DataArguments, multiple: int) -> None:
@@ -383,7 +426,9 @@ def load_watch(evals: EvaluationConfig, data: DataArguments, seed: int, run: Run
         return None
     if session.is_sharded:
         raise UserError("--eval_steps does not go with FSDP; judge the checkpoints with evaluate.py afterwards")
-    trained_on = data.dataset_name or data.train_data_dir
+    trained_on = data.sources[0]
+    if len(data.sources) > 1 and not evals.eval_dataset_name:
+        raise UserError("--eval_steps needs --eval_dataset_name where --dataset_name names several data sets")
     name = evals.eval_dataset_name or trained_on
     rows = load_rows(
         name,

@@ -5,6 +5,7 @@ The names below are imported when they are first used, so that what needs no mod
 
 from typing import TYPE_CHECKING, Any
 
+from .quiet import install
 from .version import __version__ as __version__
 
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .trainer import TPOConfig, TPOTrainer
 
 
+install()
 __all__ = ["Draw", "Noised", "TPOConfig", "TPOTrainer", "add_noise", "training_scheduler"]
 
 

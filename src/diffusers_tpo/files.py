@@ -25,6 +25,17 @@ def make_folder(path: Path, argument: str) -> None:
         raise UserError(f"{argument} {str(path)!r} cannot be written to; choose another folder")
 
 
+def is_missing_path(name: str) -> bool:
+    """Whether a name of a model or data set can only mean a place on this machine, and nothing is there.
+
+    A Hub id has at most one slash; what stands before it is no folder here.
+    """
+    if "://" in name or os.path.exists(name):
+        return False
+    owner, slash, _ = name.partition("/")
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or (bool(slash) and os.path.isdir(owner))
+
+
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 SIGNS = tuple(map(os.strerror, OF_THE_DISK)) + ("os error",)  # safetensors has errors of its own for them
 
@@ -41,18 +52,22 @@ def writing_to(folder: Path, argument: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if not Path(folder).is_dir():
-            what = "was removed while it was in use"
-        elif _is_of_the_disk(error, Path(folder)):
-            what = f"takes no more files ({reason(error)})"
-        else:
+        what = fault_of(folder, error)
+        if what is None:
             raise
         raise UserError(
             f"--{argument} {str(folder)!r} {what}; what is complete is kept: mend that and start the same command again"
         ) from error
 
 
-def _is_of_the_disk(error: Exception, folder: Path) -> bool:
+def fault_of(folder: Path, error: BaseException) -> str | None:
+    """What an error says of a folder that is written to, as part of a sentence; `None` if it is about something else."""
+    if not Path(folder).is_dir():
+        return "was removed while it was in use"
+    return f"takes no more files ({reason(error)})" if _is_of_the_disk(error, Path(folder)) else None
+
+
+def _is_of_the_disk(error: BaseException, folder: Path) -> bool:
     if isinstance(error, OSError):
         names = [
             Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)

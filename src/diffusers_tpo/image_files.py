@@ -66,6 +66,7 @@ class LocalFiles:
     folder: Path | None = None
 
     def open(self, path: str) -> BinaryIO:
+        refuse_address(path)
         if path.startswith(ARCHIVE):
             return open_in_archive(self, path)
         if "://" in path:
@@ -99,6 +100,7 @@ class HubFiles:
     token: str | None = None
 
     def open(self, path: str) -> BinaryIO:
+        refuse_address(path)
         if path.startswith(ARCHIVE):
             return open_in_archive(self, path)
         if ".." in path.split("/"):
@@ -121,10 +123,61 @@ class HubFiles:
         return Path(HF_HUB_CACHE) / f"datasets--{self.repo.replace('/', '--')}"
 
 
+PART = "part://"
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """The files of several data sets whose rows are one after the other: each may name its own alone.
+
+    Attributes:
+        parts: the files of each.
+    """
+
+    parts: tuple[LocalFiles | HubFiles, ...]
+
+    @staticmethod
+    def path(number: int, path: str) -> str:
+        """The path that a cell of the data set of this number has among the others."""
+        return f"{PART}{number}/{path}"
+
+    def resolve(self, path: str) -> tuple[LocalFiles | HubFiles, str]:
+        """The files that a path is one of, and what it is called there.
+
+        Raises:
+            OSError: if it names no data set.
+        """
+        number, slash, inside = path.removeprefix(PART).partition("/")
+        if not path.startswith(PART) or not slash:
+            raise PermissionError(f"the cell names {brief(path)}, of no data set")
+        return self.parts[int(number)], inside
+
+    def open(self, path: str) -> BinaryIO:
+        files, inside = self.resolve(path)
+        return files.open(inside)
+
+    def state(self, path: str) -> tuple[int, ...] | None:
+        files, inside = self.resolve(path)
+        return files.state(inside)
+
+
 def files_of(name: str, token: str | None = None) -> LocalFiles | HubFiles:
     """The files that a data set may name which was loaded by this name: a folder or a file, or an id on the Hub."""
     place = Path(name).resolve()
     return LocalFiles(place if place.is_dir() else place.parent) if place.exists() else HubFiles(name, token)
+
+
+def is_address(path: str) -> bool:
+    """Whether a path is one of the web."""
+    return path.startswith(("http://", "https://"))
+
+
+def refuse_address(path: str) -> None:
+    """Raises `PermissionError` for an address of the web."""
+    if is_address(path):
+        raise PermissionError(
+            f"the cell names the address {brief(path)}, and nothing is downloaded; name files of images"
+        )
 
 
 def brief(path: str) -> str:

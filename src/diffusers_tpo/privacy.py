@@ -51,4 +51,8 @@ def public_config(*groups: dict) -> dict[str, object]:
     joined = {
         name: value for name, value in joined.items() if value is not None and value is not False and value != []
     }
-    return {name: public_name(value, SOURCES[name]) if name in SOURCES else value for name, value in joined.items()}
+    return {name: _public(value, SOURCES[name]) if name in SOURCES else value for name, value in joined.items()}
+
+
+def _public(value: str | list[str], what: str) -> str | list[str]:
+    return [public_name(one, what) for one in value] if isinstance(value, list) else public_name(value, what)

@@ -54,8 +54,8 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def render(template: Path, **values: object) -> str:
-    """Fills a page; every value is escaped, and every text is made harmless first."""
+def fill_page(template: Path, **values: object) -> str:
+    """A page filled in; every value is escaped, and every text is made harmless first."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,

@@ -20,6 +20,7 @@ SCRIPTS = {
     "negatives-at-scale": "build_negatives_at_scale.py",
     "evaluate": "evaluate.py",
     "advise": "advise.py",
+    "export": "export_lora.py",
     "quickstart": "quickstart.py",
 }
 PACKAGE = Path(__file__).parents[1]

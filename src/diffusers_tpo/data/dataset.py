@@ -18,6 +18,7 @@ from ..noising import Draw
 from ..show import harmless
 from .buckets import BucketBatches, Size, image_sizes
 from .crops import Crop, Crops, EncodedCrop
+from .mix import Mix, joined
 from .reader import Example, Problems, RowReader, Sees, none_usable
 from .rows import EMPTY, split_columns
 from .streaming import StreamedTextPreferences
@@ -43,8 +44,14 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
     out to be unreadable comes the next usable row of the order, so that batches stay as they are; see [`Example`].
     """
 
-    def __init__(self, rows: datasets.Dataset, reader: RowReader):
-        """Raises [`UserError`] for an empty data set or a row with wrong text."""
+    def __init__(self, rows: datasets.Dataset, reader: RowReader, mix: Mix | None = None):
+        """
+        Args:
+            mix: of the data sets that the rows come from; `None` takes every row once in an epoch.
+
+        Raises:
+            UserError: for an empty data set or a row with wrong text.
+        """
         if len(rows) == 0:
             raise UserError(EMPTY)
         used = reader.used(rows.column_names)
@@ -56,6 +63,7 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         self.shapes: list[Size | None] | None = None
         self.skipped: Problems = {}
         self.usable = np.arange(len(rows))
+        self.mix = mix
         self.epoch = 0
         skipped: Problems = {}
         for row_id, row in self._in_turn(self.texts, TEXTS_AT_ONCE):
@@ -120,7 +128,8 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         """
         self.epoch, self.skip = epoch, used * rows_of_batch
         generator = Draw(self.reader.seed, "order", epoch).generator("shuffle")
-        self.order = torch.from_numpy(self.usable)[torch.randperm(len(self.usable), generator=generator)]
+        order = torch.from_numpy(self.usable)[torch.randperm(len(self.usable), generator=generator)]
+        self.order = self.mix.take(order) if self.mix else order
 
     def text(self, row_id: int) -> dict:
         """A row without its image.
@@ -203,7 +212,8 @@ class TextPreferenceDataset(torch.utils.data.Dataset):
         return shapes
 
     def __len__(self) -> int:
-        return len(self.usable)
+        """Rows of an epoch."""
+        return len(self.order)
 
     def __getitem__(self, index: int) -> Example:
         skipped: Problems = {}
@@ -251,3 +261,28 @@ def as_torch_dataset(
         return StreamedTextPreferences(rows if max_samples is None else rows.take(max_samples), reader)
     chosen = rows if max_samples is None else rows.select(range(min(max_samples, len(rows))))
     return TextPreferenceDataset(chosen, reader)
+
+
+def mixed_dataset(
+    parts: Sequence[datasets.Dataset],
+    names: Sequence[str],
+    reader: RowReader,
+    max_samples: int | None = None,
+    weights: Sequence[float] = (),
+) -> TextPreferenceDataset:
+    """The rows of several data sets as one.
+
+    Args:
+        names: of the data sets, for messages.
+        reader: whose `files` are [`~diffusers_tpo.image_files.PartFiles`] of them.
+        max_samples: only the first rows of each.
+        weights: see [`Mix`].
+
+    Raises:
+        UserError: naming a data set that is empty or does not go with the first.
+    """
+    if max_samples is not None:
+        parts = [rows.select(range(min(max_samples, len(rows)))) for rows in parts]
+    columns = reader.used(parts[0].column_names)
+    rows = joined(parts, names, columns, reader.columns.image)
+    return TextPreferenceDataset(rows, reader, Mix(tuple(map(len, parts)), tuple(weights)))

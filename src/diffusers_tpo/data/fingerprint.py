@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import datasets
 
-from ..image_files import ImageFiles, LocalFiles
+from ..image_files import ImageFiles, LocalFiles, PartFiles
 from .dataset import TextPreferenceDataset
 from .rows import split_columns
 from .streaming import StreamedTextPreferences
@@ -23,7 +23,7 @@ PART = 4096  # bytes of the beginning, the middle and the end of an image file o
 
 def fingerprint_rows(
     dataset: TextPreferenceDataset | StreamedTextPreferences, source: str, commit: str | None = None
-) -> dict[str, str | int]:
+) -> dict[str, Any]:
     """Changes with what a run learns from, and with nothing else: a folder may be moved or renamed.
 
     Of an image count its size in bytes and [`PART`] bytes each of its beginning, middle and end, so that a large set is not
@@ -40,7 +40,9 @@ def fingerprint_rows(
     if isinstance(dataset, StreamedTextPreferences):
         return {"data files": fingerprint_files(Path(source)) if Path(source).is_dir() else f"{source}@{commit}"}
     columns = dataset.reader.columns
-    found: dict[str, str | int] = {"rows": len(dataset.rows)}
+    found: dict[str, Any] = {"rows": len(dataset.rows)}
+    if dataset.mix:
+        found["rows of data sets"] = list(dataset.mix.sizes)
     for what, column in {
         "captions": columns.prompt,
         "mismatched prompts": columns.mismatched,
@@ -92,6 +94,8 @@ def part_of_image(cell: Any, files: ImageFiles) -> bytes:
     if cell.get("bytes") is not None:
         return part_of_file(io.BytesIO(cell["bytes"]))
     path = str(cell.get("path"))
+    if isinstance(files, PartFiles):
+        files, path = files.resolve(path)
     if isinstance(files, LocalFiles):
         with contextlib.suppress(Exception), files.open(path) as file:  # archives raise many kinds
             return part_of_file(file)

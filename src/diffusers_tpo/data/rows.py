@@ -1,9 +1,10 @@
 """Loads the rows of a text-preference data set and checks them. Knows nothing of batches or models."""
 
 import glob
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import datasets
@@ -12,10 +13,13 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from ..errors import BadRow, UserError, reason
+from ..files import is_missing_path
+from ..image_files import is_address
 from ..show import shorten
 from .folders import CSV, Layout, captions_beside, layout_of, metadata_tables
 
 
+CAPTIONS = ("prompt", "text", "caption")  # what captions are usually called
 EMPTY = "--dataset_name holds no rows in this split; choose another --dataset_split or data set"
 
 
@@ -72,6 +76,10 @@ def load_rows(
     Raises:
         UserError: if there is no such data set, configuration or split; it names `argument`.
     """
+    if is_missing_path(name):
+        raise UserError(
+            f"--{argument} {name!r} cannot be loaded (there is no such folder or file on this machine); check the path"
+        )
     folder = Path(name)
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
@@ -171,8 +179,39 @@ def holds_images(feature: object) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.Value) and feature.dtype in strings)
 
 
-def check_columns(rows: datasets.Dataset | datasets.IterableDataset, columns: Columns, loss_type: str) -> bool:
+def builder_command(name: str, caption_column: str) -> str:
+    """The command that makes mismatched prompts of the captions of a data set.
+
+    Args:
+        name: Hub id or folder of the data set.
+    """
+    target = f"{PurePath(name).name or 'my'}-negatives"
+    words = ["diffusers-tpo", "negatives", "--dataset_name", name, "--caption_column", caption_column]
+    return shlex.join([*words, "--editor", "rules", "--output_dir", target])
+
+
+def _first_path(rows: datasets.Dataset, column: str) -> str:
+    """What the first cell of a column names, if it is a text or an image that lies elsewhere; else an empty text."""
+    rows = rows.select(range(min(1, len(rows)))).select_columns([column]).with_format(None)
+    if isinstance(rows.features[column], datasets.Image):
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    for row in rows:
+        cell = row[column]
+        path = cell.get("path") if isinstance(cell, dict) else cell
+        return path if isinstance(path, str) else ""
+    return ""
+
+
+def check_columns(
+    rows: datasets.Dataset | datasets.IterableDataset,
+    columns: Columns,
+    loss_type: str,
+    name: str = "your-name/captioned-images",
+) -> bool:
     """Checks that the columns a loss needs are there.
+
+    Args:
+        name: of the data set, for the advice how to make mismatched prompts.
 
     Returns:
         True if the rows are unpaired: they carry a label instead of mismatched prompts.
@@ -186,12 +225,24 @@ def check_columns(rows: datasets.Dataset | datasets.IterableDataset, columns: Co
     unpaired = loss_type == "tkto" and columns.label in present and columns.mismatched not in present
     needed = {"image_column": columns.image, "caption_column": columns.prompt}
     if loss_type != "sft" and not unpaired:
+        if columns.mismatched not in present:
+            captions = [columns.prompt, *CAPTIONS]
+            caption = next((column for column in captions if column in present), columns.prompt)
+            raise UserError(
+                f"--negative_prompts_column {columns.mismatched!r} is not a column of the data set; it has {', '.join(present)}. "
+                f"Make mismatched prompts of its captions first: {builder_command(name, caption)}"
+            )
         needed["negative_prompts_column"] = columns.mismatched
     for flag, column in needed.items():
         if column not in present:
             raise UserError(f"--{flag} {column!r} is not a column of the data set; it has {', '.join(present)}")
     if len(set(needed.values())) < len(needed):
         raise UserError(f"--{', --'.join(needed)} must be different columns, got {', '.join(needed.values())}")
+    if isinstance(rows, datasets.Dataset) and is_address(_first_path(rows, columns.image)):
+        raise UserError(
+            f"--image_column {columns.image!r} holds addresses of images, which are not downloaded; download them first, as "
+            "img2dataset does, and give a folder of images"
+        )
     feature = (rows.features or {}).get(columns.image)
     if feature is not None and not holds_images(feature):
         raise UserError(

@@ -65,7 +65,7 @@ def best_scale(values: ArrayLike) -> int:
 
 
 def own_best_scales(values: ArrayLike, folds: int = 10) -> np.ndarray:
-    """Index of the model's own best guidance scale for every prompt, `(N,)`.
+    """Index of the guidance scale that is best for the model, for every prompt, `(N,)`.
 
     The scale for each tenth of the prompts is chosen on the other nine, so that the choice flatters nobody.
 
@@ -83,7 +83,7 @@ def own_best_scales(values: ArrayLike, folds: int = 10) -> np.ndarray:
 
 
 def at_own_best(values: ArrayLike, folds: int = 10) -> np.ndarray:
-    """The score of every prompt at the model's own best guidance scale, `(N,)`, see [`own_best_scales`].
+    """The score of every prompt at the guidance scale that is best for the model, `(N,)`, see [`own_best_scales`].
 
     Args:
         values: `(scales, N)`.

@@ -306,7 +306,7 @@ def load_prompts(
         UserError: if there is no such source, split or column, it cannot be read, or it holds no prompt.
     """
     if num_prompts is not None and num_prompts < 1:
-        raise UserError(f"num_prompts must be at least 1 to take some of prompts {source!r}, got {num_prompts}")
+        raise UserError(f"--num_prompts must be at least 1 to take some of --prompts {source!r}, got {num_prompts}")
     request = _Request(source, prompt_column, category_column, config, split, revision, cache_dir, token)
     entry = PROMPT_SETS.get(source)
     if callable(entry):

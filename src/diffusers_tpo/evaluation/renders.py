@@ -68,10 +68,10 @@ def sample_images(
     return [image if whole else None for image, whole in zip(images, is_whole, strict=True)]
 
 
-def render(
+def sample_jobs(
     pipe: DiffusionPipeline, jobs: list[tuple[str, int]], seed: int, guidance_scale: float, **options: Any
 ) -> list[Image.Image | None]:
-    """Renders one batch; see [`sample_images`].
+    """The images of one batch; see [`sample_images`].
 
     Args:
         jobs: prompt and number of each image. Its noise depends on the seed, the prompt and the number alone, so it is the same
@@ -98,7 +98,7 @@ def render_missing(
     rendered in parts, and stays what is begun anew; how many parts is not kept, so where memory differs the last digits may.
 
     Args:
-        options: of [`render`].
+        options: of [`sample_jobs`].
 
     Returns:
         How many images this process rendered.
@@ -118,7 +118,8 @@ def render_missing(
     fitting = FittingBatches(f"images of {folder.parent.name}", batch_size)
     for batch in tqdm(mine, desc=progress, disable=hidden):
         images = fitting.map(
-            lambda part: render(pipe, part, seed, **options), [(prompts[i], before[i] + number) for i, number in batch]
+            lambda part: sample_jobs(pipe, part, seed, **options),
+            [(prompts[i], before[i] + number) for i, number in batch],
         )
         for job, image in zip(batch, images, strict=True):
             if image is None:

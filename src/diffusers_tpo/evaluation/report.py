@@ -10,7 +10,7 @@ from pathlib import Path
 from ..decoding import decode_file
 from ..errors import BadRow, UserError
 from ..files import publish_file, write_whole
-from ..show import SMALL, data_uri, harmless, markdown_table, render, shorten, thumbnail
+from ..show import SMALL, data_uri, fill_page, harmless, markdown_table, shorten, thumbnail
 from .plots import Curves, Scatter, draw_curves, draw_scatter, safe_name
 
 
@@ -86,7 +86,7 @@ def write_report(report: Report, folder: Path) -> None:
     scatters = [
         _plot(draw_scatter, scatter, _alt_scatter(scatter), folder, next(names)) for scatter in report.scatters
     ]
-    page = render(
+    page = fill_page(
         Path(__file__).parent / "templates" / "report.html",
         report=report,
         tables=[(table, _numeric_columns(table)) for table in report.tables],

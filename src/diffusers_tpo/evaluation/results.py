@@ -43,7 +43,7 @@ class Results:
     shared: bool = False
 
     def at_best(self, metric: str, model: str) -> np.ndarray:
-        """Scores of a model at its own best guidance scale, `(P,)`."""
+        """Scores of a model at the guidance scale where it is best, `(P,)`."""
         return at_own_best(self.scores[metric][self.models.index(model)])
 
     def metrics(self, kind: str) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Results:
         return tuple(metric for metric, own in self.kinds.items() if own == kind)
 
     def values(self, model: str) -> dict[str, np.ndarray]:
-        """All metrics of a model by name, each over its prompts or pairs: scores at its own best guidance, preferences."""
+        """All metrics of a model by name, each over its prompts or pairs: scores at the guidance scale that is best for the model, preferences."""
         return {metric: self.at_best(metric, model) for metric in self.scores} | self.preference.get(model, {})
 
 
@@ -62,12 +62,12 @@ def write_results(results: Results, path: Path, about: dict[str, object]) -> Non
     for metric, scores in results.scores.items():
         means[metric] = {
             model: {f"{scale:g}": vars(bootstrap_interval(scores[m, g])) for g, scale in enumerate(results.scales)}
-            | {"own best": vars(bootstrap_interval(results.at_best(metric, model)))}
+            | {"at best guidance": vars(bootstrap_interval(results.at_best(metric, model)))}
             for m, model in enumerate(results.models)
         }
         differences[metric] = {
             model: {f"{scale:g}": _comparison(scores[m, g], scores[0, g]) for g, scale in enumerate(results.scales)}
-            | {"own best": _comparison(results.at_best(metric, model), results.at_best(metric, first))}
+            | {"at best guidance": _comparison(results.at_best(metric, model), results.at_best(metric, first))}
             for m, model in enumerate(results.models)
             if m
         }

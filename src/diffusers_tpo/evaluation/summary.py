@@ -88,10 +88,10 @@ def means_table(results: Results, metric: str) -> Table:
         means = [bootstrap_interval(part) for part in scores]
         best = f"{results.scales[best_scale(scores)]:g}"
         rows.append([model, *means, best, bootstrap_interval(results.at_best(metric, model))])
-    header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "best at", "own best"]
+    header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "best at", "at its best"]
     note = (
-        f"Mean over {len(results.prompts)} prompts with 95 % bootstrap interval. The own best guidance for each tenth of the prompts "
-        "is chosen on the other nine."
+        f"Mean over {len(results.prompts)} prompts with 95 % bootstrap interval. Best at: the guidance scale "
+        "with the highest mean. At its best: the score with the best scale, which is chosen for each tenth of the prompts on the other nine."
     )
     return figures_table(f"{metric} ({results.kinds.get(metric, 'adherence')})", note, header, rows)
 
@@ -107,8 +107,14 @@ def differences_tables(results: Results, metric: str) -> list[Table]:
         rows.append([model, *gains, own.difference, own.win_rate.percent(), f"{100 * own.ties:.0f}"])
     if not rows:
         return []
-    header = ["model", *(f"guidance {scale:g}" for scale in results.scales), "own best", "win rate %", "ties %"]
-    note = "Paired differences with 95 % bootstrap interval over prompts; win rate at the own best guidance, ties counted half."
+    header = [
+        "model",
+        *(f"guidance {scale:g}" for scale in results.scales),
+        "each at its best",
+        "win rate %",
+        "ties %",
+    ]
+    note = "Paired differences with 95 % bootstrap interval over prompts. Each at its best: every model with the guidance that suits it best. Win rate there, ties counted half."
     return [figures_table(f"{metric}: minus {first}", note, header, rows)]
 
 
@@ -126,7 +132,7 @@ def categories_table(results: Results, metric: str) -> list[Table]:
         gains = [compare(values[part], base[part]).difference for values in own.values()]
         rows.append([category, str(int(part.sum())), f"{mean_over_prompts(base[part]):.4g}", *gains])
     header = ["category", "prompts", results.models[0], *(f"{model}, difference" for model in own)]
-    return [figures_table(f"{metric} by category", "Each model at its own best guidance.", header, rows)]
+    return [figures_table(f"{metric} by category", "Each model with the guidance that suits it best.", header, rows)]
 
 
 def preference_tables(results: Results) -> list[Table]:
@@ -147,8 +153,8 @@ def preference_tables(results: Results) -> list[Table]:
 
     pairs = max(len(values) for values in tables[results.models[0]].values())
     note = (
-        f"{pairs} held-out images. error/matched: mean squared denoising error under the own caption, lower is better. "
-        "implicit/score: how much larger the error under mismatched captions is; relative: as a share of the matched error. Accuracy: "
+        f"{pairs} held-out images. error/matched: mean squared denoising error of an image with its own caption, lower is better. "
+        "implicit/score: how much larger the error with mismatched captions is; relative: as a share of the matched error. Accuracy: "
         "share of pairs with a positive score; the noise of few draws pulls it towards 1/2, and accuracy_corrected estimates it without "
         "that noise (-: the draws are too few to tell). Retrieval: share of images whose own caption is the best of all."
     )
@@ -241,7 +247,7 @@ def step_curves(results: Results) -> list[Curves]:
         for run, steps in list(runs.items())[:MOST_LINES]:
             values = [results.values(model)[metric] for model in steps.values()]
             lines.append(_line(run, [float(step) for step in steps], [bootstrap_interval(part) for part in values]))
-        note = f"{metric} at the own best guidance" if metric in results.scores else metric
+        note = f"{metric}, each model with the guidance that suits it best" if metric in results.scores else metric
         found.append(Curves(f"steps-{metric}", f"{metric} over steps", "optimizer step", note, lines))
     return found
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import UserError, reason
 from ..families import Family
+from ..files import is_missing_path
 from ..noising import Scheduler, training_scheduler
 from .adapters import LORA_FILE, load_average, load_lora_state, load_trained, train_denoiser, why_no_reference
 from .checkpoints import STATE, read_state
@@ -114,6 +115,11 @@ def load_pipeline(
     Raises:
         UserError: if it cannot be loaded, with the reason.
     """
+    for flag, name in {"pretrained_model_name_or_path": source, "pretrained_vae_model_name_or_path": vae}.items():
+        if name and is_missing_path(name):
+            raise UserError(
+                f"--{flag} {name!r} cannot be loaded (there is no such folder on this machine); check the path"
+            )
     options = {"cache_dir": cache_dir, "token": token}
     kind = {"revision": revision, "variant": variant}
     try:
@@ -213,6 +219,8 @@ def kind_of(source: str, cache_dir: str | None = None, token: str | None = None)
         )
     if os.path.isfile(source) and path.suffix == ".safetensors":
         return "lora"
+    if is_missing_path(source):
+        raise UserError(f"--models names {source!r}, which is no folder or file on this machine; check the path")
     try:
         hf_hub_download(source, "model_index.json", cache_dir=cache_dir, token=token)
     except LocalEntryNotFoundError as error:  # no connection

@@ -233,7 +233,7 @@ def begin(folder: Path, identity: dict, is_own: Callable[[str], bool]) -> None:
     if foreign:
         raise UserError(
             f"--output_dir {str(folder)!r} holds {str(foreign[0].relative_to(folder))!r}, which this run has not written; use "
-            "another output_dir"
+            "another --output_dir"
         )
     if is_new:
         write_whole(path, json.dumps(identity, indent=2, sort_keys=True))

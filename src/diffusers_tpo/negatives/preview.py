@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..decoding import decode_image
 from ..errors import BadRow, require
-from ..show import harmless, render, thumbnail
+from ..show import fill_page, harmless, thumbnail
 from .language.words import TOKEN, changes
 
 
@@ -81,7 +81,7 @@ def preview_html(rows: Iterable[dict], path: Path, title: str) -> None:
     for row in rows:
         prompt, mismatched = mark(row)
         cards.append((harmless(row["key"]), harmless(row["editor"]), picture(row), prompt, mismatched))
-    page = render(
+    page = fill_page(
         Path(__file__).parent / "templates" / "preview.html", title=title, cards=cards, principles=list(STYLES)
     )
     Path(path).write_text(page, encoding="utf-8")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     "loss": "Loss",
+    "preference_loss": "Preference loss",
     "error/matched": "Denoising error of matched prompts",
     "reward/margin": "Reward margin",
     "reward/accuracy": "Reward accuracy",
@@ -47,6 +48,8 @@ def draw_training(rows: list[dict[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = [name for name in PANELS if any(name in row for row in rows)]
+    if "preference_loss" in names:
+        names.remove("loss")  # most of which is the anchor
     if "reward/matched_relative" in names:
         names.remove("error/matched")  # which the reward shows against the reference's
     window, lines = max(1, len(rows) // 20), -(-len(names) // 2)

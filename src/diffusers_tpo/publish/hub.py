@@ -26,7 +26,7 @@ from ..privacy import without_secrets
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 NEVER_PUSHED = ("*.partial-*", ".git/*", ".cache/*")
-MODEL_IGNORED = ("checkpoint-*", "logs/*", "validation/*", *NEVER_PUSHED)
+MODEL_IGNORED = ("checkpoint-*", "logs/*", "validation/*", "dry_run/*", *NEVER_PUSHED)
 DATASET_IGNORED = ("work/*", "preview.html", *NEVER_PUSHED)
 DATASET_FILES = "data/*"  # a shard there that the folder has not would be read as rows of it
 PASSING = (HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)  # the last for a gateway's page

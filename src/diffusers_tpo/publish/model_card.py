@@ -123,7 +123,8 @@ class Card:
     Attributes:
         training: hyper-parameters by name, see [`~diffusers_tpo.privacy.public_config`]; `loss_type` and `resolution` are among
             them, and `use_lora` if it is a LoRA.
-        base, data: where the model and the rows come from.
+        base: where the model comes from.
+        data: where the rows come from.
         told: of the run besides, by name: [`training_facts`] and others.
         evaluation: beside the base, if there was one.
         pictures: rendered at `guidance_scale`, where `guide_with` answered the empty prompt: "model" or "reference", the base.
@@ -131,7 +132,7 @@ class Card:
 
     training: dict[str, object]
     base: Origin
-    data: Origin
+    data: list[Origin]
     told: dict[str, object] = field(default_factory=dict)
     evaluation: Evaluation | None = None
     pictures: list[Picture] = field(default_factory=list)
@@ -161,7 +162,7 @@ class Card:
     def front(self, repo: str) -> ModelCardData:
         """The front matter: what the Hub reads."""
         base_is_public = public_name(self.base.name, "model") == self.base.name
-        data_is_public = public_name(self.data.name, "data set") == self.data.name
+        data = [one.name for one in self.data if public_name(one.name, "data set") == one.name]
         licence = self.base.licence or UNKNOWN_LICENCE
         if base_is_public and licence["license"] == "other":
             page = f"https://huggingface.co/{self.base.name}"
@@ -173,9 +174,11 @@ class Card:
             tags.append("lora")
         results = self.evaluation.results() if self.evaluation else []
         return ModelCardData(
-            base_model=self.base.name if base_is_public else None,
+            base_model=([self.base.name, *self.base.others] if self.base.others else self.base.name)
+            if base_is_public
+            else None,
             base_model_relation=("adapter" if self.is_lora else "finetune") if base_is_public else None,
-            datasets=[self.data.name] if data_is_public else None,
+            datasets=data or None,
             library_name="diffusers",
             pipeline_tag="text-to-image",
             tags=tags,
@@ -200,6 +203,7 @@ class Published:
         unconditional: where it asks about the empty prompt, see [`~diffusers_tpo.families.Family`]; `None` if it never does, or the
             base would be told something else than before.
         call: what a call needs so that it is guided, by name; nothing for most pipelines.
+        exports: names of files that hold the LoRA for other programs, by program.
     """
 
     repo: str
@@ -209,6 +213,7 @@ class Published:
     denoiser: str = "unet"
     unconditional: str | None = None
     call: dict[str, str] = field(default_factory=dict)
+    exports: dict[str, str] = field(default_factory=dict)
 
     def usage(self, base: Origin, is_lora: bool, prompt: str) -> str:
         """Python that loads the model and renders one image."""
@@ -310,7 +315,12 @@ def write_model_card(folder: Path, model: Published, card: Card, metrics: list[d
     """
     prompt = card.pictures[0].prompt if card.pictures else "a red cube on top of a blue sphere"
     is_doubled = card.is_preference and model.unconditional is not None and not card.holds_empty_prompt
-    origins = {"base model": link(card.base, "model"), "data set": link(card.data, "data set")}
+    origins = {
+        "base model": link(card.base, "model"),
+        "data set": " and ".join(link(one, "data set") for one in card.data),
+    }
+    if card.base.others:
+        origins["base model"] += ", from " + ", ".join(link(Origin(name), "model") for name in card.base.others)
     front = card.front(model.repo)
     filled = ModelCard.from_template(
         front,
@@ -325,6 +335,7 @@ def write_model_card(folder: Path, model: Published, card: Card, metrics: list[d
         guided_usage=model.guided_usage(card.base, card.is_lora, prompt),
         hooked_usage=model.hooked_usage(card.is_lora and not card.training.get("use_dora"), prompt),
         guide_with=card.guide_with,
+        exports=model.exports,
         training={name: as_cell(value) for name, value in card.training.items()},
         facts=origins | card.told,
         has_curves=(folder / "assets" / "curves.png").is_file(),

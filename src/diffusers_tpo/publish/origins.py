@@ -1,7 +1,8 @@
 """Where a model or a data set was read from: its commit on the Hub and its licence. Knows nothing of what is in it."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -23,12 +24,25 @@ class Origin:
         revision: that was asked for; `None` for the newest.
         commit: that was read; `None` where that is not known, as for a local path.
         licence: `license`, `license_name` and `license_link` as its card has them; empty where that is not known.
+        others: further names on the Hub of what it comes from.
     """
 
     name: str
     revision: str | None = None
     commit: str | None = None
     licence: dict[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+    def called(self, names: Sequence[str]) -> "Origin":
+        """The same under names on the Hub that its user gives, as for a folder; nothing else is known of those.
+
+        Args:
+            names: the first is what a card tells to load, and what the Hub shows first; none leaves it as it is.
+        """
+        if not names:
+            return self
+        first, *others = names
+        return replace(self, name=first, revision=None, commit=None, others=tuple(others))
 
 
 def model_origin(

@@ -1,5 +1,6 @@
 """The flags of the training script: names, defaults, ranges, help, and what does not go together. Knows nothing of what they do."""
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,7 @@ from .watch import EvaluationConfig
 
 Schedule = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 Weighting = Literal["none", "logit_normal", "mode", "sigma_sqrt", "cosmap"]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
 Some = Annotated[int, Range(at_least=1, at_most=1000)]  # of what is kept in memory together
 Side = Annotated[int, Range(at_least=1, at_most=2**15)]  # in pixels
@@ -68,7 +70,10 @@ class ModelArguments:
 class DataArguments:
     """What it is trained on."""
 
-    dataset_name: str | None = flag(None, "Hub id, or a local folder: imagefolder, parquet or save_to_disk.")
+    dataset_name: list[str] = flag([], "Hub id, or a local folder: imagefolder, parquet or save_to_disk; or several.")
+    dataset_weights: list[PositiveNumber] = flag(
+        [], "Shares of an epoch, one for each of several data sets; all rows of all without it."
+    )
     train_data_dir: str | None = flag(None, "The same for a local folder only.")
     dataset_config_name: str | None = flag(None, "Configuration of the data set.")
     dataset_split: str = flag("train", "Split to train on.")
@@ -84,7 +89,7 @@ class DataArguments:
     hard_negatives: AtLeastOne | None = flag(
         None, "Draw from this number of each row's mismatched prompts, those that the reference confuses most."
     )
-    max_train_samples: AtLeastOne | None = flag(None, "Use only the first rows.")
+    max_train_samples: AtLeastOne | None = flag(None, "Use only the first rows, of each data set.")
     resolution: Side = flag(512, "Side of the square images in pixels.")
     use_aspect_ratio_buckets: bool = flag(False, "Batches of images of about the same shape instead of squares.")
     aspect_ratio_buckets: str | None = flag(None, "Their sizes as height,width;height,width; made from resolution.")
@@ -92,6 +97,11 @@ class DataArguments:
     random_flip: bool = flag(False, "Mirror half of the images; wrong for captions that say left or right.")
     on_bad_row: Literal["error", "skip"] = flag("error", "For rows that cannot be used; skipped ones are counted.")
     proportion_empty_prompts: Share = flag(0.0, "Share of prompts left empty; supervised fine-tuning only.")
+
+    @property
+    def sources(self) -> list[str]:
+        """Hub ids or folders of the data sets."""
+        return self.dataset_name or [str(self.train_data_dir)]
 
 
 @dataclass
@@ -146,6 +156,7 @@ class RunArguments:
     """How long it runs and what it leaves behind; a resumed run may change these."""
 
     output_dir: str = flag("tpo-model", "Where everything is written.")
+    dry_run: bool = flag(False, "Load and check everything, say what would run, make one image, and stop.")
     num_train_epochs: AtLeastOne = flag(1, "Passes over the data set, unless max_train_steps is given.")
     max_train_steps: AtLeastOne | None = flag(None, "Optimizer steps.")
     gradient_checkpointing: bool = flag(False, "Less memory, more time.")
@@ -176,10 +187,15 @@ class RunArguments:
     validation_inference_steps: AtLeastOne | None = flag(
         None, "Their sampling steps; the pipeline's own number by default."
     )
+    export: list[Literal["kohya", "comfyui"]] = flag([], "Write the LoRA for other programs too, besides diffusers.")
     report_to: str = flag("tensorboard", "tensorboard, wandb, trackio, any tracker of accelerate, all or none.")
     logging_dir: str = flag("logs", "Folder of the trackers inside output_dir.")
     tracker_project_name: str = flag("text-preference-optimization", "Project name for the trackers.")
     push_to_hub: bool = flag(False, "Push the final model and its card.")
+    base_model_name: list[str] = flag(
+        [],
+        "Name on the Hub that the card gives a local, quantised or distilled base; several if it comes from others.",
+    )
     hub_strategy: Literal["end", "every_save"] = flag("end", "Or with every checkpoint the model so far.")
     hub_model_id: str | None = flag(None, "Where to; the name of output_dir under your account by default.")
     hub_private_repo: bool = flag(False, "Make a new repository private.")
@@ -205,7 +221,7 @@ def check_arguments(
     """
     for group in (model, data, tpo, training, evals, run):
         check_texts(group)
-    check_model(model, training)
+    check_model(model, training, run)
     check_data(data, run)
     check_objective(tpo, training)
     check_kept(model, data, run)
@@ -229,8 +245,10 @@ def check_texts(group: object) -> None:
             raise UserError(f"--{name} is empty; give a value, or leave it out")
 
 
-def check_model(model: ModelArguments, training: TrainingArguments) -> None:
+def check_model(model: ModelArguments, training: TrainingArguments, run: RunArguments) -> None:
     """Raises [`UserError`] for what this model, or this machine, cannot be trained with."""
+    if run.export and not model.use_lora:
+        raise UserError(f"--export {' '.join(run.export)} is for a LoRA; add --use_lora, or leave it out")
     if model.is_quantized and not model.use_lora:
         raise UserError("a quantised base cannot be trained itself: add --use_lora, or leave the quantisation out")
     if training.text_encoder_lr is not None and not model.train_text_encoder:
@@ -243,8 +261,9 @@ def check_model(model: ModelArguments, training: TrainingArguments) -> None:
 
 def check_data(data: DataArguments, run: RunArguments) -> None:
     """Raises [`UserError`] for flags of the data set that do not go together."""
-    if (data.dataset_name is None) == (data.train_data_dir is None):
+    if bool(data.dataset_name) == (data.train_data_dir is not None):
         raise UserError("give exactly one of --dataset_name and --train_data_dir")
+    check_several(data)
     if data.streaming and run.max_train_steps is None:
         raise UserError("--streaming needs --max_train_steps, as a stream has no length")
     if data.streaming and run.dataloader_num_workers:
@@ -255,6 +274,26 @@ def check_data(data: DataArguments, run: RunArguments) -> None:
         raise UserError("--aspect_ratio_buckets needs --use_aspect_ratio_buckets")
     if wrong := [name for name in data.principles if name not in PRINCIPLES]:
         raise UserError(f"--principles must be among {', '.join(PRINCIPLES)}, got {', '.join(wrong)}")
+
+
+def check_several(data: DataArguments) -> None:
+    """Raises [`UserError`] for what does not go with several data sets, or with weights."""
+    names, weights = data.dataset_name, data.dataset_weights
+    if weights and len(weights) != len(names):
+        raise UserError(
+            f"--dataset_weights needs one weight for each --dataset_name, got {len(weights)} for {len(names)}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"--dataset_name names a data set twice, got {', '.join(names)}; use --dataset_weights")
+    if len(names) < 2:
+        return
+    for name in ("streaming", "dataset_config_name", "dataset_revision"):
+        if getattr(data, name):
+            raise UserError(f"--{name} is for one data set, and --dataset_name names {len(names)}; leave it out")
+    if weights and data.use_aspect_ratio_buckets:
+        raise UserError(
+            "--dataset_weights takes other rows in each epoch, which --use_aspect_ratio_buckets cannot; leave one out"
+        )
 
 
 def check_objective(tpo: TPOConfig, training: TrainingArguments) -> None:
@@ -313,6 +352,9 @@ def check_outputs(evals: EvaluationConfig, run: RunArguments) -> None:
     if evals.load_best_model_at_end and evals.eval_steps and evals.eval_steps % run.checkpointing_steps:
         needed = f"a multiple of --checkpointing_steps {run.checkpointing_steps}"
         raise UserError(f"--load_best_model_at_end needs --eval_steps to be {needed}, got {evals.eval_steps}")
+    for name in run.base_model_name:
+        if not HUB_ID.fullmatch(name):
+            raise UserError(f"--base_model_name names models on the Hub, as in owner/name, got {name!r}")
     if not run.push_to_hub:
         for name in ("hub_strategy", "hub_private_repo", "hub_revision"):
             default = next(one.default for one in fields(run) if one.name == name)

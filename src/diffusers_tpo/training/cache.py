@@ -65,7 +65,7 @@ class Cache:
 
     Attributes:
         hashes: of all keys, sorted, int64.
-        places: shard and row of each, `(n, 2)` int32.
+        spots: shard and row of each, `(n, 2)` int32.
     """
 
     def __init__(self, folder: Path):
@@ -78,13 +78,13 @@ class Cache:
         """
         self.folder = Path(folder)
         self.shards: list[Path] = []
-        self.hashes, self.places = np.empty(0, np.int64), np.empty((0, 2), np.int32)
+        self.hashes, self.spots = np.empty(0, np.int64), np.empty((0, 2), np.int32)
         make_folder(self.folder, "--encodings_dir")
         self.refresh()
 
     def refresh(self) -> None:
         """Takes in the shards that others have written."""
-        hashes, places = [self.hashes], [self.places]
+        hashes, spots = [self.hashes], [self.spots]
         for path in sorted(set(self.folder.glob("*.safetensors")) - set(self.shards)):
             try:
                 keys = safe_open(path, framework="pt").get_tensor(KEYS).numpy()
@@ -92,28 +92,28 @@ class Cache:
                 logger.warning(f"{path.name} in {self.folder} is damaged ({error}); its entries are made again")
                 continue
             hashes.append(keys)
-            places.append(np.stack([np.full(len(keys), len(self.shards)), np.arange(len(keys))], 1).astype(np.int32))
+            spots.append(np.stack([np.full(len(keys), len(self.shards)), np.arange(len(keys))], 1).astype(np.int32))
             self.shards.append(path)
         if len(hashes) > 1:
             self.hashes, first = np.unique(np.concatenate(hashes), return_index=True)
-            self.places = np.concatenate(places)[first]
+            self.spots = np.concatenate(spots)[first]
 
-    def _place(self, key: str) -> tuple[int, int] | None:
+    def _spot(self, key: str) -> tuple[int, int] | None:
         """Shard and row of an entry, `None` for one that is missing."""
         wanted = np.int64(hash_of(key))
         index = self.hashes.searchsorted(wanted)
         is_here = index < len(self.hashes) and self.hashes[index] == wanted
         if not is_here:
             return None
-        shard, row = self.places[index].tolist()
+        shard, row = self.spots[index].tolist()
         return shard, row
 
     def __contains__(self, key: str) -> bool:
-        return self._place(key) is not None
+        return self._spot(key) is not None
 
     def __getitem__(self, key: str) -> Entry:
         """A copy of an entry. Raises `KeyError`."""
-        if (place := self._place(key)) is None:
+        if (place := self._spot(key)) is None:
             raise KeyError(key)
         shard, row = place
         return {name: stacked[row].clone() for name, stacked in open_shard(self.shards[shard]).items()}

@@ -140,8 +140,7 @@ class Encoder:
             return {name: part.to(self.device, non_blocking=True) for name, part in stacked.items()} | sizes, None
         with self.frozen.working(self.frozen.text_encoders):
             if self.text is None:
-                # As in a pipeline, whatever the mixed precision of the denoiser.
-                with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                with torch.no_grad():
                     return self.family.encode_prompts(self.pipe, prompts) | sizes, None
             reference = self.text.encode_reference(prompts) | sizes if needs_reference else None
             return self.text.encode(prompts) | sizes, reference

@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ..errors import UserError, reason
-from ..files import make_folder
+from ..files import fault_of, make_folder
 from ..models.checkpoints import find_checkpoint, list_checkpoints
 from ..models.loading import LORA_WEIGHTS
 
@@ -62,19 +62,11 @@ class RunFolder:
         """Raises [`UserError`] in the place of an error that says that the folder cannot be written to any more."""
         if self.is_main:
             self.lock.release()
-        if isinstance(error, OSError | RuntimeError | SafetensorError) and self._is_about(error):
-            what = reason(error) if self.path.is_dir() else "it was removed"
+        if isinstance(error, OSError | RuntimeError | SafetensorError) and (what := fault_of(self.path, error)):
             raise UserError(
-                f"--output_dir {str(self.path)!r} cannot be written to ({what}); mend that, and go on from the newest checkpoint "
-                "with --resume_from_checkpoint latest"
+                f"--output_dir {str(self.path)!r} {what}; mend that, and go on from the newest checkpoint with "
+                "--resume_from_checkpoint latest"
             ) from error
-
-    def _is_about(self, error: BaseException) -> bool:
-        """Whether an error is one of this folder, or comes from its absence."""
-        if not self.path.is_dir():
-            return True
-        names = (getattr(error, name, None) for name in ("filename", "filename2"))
-        return any(Path(name).is_relative_to(self.path) for name in names if isinstance(name, str))
 
     def find_start(self, resume_from: str | None = None) -> Path | None:
         """Where a run begins that loses nothing of what the folder holds: its own checkpoint, or the start in a folder without

@@ -129,4 +129,5 @@ def shown_of(groups: tuple, processes: int) -> dict[str, Any]:
     """The flags of dataclass objects that differ from their defaults, and some that are always of interest."""
     flags: list[tuple[Field, Any]] = [(one, getattr(group, one.name)) for group in groups for one in fields(group)]
     told = {one.name: value for one, value in flags if one.name in SAID or value != default_of(one)}
+    told = {name: "none" if value is None else value for name, value in told.items()}
     return public_config(told, {"num_processes": processes})

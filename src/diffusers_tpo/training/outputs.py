@@ -1,6 +1,7 @@
 """What a run leaves in its folder, and on the Hub: the LoRA or the pipeline, its curves and its card. Trains nothing."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from accelerate import Accelerator
 from ..errors import UserError
 from ..families import call_arguments
 from ..models.adapters import save_lora, whole_module
+from ..models.exports import export_path, save_export
 from ..models.loading import save_pipeline
 from ..models.recipe import write_recipe
 from ..publish.curves import draw_training
 from ..publish.hub import ATTEMPTS, own_name, push_folder
 from ..publish.model_card import Card, Published, write_model_card
-from .arguments import RunArguments
 from .folder import CONFIG, LOCK
 from .hard_negatives import SET_ASIDE
 from .trained import TrainedModels
@@ -32,6 +33,7 @@ class Release:
         branch: of the repository; `None` for the main one.
         is_private: whether a repository that does not exist is made a private one.
         ignored: patterns of files that are never pushed, besides those of every model.
+        formats: of other programs that a LoRA is written in too, see [`~diffusers_tpo.models.exports`].
     """
 
     folder: Path
@@ -41,16 +43,38 @@ class Release:
     token: str | None = field(default=None, repr=False)
     is_private: bool = False
     ignored: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, run: RunArguments, accelerator: Accelerator) -> "Release":
-        """Raises [`UserError`] if the run pushes and the Hub does not know the token."""
-        folder = Path(run.output_dir)
-        repo = run.hub_model_id or folder.resolve().name
-        if run.push_to_hub and accelerator.is_main_process:
-            repo = own_name(repo, run.hub_token)
-        ignored = (f"{run.logging_dir}/*", "*.before-*", CONFIG, LOCK, SET_ASIDE)
-        return cls(folder, repo, accelerator, run.hub_revision, run.hub_token, run.hub_private_repo, ignored)
+    def of(
+        cls,
+        folder: Path,
+        accelerator: Accelerator,
+        repo: str | None = None,
+        branch: str | None = None,
+        token: str | None = None,
+        is_private: bool = False,
+        *,
+        will_push: bool = False,
+        formats: Sequence[str] = (),
+        logging_dir: str = "logs",
+    ) -> "Release":
+        """Of a run's folder.
+
+        Args:
+            repo: by default named like the folder.
+            will_push: whether the run pushes.
+            formats: of other programs, for a LoRA.
+            logging_dir: in the folder, which stays here.
+
+        Raises:
+            UserError: if the run pushes and the Hub does not know the token.
+        """
+        repo = repo or folder.resolve().name
+        if will_push and accelerator.is_main_process:
+            repo = own_name(repo, token)
+        ignored = (f"{logging_dir}/*", "*.before-*", CONFIG, LOCK, SET_ASIDE)
+        return cls(folder, repo, accelerator, branch, token, is_private, ignored, tuple(formats))
 
     def save(self, models: TrainedModels, rows: list[dict], card: Card) -> None:
         """Writes a model as it is, its curves and its card; call it on every process, with the models at rest.
@@ -62,6 +86,10 @@ class Release:
         live = getattr(models.pipe, name)
         if models.is_lora:
             save_lora(type(models.pipe), models.denoiser, name, self.folder, models.text_encoders)
+            for format in self.formats:
+                tensors = models.exported(format)
+                if self.accelerator.is_main_process:
+                    save_export(tensors, export_path(self.folder, format))
         else:
             setattr(models.pipe, name, whole_module(models.denoiser))
         if self.accelerator.is_main_process:
@@ -87,6 +115,7 @@ class Release:
             family.denoiser,
             family.unconditional if is_guided else None,
             {"negative_prompt": told["negative_prompt"][0]} if "negative_prompt" in told else {},
+            {format: export_path(self.folder, format).name for format in self.formats},
         )
 
     def push(self, attempts: int = ATTEMPTS) -> None:

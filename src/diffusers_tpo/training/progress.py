@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,9 @@ from .log import TrainingLog
 
 
 logger = logging.getLogger(__name__)
-SHOWN = ("loss", "reward/matched", "reward/margin", "reward/accuracy")
+TIMED = (3, 13)  # steps after the first between which the time of a step is measured: the first few are slower
+SHOWN = ("preference_loss", "anchor", "reward/matched", "reward/margin", "reward/accuracy")
+SHOWN_OF_SFT = ("loss",)
 
 
 class Part(Protocol):
@@ -127,11 +130,24 @@ class Progress:
         """Counts an optimizer step."""
         self.step += 1
         self.bar.update()
+        self._time(self.step - self.first_step)
+
+    def _time(self, made: int) -> None:
+        """Says once how long the rest will take, by the steps that this run has made until then."""
+        begin, end = TIMED
+        if made == begin:
+            self.timed = time.monotonic()
+        left = self.last_step - self.step
+        if made == end and left > end:
+            seconds = (time.monotonic() - self.timed) / (end - begin)
+            if self.accelerator.is_main_process:
+                rest = timedelta(seconds=round(seconds * left))
+                logger.info(f"{seconds:.3g} s a step: about {rest} (h:mm:ss) for the other {left:,} steps")
 
     def write(self, row: dict[str, float]) -> None:
         """Writes the metrics of this step to the log."""
         self.log.append(self.step, row)
-        self.bar.set_postfix({name: f"{row[name]:.4g}" for name in SHOWN if name in row}, refresh=False)
+        self.bar.set_postfix(shown(row), refresh=False)
 
     def save(self, keep: str | None = None) -> None:
         """Writes a checkpoint of this step; call it on every process.
@@ -162,3 +178,9 @@ class Progress:
     def told(self, weights_of: int) -> dict[str, object]:
         """How long the run was, for a card; `weights_of` is the step whose weights it ends with."""
         return training_facts(self.first_step, self.step, time.monotonic() - self.began, weights_of)
+
+
+def shown(row: dict[str, float]) -> dict[str, str]:
+    """What the progress bar shows of a step's metrics: the preference loss apart from the anchor, which is usually larger."""
+    names = SHOWN if "preference_loss" in row else SHOWN_OF_SFT
+    return {name: f"{row[name]:.4g}" for name in names if name in row}

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError, reason
 from ..families import Conditioning, Family, side_multiple
-from ..models.adapters import register_average, register_hooks, train_denoiser
+from ..models.adapters import lora_state, published_lora, register_average, register_hooks, train_denoiser
+from ..models.exports import LAYERS_PER_BLOCK, export
 from ..models.loading import load_base, speed_up
 from ..models.recipe import ModelRecipe
 from ..models.text_encoders import TrainedTextEncoders, train_text_encoders
@@ -168,6 +169,20 @@ class TrainedModels:
                 "--null_anchor and --null_keep hold the answer to the empty prompt, and this model is guided by distillation and "
                 "never asked about it; leave them out"
             )
+
+    def exported(self, format: str) -> dict[str, Tensor]:
+        """The LoRA as it is, in another program's format; call it on every process.
+
+        Raises:
+            UserError: where the format cannot hold it.
+        """
+        per_block = self.pipe.unet.config.layers_per_block if self.family.denoiser == "unet" else LAYERS_PER_BLOCK
+        parts = {self.family.denoiser: self.denoiser} | self.text_encoders
+        state: dict[str, Tensor] = {}
+        for part, module in parts.items():
+            bare = extract_model_from_parallel(module)
+            state |= {f"{part}.{name}": value for name, value in published_lora(bare, lora_state(module)).items()}
+        return export(state, format, type(self.pipe), per_block)
 
     def text_metrics(
         self, cond: Conditioning, ref_cond: Conditioning | None, images: int, prompts_per_image: int

@@ -25,6 +25,7 @@ from .trained import TrainedModels
 
 logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"
+REHEARSAL = "dry_run"  # the folder of the image of a run that trains nothing
 GAP = 4  # pixels between the images of a grid
 SIDE = 512  # pixels of an image in a grid, at most ...
 SMALL = 128  # ... and at least, if it can be enlarged by a whole factor
@@ -48,7 +49,7 @@ class Validation:
     num_inference_steps: int | None = None
     guide_with: GuideWith = "model"
 
-    def render(
+    def images(
         self, pipe: DiffusionPipeline, batch_size: int, may_halve: bool = True, family: Family | None = None
     ) -> list[list[Image.Image]]:
         """The images of every prompt; one that is not finite is black, and logged.
@@ -62,7 +63,7 @@ class Validation:
         if self.num_inference_steps is not None:
             options["num_inference_steps"] = self.num_inference_steps
 
-        def render(jobs: list[tuple[str, int]]) -> list[Image.Image]:
+        def sample(jobs: list[tuple[str, int]]) -> list[Image.Image]:
             generators = [torch.Generator().manual_seed(self.seed + index) for _, index in jobs]
             images = sample_images(
                 pipe, [prompt for prompt, _ in jobs], generators, self.guidance_scale, family, **options
@@ -75,7 +76,7 @@ class Validation:
 
         number = self.images_per_prompt
         jobs = [(prompt, index) for prompt in self.prompts for index in range(number)]
-        images = FittingBatches("validation images", batch_size, may_halve).map(render, jobs)
+        images = FittingBatches("validation images", batch_size, may_halve).map(sample, jobs)
         return [images[start : start + number] for start in range(0, len(images), number)]
 
     def is_in(self, folder: Path) -> bool:
@@ -140,7 +141,7 @@ class Gallery:
         may_halve, models = not self.session.is_sharded, self.models
         with models.at_rest() as pipe, self.session.accelerator.autocast():
             with guided(pipe, self.validation.guide_with, models.reference):
-                images = self.validation.render(pipe, self.batch_size, may_halve, models.family)
+                images = self.validation.images(pipe, self.batch_size, may_halve, models.family)
         if self.session.accelerator.is_main_process:
             try:
                 self.validation.show(images, self._of(step), self.session.accelerator.trackers, step)
