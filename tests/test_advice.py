@@ -56,9 +56,9 @@ def test_supervised_training_comes_first_while_it_gains(gain, words):
 def test_a_base_that_needs_guidance_keeps_its_empty_prompt():
     asked = {"scales": (1.0, 2.0, 4.0), "best": 4.0}
     advices = advise(Signs({}, **asked, guided_gain=Interval(0.2, 0.1, 0.3)))
-    assert "at 4, not at 1" in advices[0].says and "--null_keep" in first_flags(advices)
+    assert "at 4, not at 1" in advices[0].says and "--guide_with reference" in first_flags(advices)
     unsure = advise(Signs({}, **asked, guided_gain=Interval(0.2, -0.1, 0.5)))
-    assert "--null_keep" not in first_flags(unsure) and "without guidance" in unsure[0].says
+    assert "--guide_with" not in first_flags(unsure) and "without guidance" in unsure[0].says
     assert advise(Signs({})) == []
 
 
