@@ -116,10 +116,15 @@ def test_the_advice_does_what_the_best_scale_does_for_the_reference(pipe):
         "The base is best at guidance 3: sample at about 1.9, or at about 2.0 if the base answers"
     )
     assert "100% of what training changed" in sentence
+    from_zero = GuidanceAdvice(0.5, -0.25, 1.0, unguided=0.0)
+    for way in ("model", "reference"):
+        assert from_zero.scale(2.0, way) == pytest.approx(advice.scale(3.0, way) - 1)
 
 
 def test_where_the_model_has_more_guidance_than_wanted_it_is_sampled_without():
     advice = GuidanceAdvice(built_in=1.0, of_empty=0.0, share=0.5)
-    assert advice.scale(1.5) is None
-    assert advice.sentence(1.5, is_measured=False).startswith("In place of guidance 1.5 with the base: sample at 1, ")
+    assert advice.scale(1.5) == 1
+    assert advice.sentence(1.5, is_measured=False).startswith(
+        "In place of guidance 1.5 with the base: sample at about 1.0, "
+    )
     assert GuidanceAdvice.of({"guidance/built_in": np.ones(2)}) is None

@@ -217,10 +217,6 @@ def test_one_command_compares_both_ways_of_guidance(evaluate, runs, pipe_dir, tm
             images = render(pipe, [(text, 0) for text in captions], 0, 3.0, num_inference_steps=2, height=16, width=16)
         assert [float(np.asarray(image).mean()) for image in images] == pytest.approx(guided[1])
 
-    assert evaluate(**flags, guide_with="reference")["scores"]["brightness"] == [
-        scores["base"],
-        *map(scores.get, ways),
-    ]
     path = tmp_path / "out" / "models" / ways[0]
     path = path.with_suffix(".json")
     kept = json.loads(path.read_text())

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+import tiny_families
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from diffusers_tpo import training_scheduler
 from diffusers_tpo.data.rows import Columns
@@ -397,6 +399,17 @@ def test_what_training_changed_is_measured_where_the_reference_can_be_asked(tmp_
     other = CheckpointWatch(suite, {"mine": Brightness()}, "bright", "user/rows", "test")
     with pytest.raises(UserError, match="guide_with was 'reference' and is None"):
         other.begin(as_trained(trained), step=1, identity={})
+    flux = tiny_families.make_pipe("flux")
+    distilled = SimpleNamespace(
+        pipe=flux,
+        family=family_of(flux),
+        scheduler=training_scheduler(flux.scheduler),
+        reference=flux.transformer,
+        knows_reference=True,
+    )
+    inside = make_suite(tmp_path / "distilled", pairs, retrieval_size=0, guidance_scales=())
+    inside.ask("distilled", distilled, progress=False)
+    assert set(load_file(inside.errors("distilled"))) == {"pairs"}
     assert guidance_table(answered.results(["base", "run/other"], {"mine": Brightness.kinds})) == []
 
 

@@ -238,6 +238,8 @@ def test_other_flags_that_make_no_sense(refused):
     assert "resolution must be a multiple of 2 for this model, got 15; use 16" in refused(resolution=15)
     assert "--weighting_scheme cosmap weighs the error of --loss_type sft" in refused(weighting_scheme="cosmap")
     assert "--text_encoder_lr must be greater than 0, got -1.0" in refused(train_text_encoder=True, text_encoder_lr=-1)
+    guided = "--guide_with reference does not go with --train_text_encoder"
+    assert guided in refused(guide_with="reference", train_text_encoder=True)
     assert "--text_encoder_lr needs --train_text_encoder" in refused(text_encoder_lr=1e-5)
     assert "--max_sequence_length must be at least 1" in refused(max_sequence_length=0)
     assert "--logit_std must be greater than 0" in refused(logit_std=0)
@@ -252,6 +254,12 @@ def test_lora_where_diffusers_loads_none(refused, tmp_path):
     tiny_families.make_pipe("pixart").save_pretrained(tmp_path / "pixart")
     message = refused(pretrained_model_name_or_path=str(tmp_path / "pixart"))
     assert "use_lora adds adapters, and diffusers loads none into a PixArtTransformer2DModel; leave it out" in message
+
+
+def test_a_distilled_model_has_no_empty_prompt_that_its_reference_could_answer(refused, tmp_path):
+    tiny_families.make_pipe("flux").save_pretrained(tmp_path / "flux")
+    message = refused(pretrained_model_name_or_path=str(tmp_path / "flux"), guide_with="reference")
+    assert "--guide_with reference cannot be: this FluxPipeline is guided by distillation" in message
 
 
 def test_no_pipeline(refused, tmp_path):

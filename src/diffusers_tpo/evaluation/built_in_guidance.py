@@ -14,6 +14,7 @@ from accelerate.utils import reduce
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..guidance import GuideWith
 from ..memory import FittingBatches
 from ..models.adapters import predict_by_reference
 from ..models.precision import precision_of
@@ -151,24 +152,26 @@ class GuidanceAdvice:
 
     Attributes:
         built_in: `w`, `of_empty`: `v`, `share`: of the squared shift along `d`; means over images.
+        unguided: the pipeline's scale for g = 1, see [`~diffusers_tpo.families.Family`]; all scales here are the pipeline's.
     """
 
     built_in: float
     of_empty: float
     share: float
+    unguided: float = 1.0
 
     @classmethod
-    def of(cls, values: dict[str, np.ndarray]) -> "GuidanceAdvice | None":
+    def of(cls, values: dict[str, np.ndarray], unguided: float = 1.0) -> "GuidanceAdvice | None":
         """From a model's values of [`Shifts.values`]; `None` if they were not measured."""
         means = [float(mean_over_prompts(values[name])) for name in (BUILT_IN, OF_EMPTY, SHARE) if name in values]
-        return cls(*means) if len(means) == 3 and np.isfinite(means).all() else None
+        return cls(*means, unguided) if len(means) == 3 and np.isfinite(means).all() else None
 
-    def scale(self, best: float, guide_with: str = "model") -> float | None:
-        """The scale that does what `best` does for the reference; `None` where no scale of at least 1 does."""
+    def scale(self, best: float, guide_with: GuideWith = "model") -> float:
+        """The scale that does what `best` does for the reference; that without guidance where it would be less."""
         empty = 0.0 if guide_with == "reference" else self.of_empty
         per_scale = 1 + self.built_in - empty
-        found = (best - empty) / per_scale if per_scale > 0 else 0.0
-        return found if found >= 1 else None
+        found = (best + 1 - self.unguided - empty) / per_scale if per_scale > 0 else 1.0
+        return max(found, 1.0) - 1 + self.unguided
 
     def sentence(self, best: float, is_measured: bool) -> str:
         """The advice in words.
@@ -180,11 +183,9 @@ class GuidanceAdvice:
         where = (
             f"The base is best at guidance {best:g}" if is_measured else f"In place of guidance {best:g} with the base"
         )
-        own, other = (
-            f"about {scale:.1f}" if scale else "1" for scale in (self.scale(best), self.scale(best, "reference"))
-        )
+        own, other = self.scale(best), self.scale(best, "reference")
         return (
-            f"{where}: sample at {own}, or at {other} if the base answers the empty prompt, as the model has a guidance of "
+            f"{where}: sample at about {own:.1f}, or at about {other:.1f} if the base answers the empty prompt, as the model has a guidance of "
             f"{self.built_in:.2f} built in. {self.share:.0%} of what training changed lies along the direction of guidance; of the rest "
             "this says nothing."
         )

@@ -28,6 +28,7 @@ class Results:
         retrieval: by model: `(N,)`, see [`~diffusers_tpo.evaluation.retrieval_accuracy`].
         divergence: by model: of its p(c) from that of the first model.
         faults: by model: what of its answers is no finite number, so that its figures speak of the rest only.
+        unguided: by model whose built-in guidance was measured: the scale at which its pipeline is not guided.
         shared: whether prompt `i` is the caption of held-out pair `i`, so that scores and preferences can be correlated.
     """
 
@@ -40,6 +41,7 @@ class Results:
     retrieval: dict[str, np.ndarray] = field(default_factory=dict)
     divergence: dict[str, dict[str, Interval]] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    unguided: dict[str, float] = field(default_factory=dict)
     shared: bool = False
 
     def at_best(self, metric: str, model: str) -> np.ndarray:

@@ -28,7 +28,8 @@ from .scores import score_missing, score_table
 
 
 SETTINGS = "settings.json"
-GUIDANCE = "guidance"  # beside the errors of a model: what training changed, if its reference can be asked
+GUIDANCE = "guidance"  # beside the errors of a model: what training changed, if its reference can be asked ...
+UNGUIDED = "unguided"  # ... and the scale at which its pipeline is not guided
 
 
 class OtherSettings(UserError):
@@ -168,7 +169,7 @@ class Suite:
             parts.append(f"{broken} of {len(marks)} images")
         if self.pairs is not None:
             answers = load_file(self.errors(model))
-            draws = torch.cat([draws.flatten() for name, draws in answers.items() if name != GUIDANCE])
+            draws = torch.cat([draws.flatten() for name, draws in answers.items() if name not in (GUIDANCE, UNGUIDED)])
             if broken := int(draws.isinf().sum()):
                 parts.append(f"{broken} of {int((~draws.isnan()).sum())} denoising errors")
         return f"{' and '.join(parts)} of it are not finite numbers" if parts else None
@@ -244,7 +245,8 @@ class Suite:
             rows = pairs.distinct(self.retrieval_size)
             captions = [pairs.prompts[row][0] for row in rows]
             found["retrieval"] = draws(rows, [captions] * len(rows), "retrieval")
-        if model.knows_reference:
+        if model.knows_reference and model.family.asks_empty_prompt(model.pipe):
+            found[UNGUIDED] = torch.tensor(model.family.unguided)
             found[GUIDANCE] = measure_shifts(
                 model,
                 latents[:IMAGES],
@@ -321,11 +323,12 @@ class Suite:
         first = None
         for model in results.models:
             answers = load_file(self.errors(model))
-            shifts = answers.pop(GUIDANCE, None)
+            shifts, unguided = answers.pop(GUIDANCE, None), answers.pop(UNGUIDED, None)
             matrices = {name: ErrorMatrix(draws).finite() for name, draws in answers.items()}
             reference = first["pairs"] if first else None
             results.preference[model] = preference_values(matrices["pairs"], pairs.principles, reference)
-            if shifts is not None:
+            if shifts is not None and unguided is not None:
+                results.unguided[model] = float(unguided)
                 results.preference[model] |= Shifts(shifts).values(pairs.principles, len(pairs))
             if self.retrieval_size:
                 results.retrieval[model] = retrieval_accuracy(matrices["retrieval"])

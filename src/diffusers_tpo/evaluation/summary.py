@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..guidance import GuideWith
 from ..intervals import Interval, bootstrap_interval, in_one_column, mean_interval, share_interval
 from .built_in_guidance import BUILT_IN, GuidanceAdvice
 from .choose import Choice
@@ -22,6 +23,7 @@ MOST_LINES = 10
 OVER_STEPS = ("error/matched", "implicit/score_relative")
 EXAMPLES = 8
 SCORE = "implicit/score"
+WAYS: tuple[GuideWith, ...] = ("model", "reference")
 
 
 def build_report(
@@ -186,9 +188,8 @@ def guidance_table(results: Results) -> list[Table]:
     best = 4.0 if metric is None else results.scales[best_scale(results.scores[metric][0])]
     rows: list[list[Cell]] = []
     for model in shown:
-        advice = GuidanceAdvice.of(results.preference[model])
-        scales = [advice and advice.scale(best, guide_with) for guide_with in ("model", "reference")]
-        about = [f"{scale:.1f}" if scale else "1" for scale in scales] if advice else ["-", "-"]
+        advice = GuidanceAdvice.of(results.preference[model], results.unguided[model])
+        about = [f"{advice.scale(best, way):.1f}" if advice else "-" for way in WAYS]
         rows.append([model, *(_figure(name, results.preference[model]) for name in names), *about])
     where = f"at {best:g}" if metric is None else f"at {best:g}, its best of {metric}"
     first = results.models[0]
@@ -196,8 +197,8 @@ def guidance_table(results: Results) -> list[Table]:
         "built_in: what training changed, projected on the reference's direction of guidance; 0 is the reference, and what it predicts "
         "under guidance g has g - 1. Also under the mismatched prompts of each principle. of_empty: the same of the empty prompt. share: "
         "how much of the squared change lies along that direction; the columns after it speak of that part alone. They say at which "
-        f"scale a model does what its reference does {where}, if the model or its reference answers the empty prompt; 1: without "
-        f"guidance it does more already. That the reference is {first} is taken for granted there."
+        f"scale a model does what its reference does {where}, if the model or its reference answers the empty prompt. That the "
+        f"reference is {first} is taken for granted there."
     )
     header = ["model", *(name.removeprefix("guidance/") for name in names), "scale, own", "scale, reference's"]
     return [figures_table("Built-in guidance", note, header, rows)]

@@ -62,6 +62,10 @@ class Family(Protocol):
     def unconditional(self) -> str:
         """Where a guided pipeline asks about the empty prompt: "first half" or "second half" of a batch, or "own call"."""
 
+    @property
+    def unguided(self) -> float:
+        """The guidance scale at which a pipeline gives the prompt's own prediction: 1 for most, 0 for one that adds to it."""
+
     def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
         """Whether the pipeline is guided by its answer to the empty prompt, if it is called with a scale above 1 as
         [`call_arguments`] does; `False` for one that is guided by distillation."""

@@ -31,6 +31,7 @@ class QwenImage:
     )
     text_encoders: ClassVar[tuple[str, ...]] = ()
     unconditional: ClassVar[str] = "own call"
+    unguided: ClassVar[float] = 1.0
 
     def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
         return True

@@ -23,6 +23,7 @@ class Sana:
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     text_encoders: ClassVar[tuple[str, ...]] = ()
     unconditional: ClassVar[str] = "first half"
+    unguided: ClassVar[float] = 1.0
 
     def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
         return True

@@ -13,6 +13,7 @@ class StableDiffusion:
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     unconditional: ClassVar[str] = "first half"
+    unguided: ClassVar[float] = 1.0
 
     def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
         return pipe.unet.config.time_cond_proj_dim is None  # a latent consistency model is told its scale

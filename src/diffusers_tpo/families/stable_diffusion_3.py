@@ -26,6 +26,7 @@ class StableDiffusion3:
     )
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     unconditional: ClassVar[str] = "first half"
+    unguided: ClassVar[float] = 1.0
 
     def asks_empty_prompt(self, pipe: DiffusionPipeline) -> bool:
         return True

@@ -25,6 +25,7 @@ class ZImage(StableDiffusion3):
     )
     text_encoders: ClassVar[tuple[str, ...]] = ()
     unconditional: ClassVar[str] = "second half"
+    unguided: ClassVar[float] = 0.0
 
     def encode_prompts(self, pipe: DiffusionPipeline, prompts: list[str]) -> dict[str, Tensor]:
         device = pipe.text_encoder.device

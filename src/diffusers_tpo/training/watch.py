@@ -183,10 +183,11 @@ class CheckpointWatch:
             if name in before:
                 old, gain = metric_interval(name, before[name]), compare(values, before[name]).difference
             figures.append(Figure(name, old, metric_interval(name, values), gain))
-        note = self._note(after, results.faults.get(label), is_chosen=chosen is not None)
+        advice = GuidanceAdvice.of(after, results.unguided.get(label, 1.0))
+        note = self._note(set(after), results.faults.get(label), chosen is not None, advice)
         return chosen, choice.sentence(), Evaluation(note, self.dataset, self.split, label, figures)
 
-    def _note(self, values: dict[str, np.ndarray], fault: str | None, is_chosen: bool) -> str:
+    def _note(self, metrics: set[str], fault: str | None, is_chosen: bool, advice: GuidanceAdvice | None) -> str:
         """What the figures of a model are, what follows for its guidance, and what they are not."""
         suite, source = self.suite, public_name(self.dataset, "data set")
         assert suite.pairs is not None  # a watch always has some
@@ -208,9 +209,9 @@ class CheckpointWatch:
         sentences.append(
             "Means over images with 95 % bootstrap intervals; the difference from the base is paired by image."
         )
-        if lower := sorted(values.keys() & set(LOWER_IS_BETTER)):
+        if lower := sorted(metrics & set(LOWER_IS_BETTER)):
             sentences.append(f"Lower is better for {', '.join(lower)}.")
-        if advice := GuidanceAdvice.of(values):
+        if advice is not None:
             sentences.append(f"{GUIDANCE_LEGEND} {advice.sentence(suite.guidance_scales[0], is_measured=False)}")
         if fault is not None:
             sentences.append(f"**{fault[0].upper()}{fault[1:]}; the figures speak of the rest.**")
