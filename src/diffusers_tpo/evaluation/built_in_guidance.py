@@ -163,8 +163,12 @@ class GuidanceAdvice:
     @classmethod
     def of(cls, values: dict[str, np.ndarray], unguided: float = 1.0) -> "GuidanceAdvice | None":
         """From a model's values of [`Shifts.values`]; `None` if they were not measured."""
-        means = [float(mean_over_prompts(values[name])) for name in (BUILT_IN, OF_EMPTY, SHARE) if name in values]
-        return cls(*means, unguided) if len(means) == 3 and np.isfinite(means).all() else None
+        names = (BUILT_IN, OF_EMPTY, SHARE)
+        if any(name not in values for name in names):
+            return None
+        built_in, of_empty, share = (float(mean_over_prompts(values[name])) for name in names)
+        is_there = np.isfinite([built_in, of_empty, share]).all()
+        return cls(built_in, of_empty, share, unguided) if is_there else None
 
     def scale(self, best: float, guide_with: GuideWith = "model") -> float:
         """The scale that does what `best` does for the reference; that without guidance where it would be less."""

@@ -18,10 +18,17 @@ class Judged(Protocol):
         reference: the denoiser that it is compared with; `None` takes its own without adapters, if `knows_reference` at all.
     """
 
-    pipe: DiffusionPipeline
-    family: Family
-    scheduler: Scheduler
-    reference: nn.Module | None
+    @property
+    def pipe(self) -> DiffusionPipeline: ...
+
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    @property
+    def reference(self) -> nn.Module | None: ...
 
     @property
     def knows_reference(self) -> bool: ...
