@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The order of the tests, and what they draw from global generators: `make test SEED=2` has others.
 SEED ?= 1
-PYTEST := -m pytest -q -n 2 --dist loadgroup --randomly-seed=$(SEED)
+PYTEST := -m pytest -q -n 2 --dist loadfile --randomly-seed=$(SEED)
 
 # Part of the tests, for the lowest supported and for the newest versions: what meets the API of the other libraries.
 MIN_TESTS := $(patsubst %,tests/test_%.py,losses noising trainer families text_encoders adapters alarms checkpoints data \

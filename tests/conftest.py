@@ -11,8 +11,10 @@ os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools  # noqa: E402
 import gc  # noqa: E402
 import logging  # noqa: E402
+import re  # noqa: E402
 import runpy  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
@@ -61,13 +63,22 @@ def pytest_configure(config):
         logging.getLogger(library).addHandler(LoggedDeprecation())
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups
-def pytest_collection_modifyitems(items):
-    """Tests that share what their module makes run in one process, which makes it once."""
-    for item in items:
-        fixtures = [fixture for same_name in item._fixtureinfo.name2fixturedefs.values() for fixture in same_name]
-        if any(fixture.scope == "module" for fixture in fixtures) and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_xdist_make_scheduler(config, log):
+    """Hands whole files out, whose tests share what they make, and as one all files that start processes: one server forks them."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    starts_processes = re.compile(r"^(import processes|from (processes|test_build) import )", re.MULTILINE)
+
+    @functools.cache
+    def unit_of(file: str) -> str:
+        return "processes" if starts_processes.search((config.rootpath / file).read_text()) else file
+
+    class WholeFiles(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid.partition("::")[0])
+
+    return WholeFiles(config, log)
 
 
 def pytest_collection_finish(session):

@@ -40,9 +40,6 @@ from diffusers_tpo.negatives.journal import Journal, Record
 from diffusers_tpo.negatives.work import CaptionWork, Plan
 
 
-processes_group = pytest.mark.xdist_group("processes")  # one server of them
-
-
 def start(target, *arguments) -> multiprocessing.Process:
     process = processes.server().Process(target=target, args=arguments)
     process.start()
@@ -459,7 +456,6 @@ def edits_of(asked) -> list[dict]:
     return json.loads(json.loads(good(asked).body)["choices"][0]["message"]["content"])["edits"]
 
 
-@processes_group
 @pytest.mark.slow
 def test_a_run_killed_many_times_ends_as_an_uninterrupted_one(tmp_path):
     rows, concurrency, negatives = 150, 8, 2
@@ -513,7 +509,6 @@ def test_a_run_killed_many_times_ends_as_an_uninterrupted_one(tmp_path):
     assert repeats > 0  # the kills did hit requests in flight
 
 
-@processes_group
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True])
 def test_an_editor_killed_many_times_is_never_asked_again_what_was_journalled(tmp_path, images):
@@ -541,7 +536,6 @@ def test_an_editor_killed_many_times_is_never_asked_again_what_was_journalled(tm
     assert sorted(os.listdir(folder / "data")) == sorted(os.listdir(tmp_path / "whole" / "data"))
 
 
-@processes_group
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [False, True])
 def test_a_run_killed_at_any_rename_goes_on(tmp_path, images):
@@ -559,7 +553,6 @@ def test_a_run_killed_at_any_rename_goes_on(tmp_path, images):
             assert sorted(os.listdir(folder / "data")) == sorted(os.listdir(tmp_path / "whole" / "data"))
 
 
-@processes_group
 def test_a_run_killed_while_it_copies_images_leaves_nothing_behind(tmp_path):
     arguments = (tmp_path, 20, None, 0.0, True)
     assert finish(start(word_build_killed_embedding, *arguments)) == -signal.SIGKILL
@@ -569,7 +562,6 @@ def test_a_run_killed_while_it_copies_images_leaves_nothing_behind(tmp_path):
     assert len(state(tmp_path)[0]) == 20
 
 
-@processes_group
 def test_an_interrupted_run_stops_at_once_and_quietly(tmp_path):
     errors = tmp_path / "errors"
     with ChatServer(lambda asked: good(asked).after(0.01 if asked.number < 20 else 30)) as server:
@@ -590,7 +582,6 @@ def test_an_interrupted_run_stops_at_once_and_quietly(tmp_path):
     assert "never retrieved" not in text and "destroyed" not in text and "Event loop" not in text
 
 
-@processes_group
 def test_two_runs_never_work_in_one_folder(tmp_path):
     log = tmp_path / "asked"
     process = start(word_build, tmp_path / "out", 120, log, 0.02)
@@ -605,7 +596,6 @@ def test_two_runs_never_work_in_one_folder(tmp_path):
     assert len(state(tmp_path / "out")[0]) + len(state(tmp_path / "out")[1]) == 120
 
 
-@processes_group
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
 def test_memory_does_not_grow_with_the_rows(tmp_path):

@@ -12,7 +12,6 @@ from processes import FSDP, finish, said, start
 from safetensors.torch import load_file
 
 
-pytestmark = pytest.mark.xdist_group("processes")  # one server of them
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 4
 SIGNS = ("reward/matched_relative", "reward/accuracy")  # of numbers that are 0 at first, to float tolerance

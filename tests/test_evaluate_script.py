@@ -405,7 +405,6 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(evaluate, capsys, flags, me
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_two_processes_share_the_work_and_find_the_same(evaluate, tmp_path, pipe_dir, data_dir, runs):
     flags = {"models": [f"lora={runs / 'lora'}"], "scorers": "mine:brightness", "num_pairs": 5, "retrieval_size": 3}
     flags |= {"score_batch_size": 2}

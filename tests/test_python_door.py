@@ -94,7 +94,6 @@ def test_a_misspelled_flag_is_one_sentence_in_every_command(command, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("processes")
 def test_two_processes_train_through_the_launcher(small_flags, tmp_path):
     """`accelerate launch -m diffusers_tpo train`, as the help says, starts several processes so."""
     flags = small_flags | {"max_train_steps": 1, "train_batch_size": 2, "output_dir": tmp_path / "out"}

@@ -24,7 +24,6 @@ from diffusers_tpo.models.checkpoints import find_checkpoint, list_checkpoints, 
 from diffusers_tpo.training import outputs
 
 
-pytestmark = pytest.mark.xdist_group("processes")  # one server of them
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 10
 SHORT = {"use_lora": True, "train_batch_size": 2, "max_train_steps": STEPS, "num_train_epochs": STEPS, "beta": 500}

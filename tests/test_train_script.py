@@ -36,7 +36,6 @@ def without_caches(environment) -> dict:
     return {name: value for name, value in environment.items() if name != "ACCELERATE_USE_CPU"}
 
 
-@pytest.mark.xdist_group("processes")
 def test_a_lora_run_leaves_everything_that_it_should(tmp_path, small_flags):
     output = tmp_path / "model"
     flags = small_flags | {
@@ -307,7 +306,6 @@ def test_8_bit_adam_without_the_package_or_a_gpu(refused):
     assert expected in refused(use_8bit_adam=True)
 
 
-@pytest.mark.xdist_group("processes")
 def test_a_real_process_ends_with_exit_code_2_and_one_sentence(small_flags, tmp_path):
     flags = small_flags | {"beta": 0, "output_dir": tmp_path / "model"}
     assert finish(start(1, as_flags(flags), tmp_path)) == [2]

@@ -8,7 +8,7 @@ import tiny_pixart_sana
 from processes import finish, said, start
 
 
-pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def test_every_family_learns_the_same_on_two_processes(tmp_path):
