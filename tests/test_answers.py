@@ -1,6 +1,7 @@
 """What is read from the answers of language models, and what of it becomes a mismatched prompt."""
 
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -388,7 +389,7 @@ def test_a_row_needs_few_requests_whatever_is_answered():
 
 def test_a_null_moves_on_to_the_next_principle_and_costs_no_attempt():
     work = CaptionWork(3, CAPTION, Plan(max_attempts=1))
-    order = Plan().order(3, 0)
+    (order,) = Plan().orders(3)
     asked = []
     while (request := work.request()) is not None:
         asked += [wanted.principle for wanted in request.wanted]
@@ -428,18 +429,48 @@ def test_accepted_edits_stay_while_others_are_asked_again():
 
 
 def test_order_is_the_same_for_the_same_seed_and_only_then():
-    orders = [Plan(seed=seed).order(row, number) for seed in (0, 1) for row in range(20) for number in (0, 1)]
-    again = [Plan(seed=seed).order(row, number) for seed in (0, 1) for row in range(20) for number in (0, 1)]
+    plans = [Plan(seed=seed, num_negatives=2) for seed in (0, 1)]
+    orders = [order for plan in plans for row in range(20) for order in plan.orders(row)]
+    again = [order for plan in plans for row in range(20) for order in plan.orders(row)]
     assert orders == again and all(sorted(order) == sorted(PRINCIPLES) for order in orders)
     assert orders[:40] != orders[40:] and orders[0:40:2] != orders[1:40:2]
 
 
 def test_weights_are_respected_and_weight_zero_is_never_tried():
     plan = Plan(principles=("content", "attribute", "spatial"), weights=(3, 1, 0))
-    orders = [plan.order(row, 0) for row in range(2000)]
+    orders = [plan.orders(row)[0] for row in range(2000)]
     first = sum(order[0] == "content" for order in orders) / 2000
     assert abs(first - 0.75) < 4 * (0.75 * 0.25 / 2000) ** 0.5
     assert all(sorted(order) == ["attribute", "content"] for order in orders)
+
+
+def test_edits_of_one_caption_differ_in_principle_as_long_as_there_are_some_left():
+    drawn = [[order[0] for order in Plan(num_negatives=6).orders(row)] for row in range(400)]
+    assert all(sorted(names[:4]) == sorted(PRINCIPLES) and len(set(names[4:])) == 2 for names in drawn)
+    assert {tuple(names[:2]) for names in drawn} == set(itertools.permutations(PRINCIPLES, 2))
+
+
+def test_weights_are_what_is_drawn_for_every_edit_of_a_caption():
+    plan = Plan(principles=("content", "attribute"), weights=(3, 1), num_negatives=2)
+    second = sum(plan.orders(row)[1][0] == "content" for row in range(2000)) / 2000
+    assert abs(second - 0.75) < 4 * (0.75 * 0.25 / 2000) ** 0.5
+
+
+def test_after_unusable_edits_the_next_principles_are_tried_once_each():
+    work = CaptionWork(3, CAPTION, Plan(max_attempts=2))
+    (order,) = Plan().orders(3)
+    asked = []
+    while (request := work.request()) is not None:
+        asked.append(request.wanted[0].principle)
+        work.receive(json.dumps([CAPTION]))
+    assert asked == [order[0], *order] and work.result().may_be_edited
+
+
+def test_answers_that_cannot_be_read_try_no_other_principle():
+    work = CaptionWork(3, CAPTION, Plan(max_attempts=2))
+    for _ in range(2):
+        work.receive("{")
+    assert work.request() is None and work.result().drawn == []
 
 
 @pytest.mark.parametrize("weights", [(1, 2), (1, 2, 3, -1), (0, 0, 0, 0), ()])
@@ -481,3 +512,9 @@ def test_the_journal_keeps_no_more_of_an_answer_than_is_read(tmp_path):
 )
 def test_another_form_of_a_verb_shows_the_same(prompt, edited, reason):
     assert check_edit(prompt, edited) == reason
+
+
+def test_an_edit_has_the_spaces_of_its_caption_at_its_ends():
+    work = CaptionWork(0, "  a red cat on\na mat \n", Plan(principles=("content",)))
+    work.receive(json.dumps(["a red dog on\na mat"]))
+    assert work.result().negative_prompts == ["  a red dog on\na mat \n"]

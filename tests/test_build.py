@@ -31,12 +31,14 @@ from pyarrow.parquet import read_schema
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.image_files import LocalFiles
-from diffusers_tpo.negatives.build import FAILURES_IN_A_ROW, Tally, build, causes
+from diffusers_tpo.negatives.build import build, causes
 from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.checks import check_edit
 from diffusers_tpo.negatives.dataset import Source, join_images, load_captions_file, shard_files, stream_texts
 from diffusers_tpo.negatives.editors import Answer
 from diffusers_tpo.negatives.journal import Journal, Record
+from diffusers_tpo.negatives.passes import FAILURES_IN_A_ROW
+from diffusers_tpo.negatives.tally import Tally
 from diffusers_tpo.negatives.work import CaptionWork, Plan
 
 
@@ -116,7 +118,7 @@ def test_a_journal_gives_back_what_it_was_given(tmp_path):
             journal.append(replace(REQUEST, attempt=attempt), Answer(text, 7, 8))
     with Journal(tmp_path / "work" / "j", {3}) as journal:
         assert [record.answer for record in journal.records] == texts
-        assert journal.records[2] == Record(3, 2, texts[2], 7, 8)
+        assert journal.records[2] == Record(3, 2, texts[2], (0,), 7, 8)
 
 
 def test_every_torn_last_line_is_cut_off_and_the_journal_goes_on(tmp_path):
@@ -181,7 +183,9 @@ def test_rows_that_are_set_aside_are_listed_with_their_reason(tmp_path):
     editor = Scripted(
         lambda request: down if "fox" in request.caption else "?" if "dog" in request.caption else blue(request)
     )
-    tally = build(Source(rows, "caption", key_column="id"), editor, Plan(max_attempts=1), tmp_path, {}, 2)
+    tally = build(
+        Source(rows, "caption", key_column="id"), editor, Plan(("attribute",), max_attempts=1), tmp_path, {}, 2
+    )
     assert [(row["key"], row["prompt"]) for row in stream_texts(tmp_path)] == [("5", "a red cat")]
     failed = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
     empty = {"reason": "the caption is empty", "unanswered": False}
@@ -428,7 +432,7 @@ def test_progress_counts_up_and_includes_earlier_runs(tmp_path):
     total = build(
         source_of(captions(30)), Scripted(blue), Plan(("attribute",)), tmp_path, {}, 10, progress=seen.append
     )
-    assert seen[0].captions == 30 and seen[-1] == total == Tally(30, 30, 0, 30)
+    assert seen[0].captions == 30 and seen[-1] == total == Tally(30, 30, 0, 30, drawn=Counter(attribute=30))
 
 
 # ---- killed runs

@@ -17,7 +17,7 @@ from diffusers_tpo.flags import kinds_of
 EXAMPLES = Path(__file__).parents[1] / "examples" / "text_preference"
 CAPTIONS = Path(__file__).parent / "data" / "captions.txt"
 GROUPS = {
-    "build_negatives": ("SourceArguments", "EditArguments", "ChatArguments", "OutputArguments"),
+    "build_negatives": ("SourceArguments", "EditArguments", "ChatArguments", "VerifyArguments", "OutputArguments"),
     "build_negatives_at_scale": ("EditArguments", "RunArguments"),
 }
 NEEDED = {"build_negatives": (), "build_negatives_at_scale": ("--input", "captions")}
@@ -53,6 +53,8 @@ TAKEN = {
     **COUNTS,
     **AT_LEAST_ONE,
     **SHARES,
+    "near_similarity": {"0.5", "1"},
+    "dry_run": {"1"},
     "preview": {"0", "1"},
     "max_retries": {"0", "1"},
     "seed": {"0", "1", "1000000000"},
@@ -61,6 +63,7 @@ TAKEN = {
     "temperature": {"0", "0.5", "1", "1000000000"},
     "principle_weights": {"0", "0.5", "1", "1000000000"},
     "price_per_million_tokens": {"0", "0.5", "1", "1000000000"},
+    "verify_price_per_million_tokens": {"0", "0.5", "1", "1000000000"},
 }
 
 

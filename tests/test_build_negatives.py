@@ -1,15 +1,17 @@
 """`build_negatives.py` as a user runs it: sources, editors, card, preview, resuming, joining, wrong input."""
 
 import _thread
+import io
 import json
 import runpy
 import sys
+import tarfile
 from pathlib import Path
 
 import datasets
 import pytest
 import yaml
-from chat_server import MODEL, ChatServer, good, refused
+from chat_server import MODEL, ChatServer, completion, good, refused
 from conftest import as_flags
 from PIL import Image
 
@@ -121,6 +123,58 @@ def test_a_dead_endpoint_is_named_with_its_cause(run, tmp_path, capsys):
     assert "no connection to http://127.0.0.1:1/v1" in error and "ConnectionRefused" in error
 
 
+def edits_and_judges(asked):
+    """Edits well, and refuses as a judge what was edited into rabbits."""
+    if asked.image is not None:
+        return completion(json.dumps({"fits": ["red" in question for question in asked.questions]}))
+    if "first" not in asked.task:
+        return good(asked)
+    verdict = {"difference": "?", "one_image_fits_both": "rabbit" in asked.task["second"], "changes": 1}
+    return completion(json.dumps(verdict | {"principles": list(PRINCIPLES), "grammatical": True}))
+
+
+def test_rules_then_a_model_for_what_is_left_then_a_judge_and_all_of_it_is_on_the_card(run, tmp_path, capsys):
+    captions = ["a red cube on the left", "blorb grunk", "two red cats in winter"]
+    (tmp_path / "captions.txt").write_text("\n".join(captions))
+    flags = {"captions_file": tmp_path / "captions.txt", "editor": "rules", "preview": 0}
+    assert len(run(**flags)) == 2
+    generation = json.loads((tmp_path / "out" / "audit.json").read_text())["generation"]
+    assert not {"requests", "prompt_tokens", "cost", "judged"} & set(generation)
+    assert "0 requests" not in (tmp_path / "out" / "README.md").read_text()
+    with ChatServer(edits_and_judges) as server:
+        flags |= {"then": "chat", "then_model": "big-model", "base_url": server.url}
+        rows = run(**flags)
+        assert {row["prompt"]: row["editor"] for row in rows} == dict(
+            zip(captions, ("rules", "big-model", "rules"), strict=True)
+        )
+        assert len(server.asked) == 1
+        flags |= {"verify": "text", "verify_model": "judge-model", "verify_price_per_million_tokens": [1, 2]}
+        rows = run(**flags)
+    assert set(rows["verifier"]) == {"judge-model"} and all(row["verdicts"] == [""] for row in rows)
+    figures = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert set(figures["editors"]) == {"rules", "big-model"} and figures["generation"]["judge_cost"] > 0
+    _, text = card_of(tmp_path / "out")
+    assert "`rules` or `big-model`" in text and "judged by `judge-model`" in text and "`verdicts`" in text
+    assert "judged: 3 opinions" in capsys.readouterr().out
+    assert run(**flags | {"verify_model": "other"}) == 2
+    assert "verify was" in capsys.readouterr().err
+
+
+def test_a_judge_looks_at_the_images_of_the_set(run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "pq":
+        Image.new("RGB", (8, 8), "red").save(folder / f"{name}.png")
+    (folder / "p.txt").write_text("a red cat")
+    (folder / "q.txt").write_text("a green dog")
+    with ChatServer(edits_and_judges) as server:
+        judge = {"verify": ["image"], "verify_model": "vlm", "verify_base_url": server.url}
+        rows = run(dataset_name=folder, editor="rules", principles="attribute", preview=0, **judge)
+    assert rows["prompt"] == ["a red cat"] and rows["verdicts"] == [[""]]
+    (failed,) = map(json.loads, (tmp_path / "out" / "failed.jsonl").read_text().splitlines())
+    assert failed["prompt"] == "a green dog" and "does not fit" in failed["reason"]
+
+
 def test_a_served_local_model_leaves_no_path_in_the_set(run, texts, tmp_path):
     with ChatServer(good) as server:
         rows = run(captions_file=texts, base_url=server.url, model="/home/me/models/tiny")
@@ -167,6 +221,67 @@ def test_images_stay_as_they_are_and_join_later_by_key(run, texts, tmp_path):
     assert joined["key"] == ["p", "q", "r"]
     assert joined.cast_column("image", datasets.Image(decode=False)).to_list() == stored.to_list()
     assert run("joined", dataset_name=tmp_path / "texts", join_images=folder, key_column="id") == 2
+
+
+def test_sets_merge_with_one_command_and_equal_rows_are_joined(run, texts, tmp_path, capsys):
+    rules = run("rules", captions_file=texts, editor="rules", principles="attribute", key_column="id", preview=0)
+    with ChatServer(good) as server:
+        chat = {"base_url": server.url, "model": MODEL, "principles": "spatial", "preview": 0}
+        model = run("model", captions_file=texts, max_samples=2, **chat)
+    merged = run("merged", dataset_name=tmp_path / "rules", merge=[tmp_path / "model"], preview=0)
+    assert "1 more" not in capsys.readouterr().out and len(rules) == 3 and len(model) == 2
+    expected = {row["prompt"]: row["negative_prompts"] for row in rules}
+    for row in model:
+        expected[row["prompt"]] = expected[row["prompt"]] + row["negative_prompts"]
+    assert {row["prompt"]: row["negative_prompts"] for row in merged} == expected
+    assert merged["editor"] == [f"rules + {MODEL}"] * 2 + ["rules"] and merged["key"] == ["p", "q", "r"]
+    assert all(len(row["principles"]) == len(row["num_edits"]) == len(row["negative_prompts"]) for row in merged)
+    _, text = card_of(tmp_path / "merged")
+    assert "merged with" in text and f"`rules` or `{MODEL}`" in text and str(tmp_path) not in text
+    again = run("again", dataset_name=tmp_path / "merged", merge=[tmp_path / "model"], preview=0)
+    assert [row["negative_prompts"] for row in again] == [row["negative_prompts"] for row in merged]
+    assert run("bad", dataset_name=tmp_path / "rules", merge=[CAPTIONS.parent], preview=0) == 2
+    assert "--merge" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_would_take_and_leaves_nothing(run, tmp_path, capsys):
+    lines = ["a red cube on the left"] * 4 + ["a blue cat in the morning"] * 2 + ["two red cats on the right"]
+    (tmp_path / "captions.txt").write_text("\n".join(lines))
+    with ChatServer(good) as server:
+        flags = {"captions_file": tmp_path / "captions.txt", "base_url": server.url, "model": MODEL, "dry_run": 2}
+        with pytest.raises(FileNotFoundError):
+            run(**flags, near_duplicates="remove", price_per_million_tokens=[1, 1])
+    shown = capsys.readouterr().out
+    assert "4 of 7 captions nearly repeat" in shown and "left out" in shown
+    assert "2 of 2 captions got" in shown and "all 3 captions" in shown and "3 requests, 54 tokens, $0.00" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_near_duplicates_are_left_out_and_the_rest_keep_their_numbers(run, tmp_path):
+    (tmp_path / "captions.txt").write_text(
+        "a red cube on the left\nA red cube on the left.\na blue cat in the morning"
+    )
+    flags = {"captions_file": tmp_path / "captions.txt", "editor": "rules", "preview": 0}
+    assert run(**flags, near_duplicates="remove")["key"] == ["0", "2"]
+    assert run(**flags, near_duplicates="remove")["key"] == ["0", "2"]
+    assert run("all", **flags, near_duplicates="count")["key"] == ["0", "1", "2"]
+
+
+def test_a_webdataset_has_columns_by_the_endings_of_its_files(run, tmp_path):
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with tarfile.open(folder / "shard-00000.tar", "w") as archive:
+        for number, caption in enumerate(COLOURED[:2]):
+            picture = io.BytesIO()
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(picture, "PNG")
+            for ending, content in (("png", picture.getvalue()), ("txt", caption.encode())):
+                info = tarfile.TarInfo(f"{number:05d}.{ending}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    columns = {"image_column": "png", "caption_column": "txt", "key_column": "__key__"}
+    rows = run(dataset_name=folder, editor="rules", preview=0, **columns)
+    assert rows["key"] == ["00000", "00001"] and rows["prompt"] == COLOURED[:2]
+    assert [image.getpixel((0, 0))[0] for image in rows["image"]] == [0, 1]
 
 
 def test_a_missing_image_is_one_sentence(tmp_path):
@@ -224,6 +339,33 @@ def test_principles_weights_and_edits_are_what_was_asked_for(run):
         ({"shapes_rows": 2, "model": "m", "base_url": "localhost:8000/v1"}, "base_url must look like"),
         ({"shapes_rows": 2, "model": "m", "base_url": "http://localhost:80x0/v1"}, "base_url must look like"),
         ({"shapes_rows": 2, "editor": "shapes", "push_to_hub": True}, "needs a valid token"),
+        ({"shapes_rows": 2, "editor": "rules", "then": "chat"}, "--then chat needs --then_model"),
+        ({"shapes_rows": 2, "editor": "rules", "then": "rules"}, "needs another editor than --editor"),
+        ({"shapes_rows": 2, "editor": "rules", "then_model": "m"}, "--then_model needs --then"),
+        ({"shapes_rows": 2, "editor": "rules", "verify": "text"}, "--verify text needs --verify_model"),
+        ({"shapes_rows": 2, "editor": "rules", "verify_model": "m"}, "--verify_model needs --verify text"),
+        (
+            {"captions_file": str(CAPTIONS), "editor": "rules", "verify": "image", "verify_model": "m"},
+            "--verify image needs a data set with images",
+        ),
+        (
+            {"shapes_rows": 2, "editor": "shapes", "verify": "text", "verify_model": "m", "verify_extra_body": "[]"},
+            "--verify_extra_body must be JSON of an object",
+        ),
+        (
+            {
+                "shapes_rows": 2,
+                "editor": "shapes",
+                "verify": "text",
+                "verify_model": "m",
+                "verify_api_key_env": "NO_KEY",
+            },
+            "--verify_api_key_env 'NO_KEY' is no environment variable",
+        ),
+        (
+            {"shapes_rows": 2, "editor": "shapes", "verify_price_per_million_tokens": [1]},
+            "--verify_price_per_million_tokens needs two numbers",
+        ),
         ({"captions_file": str(CAPTIONS), "editor": "rules", "caption_column": "prose"}, "caption_column 'prose'"),
         ({"captions_file": str(CAPTIONS), "editor": "rules", "key_column": "id"}, "key_column 'id'"),
     ],

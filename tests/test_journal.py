@@ -20,7 +20,7 @@ from diffusers_tpo.negatives.work import CaptionWork, Plan
 
 
 REQUEST = CaptionWork(3, "a red cat", Plan()).request()
-GOOD = {"row": 3, "attempt": 0, "answer": "x", "tokens": [1, 2]}
+GOOD = {"row": 3, "attempt": 0, "slots": [0], "answer": "x", "tokens": [1, 2]}
 HUGE = 10**4000
 
 # As JSON texts, since some of them no writer would make.
@@ -31,7 +31,7 @@ WRONG = {
     "a number": "7",
     "nothing": "",
     "zero bytes": "\0" * 50,
-    "no answer": json.dumps({"row": 3, "attempt": 0, "tokens": [1, 2]}),
+    "no answer": json.dumps({"row": 3, "attempt": 0, "slots": [0], "tokens": [1, 2]}),
     "an answer that is a number": json.dumps(GOOD | {"answer": 5}),
     "an answer that is null": json.dumps(GOOD | {"answer": None}),
     "captions that are numbers": json.dumps(GOOD | {"answer": [5]}),
@@ -42,9 +42,11 @@ WRONG = {
     "an attempt that is none": json.dumps(GOOD | {"attempt": -1}),
     "a later attempt": json.dumps(GOOD | {"attempt": 5}),
     "no tokens": json.dumps(GOOD | {"tokens": None}),
+    "no slots": json.dumps(GOOD | {"slots": None}),
+    "a slot that is a text": json.dumps(GOOD | {"slots": ["0"]}),
     "three tokens": json.dumps(GOOD | {"tokens": [1, 2, 3]}),
     "tokens as texts": json.dumps(GOOD | {"tokens": ["1", "2"]}),
-    "tokens that are not finite": '{"row": 3, "attempt": 0, "answer": "x", "tokens": [NaN, Infinity]}',
+    "tokens that are not finite": '{"row": 3, "attempt": 0, "slots": [0], "answer": "x", "tokens": [NaN, Infinity]}',
     "tokens of 4,000 digits": json.dumps(GOOD | {"tokens": [HUGE, 1]}),
     "tokens of 5,000 digits": json.dumps(GOOD | {"tokens": [1, 2]}).replace("2]", "2" * 5000 + "]"),
     "a long answer": json.dumps(GOOD | {"answer": "x" * (LONGEST_READ + 1)}),
@@ -140,7 +142,7 @@ def test_captions_of_a_wrong_number_are_no_answer(tmp_path):
 
     texts = ["a red cat"]
     tally = build(source_of(texts), Short(), Plan(("attribute",)), tmp_path / "out", {})
-    assert (tally.kept, tally.requests, tally.rejected["malformed"]) == (1, 2, 1)
+    assert (tally.kept, tally.requests, tally.rejected["malformed"]) == (1, 0, 1)  # no model was asked
 
 
 REPORTS = {

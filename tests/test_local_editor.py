@@ -5,8 +5,18 @@ import json
 import datasets
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from diffusers_tpo.errors import UserError
 from diffusers_tpo.negatives.asking import Wanted, chat_messages
@@ -14,8 +24,10 @@ from diffusers_tpo.negatives.build import build
 from diffusers_tpo.negatives.checks import REASONS
 from diffusers_tpo.negatives.dataset import Source, stream_texts
 from diffusers_tpo.negatives.editors import EditRequest
-from diffusers_tpo.negatives.local import TransformersEditor
+from diffusers_tpo.negatives.local import LocalModel, TransformersEditor
+from diffusers_tpo.negatives.verdicts import image_messages, text_messages
 from diffusers_tpo.negatives.work import Plan
+from diffusers_tpo.show import thumbnail
 
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|pad|>", "[INST]"]
@@ -127,7 +139,7 @@ def source_of(captions: list[str]) -> Source:
 def test_babble_sets_rows_aside_with_reasons(babbler, tmp_path):
     editor = TransformersEditor(babbler, batch_size=2, max_new_tokens=16)
     tally = build(source_of(CAPTIONS), editor, Plan(max_attempts=2), tmp_path, {})
-    assert (tally.kept, tally.failed, tally.requests) == (0, 3, 6)
+    assert (tally.kept, tally.failed, tally.requests) == (0, 3, 3 * (2 + 3))  # then each further principle once
     failed = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in failed] == CAPTIONS
     assert all(row["reason"].removeprefix("no usable edit: ") in REASONS.values() for row in failed)
@@ -197,7 +209,7 @@ def test_an_unfinished_answer_counts_all_its_tokens(scholar):
 def seen_tokens(editor: TransformersEditor, caption: str) -> list[int]:
     """The tokens with which the model is asked about a caption."""
     seen = []
-    hook = editor.model.register_forward_pre_hook(
+    hook = editor.model.model.register_forward_pre_hook(
         lambda model, args, named: seen.append(named["input_ids"]), with_kwargs=True
     )
     answers(editor, [ask(caption)])
@@ -216,7 +228,7 @@ def seen_tokens(editor: TransformersEditor, caption: str) -> list[int]:
 )
 def test_a_caption_cannot_write_control_tokens(babbler, caption):
     editor = TransformersEditor(babbler, max_new_tokens=2)
-    tokenizer = editor.tokenizer
+    tokenizer = editor.model.tokenizer
     control = tokenizer.convert_tokens_to_ids(SPECIAL)
     assert set(tokenizer(caption)["input_ids"]) & set(control)  # as it would, were it not escaped
     plain, tricky = seen_tokens(editor, "a cat"), seen_tokens(editor, caption)
@@ -227,7 +239,7 @@ def test_a_caption_cannot_write_control_tokens(babbler, caption):
 
 def test_template_options_arrive(babbler):
     editor = TransformersEditor(babbler, max_new_tokens=2, template_options={"shout": "two dogs"})
-    assert editor.tokenizer.decode(seen_tokens(editor, "a cat")).endswith("<|im_start|>assistant\ntwo dogs")
+    assert editor.model.tokenizer.decode(seen_tokens(editor, "a cat")).endswith("<|im_start|>assistant\ntwo dogs")
 
 
 def one_sentence(error) -> str:
@@ -257,3 +269,58 @@ def test_a_missing_model_is_refused_in_one_sentence(name, tmp_path, monkeypatch)
     with pytest.raises(UserError, match="cannot be loaded") as error:
         TransformersEditor(name)
     assert repr(name) in one_sentence(error)
+
+
+# ---- a model that sees
+
+
+VISION_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def seer(tmp_path_factory) -> str:
+    """A tiny vision-language model that has learned nothing."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer(chat_template=None)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size=8),
+        tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        chat_template=VISION_TEMPLATE,
+        image_token="<image>",
+        num_additional_image_tokens=1,
+    )
+    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    language = make_model(tokenizer, spread=0.3).config
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**tiny, image_size=8, patch_size=4, projection_dim=16, initializer_range=1.0),
+        text_config=language,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        initializer_range=0.3,
+    )
+    return save(tmp_path_factory.mktemp("seer"), processor, LlavaForConditionalGeneration(config))
+
+
+def test_a_vision_language_model_of_this_process_sees_the_image_that_it_is_asked_about(seer):
+    model = LocalModel(seer, sees_images=True, batch_size=2, max_new_tokens=8)
+    images = [Image.new("RGB", (12, 9), colour) for colour in ("red", "blue", "red")]
+    requests = [
+        (number, *image_messages(("a cat", "a dog"), thumbnail(image, 64))) for number, image in enumerate(images)
+    ]
+    found = dict(model.complete(requests))
+    assert found[0].text == found[2].text != found[1].text  # the words are the same
+    assert all(answer.prompt_tokens > 50 and 0 < answer.completion_tokens <= 8 for answer in found.values())
+    (answer,) = dict(model.complete([(0, text_messages("a cat", "a dog"), None)])).values()
+    assert answer.failure is None
+
+
+def test_a_model_without_eyes_is_no_judge_of_images(babbler):
+    with pytest.raises(UserError, match="--verify_model '.*' cannot be loaded as a vision-language model"):
+        LocalModel(babbler, sees_images=True, flag="--verify_model")

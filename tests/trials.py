@@ -295,19 +295,19 @@ LINES = [
     '"x"',
     "nan",
     '{"row": 0}',
-    '{"row": "0", "attempt": 0, "answer": "x", "tokens": [1, 1]}',
+    '{"row": "0", "attempt": 0, "slots": [0], "answer": "x", "tokens": [1, 1]}',
     "\0",
     "{" * 10_000,
 ]
 LINES += [
-    '{"row": 0, "attempt": 0, "answer": 5, "tokens": [1, 1]}',
-    '{"row": 0, "attempt": 0, "answer": "x", "tokens": 5}',
-    '{"row": 10, "attempt": 0, "answer": "x", "tokens": [0, 0]}',
+    '{"row": 0, "attempt": 0, "slots": [0], "answer": 5, "tokens": [1, 1]}',
+    '{"row": 0, "attempt": 0, "slots": [0], "answer": "x", "tokens": 5}',
+    '{"row": 10, "attempt": 0, "slots": [0], "answer": "x", "tokens": [0, 0]}',
 ]
 LINES += [
-    f'{{"row": 0, "attempt": 0, "answer": "x", "tokens": [{"9" * 4000}, 0]}}',
-    '{"row": 0, "attempt": -1, "answer": "x", "tokens": [0, 0]}',
-    '{"row": 0, "attempt": 0, "answer": "x", "tokens": [-1, null]}',
+    f'{{"row": 0, "attempt": 0, "slots": [0], "answer": "x", "tokens": [{"9" * 4000}, 0]}}',
+    '{"row": 0, "attempt": -1, "slots": [0], "answer": "x", "tokens": [0, 0]}',
+    '{"row": 0, "attempt": 0, "slots": [0], "answer": "x", "tokens": [-1, null]}',
 ]
 
 

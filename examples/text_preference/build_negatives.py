@@ -26,6 +26,7 @@ from huggingface_hub import get_token
 from tqdm.auto import tqdm
 
 from diffusers_tpo import __version__
+from diffusers_tpo.chat import HUGGING_FACE_ROUTER, ChatClient, Flags
 from diffusers_tpo.commands.parsing import parse_flags
 from diffusers_tpo.data.rows import CAPTIONS, load_rows
 from diffusers_tpo.errors import UserError, exit_on_user_error, require
@@ -41,8 +42,8 @@ from diffusers_tpo.negatives.audit.report import (
     sentence_embedder,
     warnings_of,
 )
-from diffusers_tpo.negatives.build import Tally, begin, build, causes, only_run
-from diffusers_tpo.negatives.chat import HUGGING_FACE_ROUTER, ChatEditor
+from diffusers_tpo.negatives.build import Stages, begin, build, causes, languages_of_failed, only_run
+from diffusers_tpo.negatives.chat import ChatEditor
 from diffusers_tpo.negatives.checks import Limits
 from diffusers_tpo.negatives.dataset import (
     Source,
@@ -53,8 +54,14 @@ from diffusers_tpo.negatives.dataset import (
     stream_texts,
 )
 from diffusers_tpo.negatives.editors import Editor
+from diffusers_tpo.negatives.estimate import estimate
+from diffusers_tpo.negatives.merge import merge_sets
+from diffusers_tpo.negatives.near import near_duplicates
 from diffusers_tpo.negatives.preview import preview_html, preview_terminal
 from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
+from diffusers_tpo.negatives.tally import Prices, Tally
+from diffusers_tpo.negatives.verdicts import VERIFY_VERSION
+from diffusers_tpo.negatives.verifier import Model, Verifier
 from diffusers_tpo.negatives.work import Plan
 from diffusers_tpo.principles import PRINCIPLES
 from diffusers_tpo.privacy import public_config, public_name, short_name
@@ -62,6 +69,7 @@ from diffusers_tpo.publish.cards import DatasetPage
 from diffusers_tpo.publish.hub import own_name, push_folder
 
 
+SHOWN = ("editor", "principles", "num_negatives", "seed")  # settings that a card names though they are the defaults
 PrincipleName = Literal["content", "attribute", "spatial", "contextual"]
 Few = Annotated[int, Range(at_least=1, at_most=100)]
 Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
@@ -86,6 +94,12 @@ class SourceArguments:
         None, "Column whose values name the rows in the result; the row's number by default."
     )
     max_samples: AtLeastOne | None = flag(None, "Use only the first rows.")
+    near_duplicates: Literal["ignore", "count", "remove"] = flag(
+        "ignore", "Captions that nearly repeat an earlier one: say how many there are, or leave them out."
+    )
+    near_similarity: Annotated[float, Range(above=0, at_most=1)] = flag(
+        0.8, "From where on captions are nearly the same: the share of groups of three words that both have."
+    )
     cache_dir: str | None = flag(None, "Where downloads are kept.")
 
 
@@ -106,6 +120,10 @@ class EditArguments:
     )
     max_changed_share: Share = flag(0.5, "Largest share of the caption's words that an edit may change.")
     seed: Seed = flag(0, "Seed of every random choice.")
+    then: Literal["chat", "transformers", "rules"] | None = flag(
+        None, "Another editor for the captions that the first one finds no edit for; may be added later."
+    )
+    then_model: str | None = flag(None, "Model of that editor; model by default.")
     rows_per_shard: Many | None = flag(None, "Captions in one parquet file; 10000, or 1000 with images, by default.")
 
 
@@ -131,10 +149,33 @@ class ChatArguments:
 
 
 @dataclass
+class VerifyArguments:
+    """A second opinion about every edit, from a model."""
+
+    verify: list[Literal["text", "image"]] = flag(
+        [], "Judges of every edit: text compares it with the caption, image looks at the image."
+    )
+    verify_with: Literal["chat", "transformers"] = flag("chat", "How that model is reached.")
+    verify_model: str | None = flag(None, "The judge; a vision-language model if it looks at images.")
+    verify_base_url: list[str] = flag([], "Its OpenAI-compatible endpoints; base_url by default.")
+    verify_api_key_env: str | None = flag(None, "Environment variable with their key; api_key_env by default.")
+    verify_extra_body: str | None = flag(None, "JSON with parameters that only some servers or chat templates know.")
+    verify_price_per_million_tokens: list[NotNegativeNumber] = flag(
+        [], "Price of the judge's prompt and completion tokens, to show the cost."
+    )
+    refused: Literal["ask_again", "keep"] = flag(
+        "ask_again", "What becomes of refused edits: others are asked for, or they stay, marked."
+    )
+
+
+@dataclass
 class OutputArguments:
     """What is left behind."""
 
     output_dir: str = flag("tpo-negatives", "Where everything is written.")
+    dry_run: Few | None = flag(
+        None, "Edit so many captions to see what all would take: requests, tokens, price, time. Nothing is kept."
+    )
     retry_failed: bool = flag(True, "Ask again for rows that got no answer in an earlier run.")
     preview: Annotated[int, Range(at_least=0, at_most=1000)] = flag(
         5, "Rows shown in the terminal, and eight times as many in preview.html; 0 for none."
@@ -146,6 +187,7 @@ class OutputArguments:
     join_images: str | None = flag(
         None, "Edit nothing: give dataset_name, a set without images, the images of this one."
     )
+    merge: list[str] = flag([], "Edit nothing: give dataset_name, a finished set, the rows of these other sets.")
     push_to_hub: bool = flag(False, "Push the data set and its card.")
     hub_dataset_id: str | None = flag(None, "Where to; the name of output_dir under your account by default.")
     hub_private: bool = flag(False, "Make a new repository private.")
@@ -156,7 +198,7 @@ class OutputArguments:
 
 
 def check_arguments(
-    source: SourceArguments, edit: EditArguments, chat: ChatArguments, output: OutputArguments
+    source: SourceArguments, edit: EditArguments, chat: ChatArguments, verify: VerifyArguments, output: OutputArguments
 ) -> None:
     """What no flag can know of alone."""
     places = ("dataset_name", "captions_file", "shapes_rows")
@@ -170,12 +212,36 @@ def check_arguments(
         raise UserError(f"--principle_weights needs {wanted}, got {edit.principle_weights}")
     if edit.principle_weights and not weighted:
         raise UserError("--principle_weights needs --principle_sampling weighted")
-    if edit.editor in ("chat", "transformers") and edit.model is None and output.join_images is None:
-        raise UserError(f"--editor {edit.editor} needs --model; without any model use --editor rules")
-    if len(chat.price_per_million_tokens) not in (0, 2):
-        raise UserError("--price_per_million_tokens needs two numbers: of prompt and of completion tokens")
+    check_models(edit, verify, output)
+    prices = {"price_per_million_tokens": chat.price_per_million_tokens}
+    for name, given in (prices | {"verify_price_per_million_tokens": verify.verify_price_per_million_tokens}).items():
+        if len(given) not in (0, 2):
+            raise UserError(f"--{name} needs two numbers: of prompt and of completion tokens")
     if output.join_images is not None and source.dataset_name is None:
         raise UserError("--join_images needs --dataset_name, the set that gets the images")
+    if output.dry_run is not None and (output.merge or output.join_images is not None):
+        raise UserError(
+            "--dry_run says what edits would take, and --join_images and --merge edit nothing; leave one out"
+        )
+    if output.merge and (source.dataset_name is None or output.join_images is not None):
+        raise UserError("--merge needs --dataset_name, the set that gets the rows, and no --join_images")
+
+
+def check_models(edit: EditArguments, verify: VerifyArguments, output: OutputArguments) -> None:
+    """Whether everybody who edits or judges has a model."""
+    edits = output.join_images is None and not output.merge
+    if edits and edit.editor in ("chat", "transformers") and edit.model is None:
+        raise UserError(f"--editor {edit.editor} needs --model; without any model use --editor rules")
+    if edit.then in ("chat", "transformers") and (edit.then_model or edit.model) is None:
+        raise UserError(f"--then {edit.then} needs --then_model")
+    if edit.then == edit.editor and edit.then_model in (None, edit.model):
+        raise UserError(f"--then {edit.then} needs another editor than --editor, or another --then_model")
+    if edit.then_model is not None and edit.then is None:
+        raise UserError("--then_model needs --then chat or --then transformers")
+    if verify.verify and verify.verify_model is None:
+        raise UserError(f"--verify {' '.join(verify.verify)} needs --verify_model, the model that judges")
+    if verify.verify_model is not None and not verify.verify:
+        raise UserError("--verify_model needs --verify text, --verify image, or both")
 
 
 def open_source(source: SourceArguments, token: str | None, with_images: bool) -> Source:
@@ -208,64 +274,117 @@ def open_source(source: SourceArguments, token: str | None, with_images: bool) -
     return Source(rows, caption, image, source.key_column, files)
 
 
-def read_key(chat: ChatArguments) -> str | None:
-    """The key for the endpoint. A key is never sent to an endpoint that it was not meant for."""
-    if chat.api_key_env:
-        if chat.api_key_env not in os.environ:
-            raise UserError(
-                f"--api_key_env {chat.api_key_env!r} is no environment variable; set it to the endpoint's key"
-            )
-        return os.environ[chat.api_key_env]
-    if HUGGING_FACE_ROUTER not in chat.base_url:
+def read_key(base_url: list[str], api_key_env: str | None, flags: Flags) -> str | None:
+    """The key for endpoints. A key is never sent to an endpoint that it was not meant for."""
+    if api_key_env:
+        if api_key_env not in os.environ:
+            raise UserError(f"{flags.key} {api_key_env!r} is no environment variable; set it to the endpoint's key")
+        return os.environ[api_key_env]
+    if HUGGING_FACE_ROUTER not in base_url:
         return None
-    if len(chat.base_url) > 1 or get_token() is None:
+    if len(base_url) > 1 or get_token() is None:
         raise UserError(
-            "the Hugging Face router needs your token: run `hf auth login`, and give it as the only --base_url"
+            f"the Hugging Face router needs your token: run `hf auth login`, and give it as the only {flags.url}"
         )
     return get_token()
 
 
-def read_extra_body(chat: ChatArguments) -> dict | None:
+def read_object(name: str, text: str | None) -> dict | None:
     try:
-        extra = json.loads(chat.extra_body or "null")
+        value = json.loads(text or "null")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--extra_body must be JSON of an object, got {chat.extra_body!r}") from error
-    if not isinstance(extra, dict | None):
-        raise UserError(f"--extra_body must be JSON of an object, got {chat.extra_body!r}")
-    return extra
+        raise UserError(f"--{name} must be JSON of an object, got {text!r}") from error
+    if not isinstance(value, dict | None):
+        raise UserError(f"--{name} must be JSON of an object, got {text!r}")
+    return value
 
 
-def make_editor(edit: EditArguments, chat: ChatArguments, source: Source, token: str | None) -> Editor:
-    extra = read_extra_body(chat)
-    if edit.editor == "rules":
+def make_editor(kind: str, model: str | None, chat: ChatArguments, source: Source, token: str | None) -> Editor:
+    """An editor, whose name leaves this machine."""
+    extra = read_object("extra_body", chat.extra_body)
+    if kind == "rules":
         return RulesEditor(count_words(source.sample(10_000)))
-    if edit.editor == "shapes":
+    if kind == "shapes":
         from diffusers_tpo.negatives.shapes import ShapesEditor
 
         return ShapesEditor()
-    if edit.editor == "transformers":
+    if kind == "transformers":
         from diffusers_tpo.negatives.local import TransformersEditor
 
-        return TransformersEditor(
-            edit.model,
+        editor: Editor = TransformersEditor(
+            model,
+            temperature=0.7 if chat.temperature is None else chat.temperature,
             batch_size=chat.batch_size,
             max_new_tokens=chat.max_tokens or 512,
-            temperature=0.7 if chat.temperature is None else chat.temperature,
             device=chat.device,
             template_options=extra,
             token=token,
         )
-    given = {"temperature": chat.temperature, "max_tokens": chat.max_tokens}
-    return ChatEditor(
-        edit.model,
-        tuple(chat.base_url),
-        read_key(chat),
-        concurrency=chat.concurrency,
-        timeout=chat.timeout,
-        max_retries=chat.max_retries,
-        options={name: value for name, value in given.items() if value is not None},
-        extra_body=extra,
+    else:
+        given = {"temperature": chat.temperature, "max_tokens": chat.max_tokens}
+        editor = ChatEditor(
+            model,
+            tuple(chat.base_url),
+            read_key(chat.base_url, chat.api_key_env, Flags()),
+            concurrency=chat.concurrency,
+            timeout=chat.timeout,
+            max_retries=chat.max_retries,
+            options={name: value for name, value in given.items() if value is not None},
+            extra_body=extra,
+        )
+    editor.name = short_name(editor.name)
+    return editor
+
+
+def make_verifier(verify: VerifyArguments, chat: ChatArguments, source: Source, token: str | None) -> Verifier | None:
+    """The judges, if there are to be any."""
+    if not verify.verify:
+        return None
+    if "image" in verify.verify and source.image_column is None:
+        raise UserError("--verify image needs a data set with images; --verify text compares captions only")
+    extra = read_object("verify_extra_body", verify.verify_extra_body)
+    if verify.verify_with == "transformers":
+        from diffusers_tpo.negatives.local import LocalModel
+
+        model: Model = LocalModel(
+            verify.verify_model,
+            sees_images="image" in verify.verify,
+            batch_size=chat.batch_size,
+            device=chat.device,
+            template_options=extra,
+            token=token,
+            flag="--verify_model",
+        )
+    else:
+        flags = Flags("--verify_model", "--verify_base_url", "--verify_api_key_env")
+        urls = verify.verify_base_url or chat.base_url
+        key_env = verify.verify_api_key_env or (None if verify.verify_base_url else chat.api_key_env)
+        model = ChatClient(
+            verify.verify_model,
+            tuple(urls),
+            read_key(urls, key_env, flags),
+            concurrency=chat.concurrency,
+            timeout=chat.timeout,
+            max_retries=chat.max_retries,
+            options={"temperature": 0.0},
+            extra_body=extra,
+            flags=flags,
+        )
+    name = short_name(verify.verify_model)
+    return Verifier(model, name, tuple(verify.verify), verify.refused == "keep", source.picture)
+
+
+def without_near(source: Source, arguments: SourceArguments) -> Source:
+    """Says how many captions nearly repeat an earlier one, and leaves them out if that is wanted."""
+    if arguments.near_duplicates == "ignore":
+        return source
+    near = near_duplicates(source.captions(0, len(source.rows)), arguments.near_similarity)
+    removes = arguments.near_duplicates == "remove"
+    print(
+        f"{len(near)} of {len(source.rows)} captions nearly repeat an earlier one (similarity of at least "
+        f"{arguments.near_similarity:g}){'; they are left out' if removes and near else ''}"
     )
+    return source.without(near) if removes else source
 
 
 def make_plan(edit: EditArguments) -> Plan:
@@ -280,67 +399,99 @@ def make_plan(edit: EditArguments) -> Plan:
     )
 
 
-def identity_of(edit: EditArguments, chat: ChatArguments, source: Source) -> dict:
-    """Whatever decides what the result is. A folder goes on only with the same; it stays in the folder and is never pushed."""
-    model = edit.model
-    if model is not None and edit.editor == "transformers" and Path(model).is_dir():
+def content_of(kind: str, model: str | None) -> str | None:
+    """A model by what it is rather than where it lies."""
+    if model is not None and kind == "transformers" and Path(model).is_dir():
         from diffusers_tpo.models.fingerprints import fingerprint
 
-        model = fingerprint(model)
+        return fingerprint(model)
+    return model
+
+
+def identity_of(edit: EditArguments, chat: ChatArguments, verify: VerifyArguments, source: Source) -> dict:
+    """Whatever decides what the result is. A folder goes on only with the same; it stays in the folder and is never pushed.
+
+    What verifies, and who edits what is left, may be added when everything else is done.
+    """
     answers = {"temperature": chat.temperature, "max_tokens": chat.max_tokens, "extra_body": chat.extra_body}
     versions = {"template_version": TEMPLATE_VERSION, "diffusers_tpo": __version__}
-    return {**asdict(edit), **answers, **versions, **source.fingerprints(), "model": model}
+    first = {name: value for name, value in asdict(edit).items() if name not in ("then", "then_model")}
+    then, judge = None, None
+    if edit.then is not None:
+        then = {"editor": edit.then, "model": content_of(edit.then, edit.then_model or edit.model)}
+    if verify.verify:
+        judge = {"judges": verify.verify, "model": content_of(verify.verify_with, verify.verify_model)}
+        judge |= {"refused": verify.refused, "extra_body": verify.verify_extra_body, "version": VERIFY_VERSION}
+    model = content_of(edit.editor, edit.model if edit.editor in ("chat", "transformers") else None)
+    return {**first, **answers, **versions, **source.fingerprints(), "model": model, "then": then, "verify": judge}
 
 
 class Progress:
     """A bar of captions with failures, tokens and cost beside its rate and the time left."""
 
-    def __init__(self, total: int, prices: list[float]):
+    def __init__(self, total: int, prices: Prices):
         self.bar = tqdm(total=total, unit="captions", smoothing=0.05)
         self.prices = prices
         self.started = False
-
-    def cost(self, tally: Tally) -> float:
-        if not self.prices:
-            return 0.0
-        for_prompts, for_completions = self.prices
-        return (tally.prompt_tokens * for_prompts + tally.completion_tokens * for_completions) / 1e6
 
     def show(self, tally: Tally) -> None:
         if not self.started:  # what earlier runs did is no part of the rate
             self.bar.initial = self.bar.n = self.bar.last_print_n = tally.captions
             self.started = True
         shown = {"failed": tally.failed}
-        if tally.prompt_tokens:
-            shown["tokens"] = f"{(tally.prompt_tokens + tally.completion_tokens) / 1000:.1f}k"
-        if self.prices:
-            shown["cost"] = f"${self.cost(tally):.4f}"
+        if tally.tokens:
+            shown["tokens"] = f"{tally.tokens / 1000:.1f}k"
+        if self.prices.are_known:
+            shown["cost"] = f"${self.prices.cost(tally):.4f}"
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(tally.captions - self.bar.n)
 
 
-def edit_captions(source: Source, edit: EditArguments, chat: ChatArguments, output: OutputArguments) -> dict:
+def make_stages(
+    source: Source, edit: EditArguments, chat: ChatArguments, verify: VerifyArguments, token: str | None
+) -> Stages:
+    """Who works on every caption."""
+    editor = make_editor(edit.editor, edit.model, chat, source, token)
+    then = make_editor(edit.then, edit.then_model or edit.model, chat, source, token) if edit.then else None
+    return Stages(editor, make_plan(edit), make_verifier(verify, chat, source, token), then)
+
+
+def prices_of(chat: ChatArguments, verify: VerifyArguments) -> Prices:
+    return Prices(tuple(chat.price_per_million_tokens), tuple(verify.verify_price_per_million_tokens))
+
+
+def edit_captions(
+    source: Source, edit: EditArguments, chat: ChatArguments, verify: VerifyArguments, output: OutputArguments
+) -> dict:
     """Gets the mismatched prompts; returns how many there were, and what they cost."""
     folder = Path(output.output_dir)
-    editor = make_editor(edit, chat, source, output.hub_token)
-    editor.name = short_name(editor.name)
-    progress = Progress(len(source.rows), chat.price_per_million_tokens)
+    prices = prices_of(chat, verify)
+    stages = make_stages(source, edit, chat, verify, output.hub_token)
+    progress = Progress(len(source.rows), prices)
     try:
         tally = build(
             source,
-            editor,
-            make_plan(edit),
+            stages.editor,
+            stages.plan,
             folder,
-            identity_of(edit, chat, source),
+            identity_of(edit, chat, verify, source),
             rows_per_shard=edit.rows_per_shard or (1000 if source.image_column else 10_000),
             retry_failed=output.retry_failed,
             progress=progress.show,
+            verifier=stages.verifier,
+            then=stages.then,
         )
     except KeyboardInterrupt:
         print(f"\nstopped; {folder} keeps every answer that came: run the same command to go on", file=sys.stderr)
         sys.exit(130)
     finally:
         progress.bar.close()
+    say_failures(folder, tally)
+    return tally.figures(prices) | {"languages": languages_of_failed(folder)}
+
+
+def say_failures(folder: Path, tally: Tally) -> None:
+    """Says why captions got no answer; that there is no edit at all is an error."""
     if not tally.kept:
         cause, number = causes(folder).most_common(1)[0]
         raise UserError(
@@ -352,7 +503,6 @@ def edit_captions(source: Source, edit: EditArguments, chat: ChatArguments, outp
         print(
             f"{unanswered.total()} captions got no answer, {number} because {cause}: run the same command to ask again"
         )
-    return vars(tally) | {"cost": progress.cost(tally)}
 
 
 def join(negatives: Source, source: SourceArguments, edit: EditArguments, output: OutputArguments) -> None:
@@ -373,6 +523,17 @@ def join(negatives: Source, source: SourceArguments, edit: EditArguments, output
     print(f"{written} rows have their images; {without} were left out, whose keys no image has")
 
 
+def merge(source: SourceArguments, edit: EditArguments, output: OutputArguments) -> None:
+    """Writes the rows of several finished sets as one."""
+    begin(Path(output.output_dir), {"merged": [source.dataset_name, *output.merge]}, is_own=lambda name: False)
+    parts = {}
+    for argument, name in (("dataset_name", source.dataset_name), *(("merge", name) for name in output.merge)):
+        rows = load_rows(name, split=source.dataset_split, token=output.hub_token, argument=argument)
+        parts[short_name(name) if short_name(name) not in parts else name] = rows
+    written, joined = merge_sets(parts, Path(output.output_dir), edit.rows_per_shard or 1000)
+    print(f"{written} rows of {len(parts)} sets; {joined} more were joined to rows of the same image and caption")
+
+
 def origin_of(source: SourceArguments) -> str:
     """What the card says of where the captions come from."""
     if source.shapes_rows is not None:
@@ -386,13 +547,21 @@ def origin_of(source: SourceArguments) -> str:
     return f"[{name}](https://huggingface.co/datasets/{name}), split {source.dataset_split}{revision}"
 
 
-def settings_of(source: SourceArguments, edit: EditArguments, output: OutputArguments) -> dict[str, object]:
-    """What the card says of how the set was made."""
+def settings_of(edit: EditArguments, verify: VerifyArguments, output: OutputArguments) -> dict[str, object]:
+    """What the card says of how the set was made: what matters, and what is not the default."""
     if output.join_images is not None:
         return {"joined with": public_name(output.join_images, "data set")}
-    settings = asdict(edit) | {"template_version": TEMPLATE_VERSION, "principles": ", ".join(edit.principles)}
-    if edit.model is not None:
-        settings["model"] = short_name(edit.model)
+    if output.merge:
+        return {"merged with": ", ".join(public_name(name, "data set") for name in output.merge)}
+    defaults = asdict(EditArguments())
+    chosen = {name: value for name, value in asdict(edit).items() if name in SHOWN or value != defaults[name]}
+    settings = chosen | {"template_version": TEMPLATE_VERSION, "principles": ", ".join(edit.principles)}
+    if verify.verify:
+        judge = {"verify": " and ".join(verify.verify), "verify_model": verify.verify_model, "refused": verify.refused}
+        settings |= judge | {"verify_version": VERIFY_VERSION}
+    for name in ("model", "then_model", "verify_model"):
+        if settings.get(name) is not None:
+            settings[name] = short_name(settings[name])
     return public_config(settings)
 
 
@@ -406,7 +575,13 @@ def audit_set(folder: Path, generation: dict, seed: int, output: OutputArguments
 
 
 def write_card(
-    folder: Path, repo: str, figures: dict, source: SourceArguments, edit: EditArguments, output: OutputArguments
+    folder: Path,
+    repo: str,
+    figures: dict,
+    source: SourceArguments,
+    edit: EditArguments,
+    verify: VerifyArguments,
+    output: OutputArguments,
 ) -> Path:
     """Writes the page of the data set; one that somebody has changed stays as it is."""
     page = DatasetPage(
@@ -420,11 +595,13 @@ def write_card(
         source=origin_of(source),
         key=source.key_column,
         template_version=TEMPLATE_VERSION,
-        settings=settings_of(source, edit, output),
+        settings=settings_of(edit, verify, output),
         principles=[PRINCIPLES[name] for name in figures["principles"] if name in PRINCIPLES],
         audit=report_tables(figures),
         warnings=figures["warnings"],
         with_failed=figures["generation"].get("failed", 0) > 0,
+        editors=tuple(figures["editors"]),
+        shares={name: f"{found['share']:.0%}" for name, found in figures["principles"].items()},
     )
     card, copy = folder / "README.md", folder / "work" / "README.md"
     if write_unless_changed(card, page.text(), copy):
@@ -443,14 +620,25 @@ def show_preview(folder: Path, number: int) -> None:
     print(f"\n{folder / 'preview.html'} shows {len(rows)} rows with what changed")
 
 
-def main(source: SourceArguments, edit: EditArguments, chat: ChatArguments, output: OutputArguments) -> None:
-    check_arguments(source, edit, chat, output)
+def main(
+    source: SourceArguments, edit: EditArguments, chat: ChatArguments, verify: VerifyArguments, output: OutputArguments
+) -> None:
+    check_arguments(source, edit, chat, verify, output)
     datasets.disable_progress_bars()
 
     # What only the end needs: better missed here than there.
     for package in ("inflect", "nltk", "rich", "sklearn"):
         require(package, extra="negatives")
     embed = sentence_embedder(output.embedding_model) if output.embedding_model else None
+
+    # What it would take, without taking it.
+    if output.dry_run is not None:
+        captions = without_near(open_source(source, output.hub_token, with_images=True), source)
+        stages = make_stages(captions, edit, chat, verify, output.hub_token)
+        at_once = chat.concurrency if "chat" in (edit.editor, edit.then) or verify.verify else 1
+        found = estimate(captions, stages, output.dry_run, at_once, prices_of(chat, verify))
+        print("\n".join(found.lines()))
+        return
 
     # Where it goes: no other run works there, and a wrong token is known here, not after the edits.
     folder = Path(output.output_dir)
@@ -459,18 +647,19 @@ def main(source: SourceArguments, edit: EditArguments, chat: ChatArguments, outp
         if output.push_to_hub:
             repo = own_name(repo, output.hub_token)
 
-        # What it is made from, and the mismatched prompts; or a finished set, which only gets its images.
-        joins = output.join_images is not None
-        captions = open_source(source, output.hub_token, with_images=not joins)
-        if joins:
-            join(captions, source, edit, output)
-            generation = {}
+        # What it is made from, and the mismatched prompts; or finished sets, which only get images or each other's rows.
+        generation = {}
+        if output.join_images is not None:
+            join(open_source(source, output.hub_token, with_images=False), source, edit, output)
+        elif output.merge:
+            merge(source, edit, output)
         else:
-            generation = edit_captions(captions, edit, chat, output)
+            captions = without_near(open_source(source, output.hub_token, with_images=True), source)
+            generation = edit_captions(captions, edit, chat, verify, output)
 
         # What the set is worth, in figures, on its card, and to look at.
         figures = audit_set(folder, generation, edit.seed, output, embed)
-        card = write_card(folder, repo if "/" in repo else f"your-name/{repo}", figures, source, edit, output)
+        card = write_card(folder, repo if "/" in repo else f"your-name/{repo}", figures, source, edit, verify, output)
         if output.preview:
             show_preview(folder, output.preview)
         print("\n" + "\n".join(report_lines(figures)))
@@ -487,4 +676,8 @@ def main(source: SourceArguments, edit: EditArguments, chat: ChatArguments, outp
 
 if __name__ == "__main__":
     with exit_on_user_error():
-        main(*parse_flags(SourceArguments, EditArguments, ChatArguments, OutputArguments, description=__doc__))
+        main(
+            *parse_flags(
+                SourceArguments, EditArguments, ChatArguments, VerifyArguments, OutputArguments, description=__doc__
+            )
+        )

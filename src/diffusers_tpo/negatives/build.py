@@ -7,122 +7,26 @@ starts at the first unfinished shard and replays that shard's journal.
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from ..files import differences, make_folder, publish_file, read_json, write_whole
+from .audit.languages import language_of
 from .dataset import Source, write_shard
-from .editors import Answer, Editor, EditRequest, Edits, failure_of
-from .journal import Journal, Record
-from .work import CaptionWork, Plan, Result
+from .editors import Editor
+from .journal import Journal
+from .passes import Guarded, Judged, work_through
+from .tally import Tally
+from .verifier import Opinions, Verifier
+from .work import Plan, Result
 
 
-FAILURES_IN_A_ROW = 100
+LATER = ("verify", "then")  # parts of an identity that a finished run may get when it goes on
 WRITTEN = ("README.md", "audit.json", "failed.jsonl", "preview.html")  # in output_dir, beside data/ and work/
-
-
-@dataclass
-class Tally:
-    """What happened to captions and requests so far; adds up over shards."""
-
-    captions: int = 0
-    kept: int = 0
-    failed: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    rejected: Counter = field(default_factory=Counter)
-
-    def add_answer(self, record: Record) -> None:
-        self.requests += 1
-        self.prompt_tokens += record.prompt_tokens
-        self.completion_tokens += record.completion_tokens
-
-    def add_result(self, result: Result) -> None:
-        self.captions += 1
-        self.kept += result.reason is None
-        self.failed += result.reason is not None
-        self.rejected.update(result.rejected)
-
-    @classmethod
-    def read(cls, saved: dict) -> "Tally":
-        """A tally as a report keeps it.
-
-        Raises:
-            ValueError: if it is none.
-        """
-        if saved.keys() != vars(cls()).keys() or not isinstance(saved["rejected"], dict):
-            raise ValueError("it is no tally")
-        counts = [*saved["rejected"].values(), *(value for name, value in saved.items() if name != "rejected")]
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("a tally holds whole numbers")
-        return cls(**saved | {"rejected": Counter(saved["rejected"])})
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(**{name: value + vars(other)[name] for name, value in vars(self).items()})
-
-
-class Guarded:
-    """An editor that ends the run when it fails many times in a row, rather than setting every caption aside."""
-
-    def __init__(self, editor: Editor):
-        self.editor, self.name, self.failures = editor, editor.name, 0
-
-    def edit(self, requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Answer | Edits]]:
-        for request, answer in self.editor.edit(requests):
-            failure = failure_of(answer)
-            self.failures = 0 if failure is None else self.failures + 1
-            if self.failures >= FAILURES_IN_A_ROW:
-                raise UserError(
-                    f"the editor failed {self.failures} times in a row, at last with {failure!r}; check it and run "
-                    "the same command again: no answer that came is lost"
-                )
-            yield request, answer
-
-
-def work_through(
-    captions: dict[int, str],
-    editor: Editor,
-    plan: Plan,
-    journal: Journal,
-    progress: Callable[[Tally], None] = lambda tally: None,
-) -> tuple[list[Result], Tally]:
-    """Gets mismatched prompts for some captions: first from the journal, then from the editor.
-
-    Args:
-        captions: text of every caption by its number.
-        progress: called with the tally of this call after every answer.
-    """
-    tally = Tally()
-    works = {number: CaptionWork(number, caption, plan) for number, caption in captions.items()}
-    for record in journal.records:
-        tally.add_answer(record)
-        works[record.row].receive(record.answer)
-    results = {number: work.result() for number, work in works.items() if work.request() is None}
-    for result in results.values():
-        tally.add_result(result)
-    progress(tally)
-
-    while len(results) < len(works):
-        waiting = (work.request() for number, work in works.items() if number not in results)
-        requests = (request for request in waiting if request is not None)
-        for request, answer in editor.edit(requests):
-            work, failure = works[request.row], failure_of(answer)
-            if failure is None:
-                record = journal.append(request, answer)
-                tally.add_answer(record)
-                work.receive(record.answer)
-            else:
-                work.failure = failure
-            if work.request() is None:
-                results[request.row] = work.result()
-                tally.add_result(results[request.row])
-            progress(tally)
-    return [results[number] for number in works], tally
 
 
 @dataclass(frozen=True)
@@ -142,6 +46,14 @@ class Shard:
     @property
     def journal(self) -> Path:
         return self.folder / "work" / f"{self.number:05d}.journal.jsonl"
+
+    @property
+    def then_journal(self) -> Path:
+        return self.folder / "work" / f"{self.number:05d}.then.journal.jsonl"
+
+    @property
+    def opinions(self) -> Path:
+        return self.folder / "work" / f"{self.number:05d}.opinions.jsonl"
 
     @property
     def report(self) -> Path:
@@ -164,21 +76,25 @@ class Report:
     Args:
         failed: the captions that were set aside, with the reasons.
         unanswered: how many of them got no answer.
+        stages: what was done beyond editing, see [`LATER`].
     """
 
     tally: Tally
     failed: list[dict]
     unanswered: int
+    stages: list[str]
 
     @classmethod
     def read(cls, saved: dict) -> "Report":
         """Raises `ValueError` if `saved` is none."""
-        tally, failed, unanswered = (saved.get(name) for name in ("tally", "failed", "unanswered"))
+        tally, failed, unanswered, stages = (saved.get(name) for name in ("tally", "failed", "unanswered", "stages"))
         if not isinstance(tally, dict) or type(unanswered) is not int:
             raise ValueError("it is no report")
         if not isinstance(failed, list) or not all(isinstance(row, dict) for row in failed):
             raise ValueError("it is no report")
-        return cls(Tally.read(tally), failed, unanswered)
+        if not isinstance(stages, list):
+            raise ValueError("it is no report")
+        return cls(Tally.read(tally), failed, unanswered, stages)
 
 
 def split(folder: Path, rows: int, rows_per_shard: int) -> list[Shard]:
@@ -211,7 +127,7 @@ def begin(folder: Path, identity: dict, is_own: Callable[[str], bool]) -> None:
     """Writes down what a new run builds from, or checks that a run goes on with the same.
 
     Args:
-        identity: whatever decides what the result is.
+        identity: whatever decides what the result is. What is [`LATER`] may be `None` at first.
         is_own: whether a file of this name in `data/` belongs to the run.
 
     Raises:
@@ -219,9 +135,12 @@ def begin(folder: Path, identity: dict, is_own: Callable[[str], bool]) -> None:
     """
     path = folder / "work" / "config.json"
     is_new = not path.exists()
+    identity = json.loads(json.dumps(identity))
+    saved = {} if is_new else read_json(path)
+    added = [name for name in LATER if saved.get(name) is None and identity.get(name) is not None]
     if is_new:
         foreign = [folder / name for name in WRITTEN if (folder / name).exists()]
-    elif changed := differences(read_json(path), json.loads(json.dumps(identity))):
+    elif changed := differences(saved | {name: identity[name] for name in added}, identity):
         raise UserError(
             f"--output_dir {str(folder)!r} was begun with another configuration: {changed}; use the same flags or another "
             "output_dir"
@@ -235,7 +154,7 @@ def begin(folder: Path, identity: dict, is_own: Callable[[str], bool]) -> None:
             f"--output_dir {str(folder)!r} holds {str(foreign[0].relative_to(folder))!r}, which this run has not written; use "
             "another --output_dir"
         )
-    if is_new:
+    if is_new or added:
         write_whole(path, json.dumps(identity, indent=2, sort_keys=True))
 
 
@@ -248,6 +167,8 @@ def build(
     rows_per_shard: int = 10_000,
     retry_failed: bool = True,
     progress: Callable[[Tally], None] = lambda tally: None,
+    verifier: Verifier | None = None,
+    then: Editor | None = None,
 ) -> Tally:
     """Builds a data set of mismatched prompts in a folder, or goes on with what is there.
 
@@ -257,6 +178,8 @@ def build(
         rows_per_shard: captions in one parquet file.
         retry_failed: do the finished shards with rows that got no answer again; what was answered is not asked again.
         progress: called with the tally so far after every answer.
+        verifier: has judges look at every edit; a finished set may get one later.
+        then: edits the captions that `editor` finds no edit for; a finished set may get one later.
 
     Returns:
         The tally of all shards, those of earlier runs included.
@@ -264,7 +187,8 @@ def build(
     Raises:
         UserError: if the folder belongs to another configuration or another run works in it, or the editor fails.
     """
-    folder, editor = Path(folder), Guarded(editor)
+    folder = Path(folder)
+    stages = Stages(Guarded(editor), plan, verifier, None if then is None else Guarded(then))
     shards = split(folder, len(source.rows), rows_per_shard)
     names = {shard.data.name for shard in shards}
     with only_run(folder):
@@ -272,7 +196,7 @@ def build(
         total, unfinished = Tally(), []
         for shard in shards:
             report = shard.read_report()
-            if report is None or retry_failed and report.unanswered:
+            if report is None or report.stages != stages.names or retry_failed and report.unanswered:
                 unfinished.append(shard)
             else:
                 total += report.tally
@@ -281,28 +205,69 @@ def build(
             def so_far(tally: Tally, done: Tally = total) -> None:
                 progress(done + tally)
 
-            total += build_shard(shard, source, editor, plan, so_far)
+            total += build_shard(shard, source, stages, so_far)
         collect_failed(folder, shards)
     return total
 
 
-def build_shard(shard: Shard, source: Source, editor: Editor, plan: Plan, progress: Callable[[Tally], None]) -> Tally:
+@dataclass(frozen=True)
+class Stages:
+    """Who works on every caption: an editor, judges, and another editor for what is left."""
+
+    editor: Editor
+    plan: Plan
+    verifier: Verifier | None = None
+    then: Editor | None = None
+
+    @property
+    def names(self) -> list[str]:
+        there = {"verify": self.verifier, "then": self.then}
+        return [name for name in LATER if there[name] is not None]
+
+    def work_through(
+        self, captions: dict[int, str], shard: Shard, progress: Callable[[Tally], None]
+    ) -> tuple[list[tuple[Result, str]], Tally]:
+        """What came of every caption, with the name of the editor."""
+        with contextlib.ExitStack() as files:
+            done, judged = Tally(), None
+            if self.verifier is not None:
+                judged = Judged(self.verifier, files.enter_context(Opinions(shard.opinions)))
+                for opinion in judged.opinions.records:
+                    done.add_opinion(opinion)
+            journal = files.enter_context(Journal(shard.journal, captions))
+            results, tally = work_through(
+                captions, self.editor, self.plan, journal, lambda now: progress(done + now), judged
+            )
+            found = {result.row: (result, self.editor.name) for result in results}
+            done += tally
+            if self.then is None:
+                return list(found.values()), done
+
+            left = {result.row: captions[result.row] for result in results if result.may_be_edited}
+            done.take_back(len(left))
+            journal = files.enter_context(Journal(shard.then_journal, captions))
+            later, tally = work_through(left, self.then, self.plan, journal, lambda now: progress(done + now), judged)
+            found |= {result.row: (result, self.then.name) for result in later}
+            return list(found.values()), done + tally
+
+
+def build_shard(shard: Shard, source: Source, stages: Stages, progress: Callable[[Tally], None]) -> Tally:
     """Works one shard through, writes its rows and then its report, which makes it finished."""
     shard.report.unlink(missing_ok=True)
     numbers = range(shard.start, shard.stop)
     captions = dict(zip(numbers, source.captions(shard.start, shard.stop), strict=True))
-    with Journal(shard.journal, numbers) as journal:
-        results, tally = work_through(captions, editor, plan, journal, progress)
-    write_shard(shard.data, source, [result for result in results if result.reason is None], editor.name)
+    found, tally = stages.work_through(captions, shard, progress)
+    kept = [(result, editor) for result, editor in found if result.reason is None]
+    write_shard(shard.data, source, kept, None if stages.verifier is None else stages.verifier.name)
     failed = [
         {"row": result.row, "key": source.key(result.row), "prompt": captions[result.row], "reason": result.reason}
         | {"unanswered": result.unanswered}
-        for result in results
+        for result, _ in found
         if result.reason is not None
     ]
-    unanswered = sum(result.unanswered for result in results)
-    report = {"tally": vars(tally), "failed": failed, "unanswered": unanswered}
-    write_whole(shard.report, json.dumps(report))
+    unanswered = sum(result.unanswered for result, _ in found)
+    report = {"tally": vars(tally), "failed": failed, "unanswered": unanswered, "stages": stages.names}
+    write_whole(shard.report, json.dumps(report, sort_keys=True))
     return tally
 
 
@@ -318,6 +283,12 @@ def causes(folder: Path, unanswered: bool = False) -> Counter[str]:
             if row["unanswered"] or not unanswered:
                 found[row["reason"]] += 1
     return found
+
+
+def languages_of_failed(folder: Path) -> dict[str, int]:
+    """How many captions of each language were set aside, from `failed.jsonl`."""
+    with (folder / "failed.jsonl").open(encoding="utf-8") as file:
+        return dict(Counter(language_of(row["prompt"]) for row in map(json.loads, file)))
 
 
 def collect_failed(folder: Path, shards: list[Shard]) -> None:

@@ -3,19 +3,20 @@
 import glob
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import datasets
+import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
 from pyarrow.parquet import ParquetFile
 
-from ..decoding import read_bytes, upright_size
+from ..decoding import decode_image, read_bytes, upright_size
 from ..errors import BadRow, UserError, reason
 from ..files import publish_file
 from ..image_files import EMBEDDED, ImageFiles
@@ -30,6 +31,11 @@ TEXT_FEATURES = {
     "num_edits": List(Value("int32")),
     "editor": Value("string"),
 }
+VERDICT_FEATURES = {  # of a set that judges have looked at
+    "verdicts": List(Value("string")),
+    "prompt_verdict": Value("string"),
+    "verifier": Value("string"),
+}
 FILE_LOADERS = {".txt": "text", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 READ_OPTIONS: dict[
     str, dict[str, Any]
@@ -39,6 +45,7 @@ READ_OPTIONS: dict[
     "csv": {"encoding": "utf-8-sig", "keep_default_na": False, "na_values": [""]},
     "parquet": {},
 }
+OWN_NUMBER = "number of the row"  # column of rows that were chosen from others
 READ_BATCH = 10_000  # captions that are in memory at once
 WRITE_BATCH = 100  # rows with images that are in memory at once
 CHECK_BATCH = 1000  # rows whose files are looked at together
@@ -117,6 +124,10 @@ class Source:
             else str(self.rows.select_columns([self.key_column])[row][self.key_column])
         )
 
+    def picture(self, row: int) -> PIL.Image.Image:
+        """The image of a row, upright and in sRGB. Raises [`BadRow`] if it cannot be read."""
+        return decode_image(self.images([row])[0]["image"], row, self.files)
+
     def keys(self, numbers: Sequence[int]) -> list[str]:
         if self.key_column is None:
             return list(map(str, numbers))
@@ -126,6 +137,15 @@ class Source:
         """The images of some rows as they are stored, not decoded."""
         assert self.image_column is not None  # who asks has seen that there are some
         return stored_images(self.rows.select(numbers), self.image_column)
+
+    def without(self, rows: Collection[int]) -> "Source":
+        """The other rows; each keeps the name that it has here."""
+        gone = set(rows)
+        left = [row for row in range(len(self.rows)) if row not in gone]
+        chosen = self.rows.select(left)
+        if self.key_column is not None:
+            return replace(self, rows=chosen)
+        return replace(self, rows=chosen.add_column(OWN_NUMBER, list(map(str, left))), key_column=OWN_NUMBER)
 
     def sample(self, size: int) -> list[str]:
         """Captions at even distances."""
@@ -218,9 +238,10 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None, files
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, embedded = path.with_name(f".partial-{path.name}"), path.with_name(f".partial-{path.stem}")
     shutil.rmtree(embedded, ignore_errors=True)  # of a killed run
-    rows = Dataset.from_dict(texts, features=Features(TEXT_FEATURES))
+    features = features_of(texts)
+    rows = Dataset.from_dict(texts, features=features)
     if images is not None and not len(rows):  # `map` would lose the column of no images
-        rows = Dataset.from_dict({"image": [], **texts}, features=Features({"image": Image(), **TEXT_FEATURES}))
+        rows = Dataset.from_dict({"image": [], **texts}, features=Features({"image": Image(), **features}))
     elif images is not None:
         embedded.mkdir()
         try:
@@ -245,8 +266,25 @@ def write_rows(path: Path, texts: dict[str, list], images: Dataset | None, files
     publish_file(partial, path)
 
 
-def write_shard(path: Path, source: Source, results: list[Result], editor: str) -> None:
-    """Writes the results that have mismatched prompts."""
+def features_of(columns: Iterable[str]) -> Features:
+    """Of the columns of texts that a set has."""
+    columns = set(columns)
+    return Features(
+        {
+            name: kind
+            for name, kind in (TEXT_FEATURES | VERDICT_FEATURES).items()
+            if name in columns or name in TEXT_FEATURES
+        }
+    )
+
+
+def write_shard(path: Path, source: Source, kept: list[tuple[Result, str]], verifier: str | None = None) -> None:
+    """Writes the results that have mismatched prompts, each with the name of its editor.
+
+    Args:
+        verifier: name of the model that judged them; without one there are no columns of verdicts.
+    """
+    results = [result for result, _ in kept]
     numbers = [result.row for result in results]
     prompts = source.rows.select_columns([source.caption_column]).select(numbers)[source.caption_column]
     texts = {
@@ -255,8 +293,12 @@ def write_shard(path: Path, source: Source, results: list[Result], editor: str) 
         "negative_prompts": [result.negative_prompts for result in results],
         "principles": [result.principles for result in results],
         "num_edits": [result.num_edits for result in results],
-        "editor": [editor] * len(results),
+        "editor": [editor for _, editor in kept],
     }
+    if verifier is not None:
+        texts["verdicts"] = [result.verdicts for result in results]
+        texts["prompt_verdict"] = [result.prompt_verdict for result in results]
+        texts["verifier"] = [verifier] * len(results)
     write_rows(path, texts, source.images(numbers) if source.image_column else None, source.files)
 
 
@@ -273,7 +315,8 @@ def stream_built(folder: Path) -> IterableDataset:
 def stream_texts(folder: Path) -> Iterator[dict]:
     """The texts of all finished rows, one after the other, in flat memory."""
     for path in shard_files(folder):
-        for batch in ParquetFile(path).iter_batches(1000, columns=list(TEXT_FEATURES)):
+        file = ParquetFile(path)
+        for batch in file.iter_batches(1000, columns=list(features_of(file.schema_arrow.names))):
             yield from batch.to_pylist()
 
 
@@ -285,6 +328,24 @@ def _problem(row: dict) -> str | None:
     if not all(lists) or any(value is None for values in lists for value in values):
         return "no negative_prompts, principles or num_edits"
     return "lists of different lengths" if len(set(map(len, lists))) > 1 else None
+
+
+def checked_texts(rows: Dataset, name: str) -> Dataset:
+    """The texts of a set of mismatched prompts.
+
+    Raises:
+        UserError: with `name`, if it is none that [`build`] has written.
+    """
+    features = features_of(rows.column_names)
+    try:
+        rows = rows.select_columns(list(features)).cast(features)
+    except (ValueError, TypeError, pa.ArrowNotImplementedError) as error:  # a foreign set
+        there = f"it needs {', '.join(TEXT_FEATURES)} as build_negatives.py writes them"
+        raise UserError(f"{name} is no set of mismatched prompts: {there} ({reason(error)})") from error
+    for number, row in enumerate(rows):
+        if problem := _problem(row):
+            raise UserError(f"{name} is no set of mismatched prompts: row {number} has {problem}")
+    return rows
 
 
 def join_images(
@@ -313,14 +374,7 @@ def join_images(
     for rows, column, flag in ((negatives, "key", "dataset_name"), (images, key_column, "key_column")):
         if column not in rows.column_names:
             raise UserError(f"--{flag} has no column {column!r}; it has {', '.join(rows.column_names)}")
-    try:
-        negatives = negatives.select_columns(list(TEXT_FEATURES)).cast(Features(TEXT_FEATURES))
-    except (ValueError, TypeError, pa.ArrowNotImplementedError) as error:  # a foreign set
-        there = f"it needs {', '.join(TEXT_FEATURES)} as build_negatives.py writes them"
-        raise UserError(f"--dataset_name is no set of mismatched prompts: {there} ({reason(error)})") from error
-    for number, row in enumerate(negatives):
-        if problem := _problem(row):
-            raise UserError(f"--dataset_name is no set of mismatched prompts: row {number} has {problem}")
+    negatives = checked_texts(negatives, "--dataset_name")
     if image_column not in images.column_names:
         there = ", ".join(images.column_names)
         raise UserError(f"--image_column {image_column!r} is not a column of --join_images; it has {there}")
@@ -341,7 +395,7 @@ def join_images(
     shards = -(-len(found) // rows_per_shard)
     for shard in range(shards):
         part = negatives.select(found[shard * rows_per_shard : (shard + 1) * rows_per_shard])
-        texts = {name: list(part[name]) for name in TEXT_FEATURES}
+        texts = {name: list(part[name]) for name in part.column_names}
         chosen = images.select([places[key] for key in texts["key"]])
         path = Path(folder) / "data" / f"train-{shard:05d}-of-{shards:05d}.parquet"
         write_rows(path, texts, stored_images(chosen, image_column), files)

@@ -19,6 +19,7 @@ class EditRequest:
         rejected: earlier edits of this caption that were unusable, each with the reason.
         accepted: earlier edits of this caption that stay.
         seed: of the run.
+        slots: numbers of the mismatched prompts that these edits are for.
     """
 
     row: int
@@ -28,6 +29,7 @@ class EditRequest:
     rejected: tuple[tuple[str, str], ...] = ()
     accepted: tuple[str, ...] = ()
     seed: int = 0
+    slots: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
-"""Keeps the answers of an editor, one line each, so that a killed run asks for none of them again."""
+"""Keeps answers, one line each, so that a killed run asks for none of them again."""
 
 import json
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, Self, TypeVar
 
 from ..chat import LONGEST_READ, MOST_TOKENS
 from ..errors import UserError
@@ -19,6 +20,20 @@ logger = logging.getLogger(__name__)
 SYNC_SECONDS = 1.0  # what a power cut may cost; a killed process loses nothing
 
 
+def check_counts(**counts: object) -> None:
+    """Raises `ValueError` for what is no whole number of at least 0."""
+    for name, value in counts.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} must be a whole number of at least 0")
+
+
+def check_tokens(prompt: int, completion: int) -> None:
+    """Raises `ValueError` for numbers of tokens that no answer has."""
+    check_counts(prompt_tokens=prompt, completion_tokens=completion)
+    if max(prompt, completion) > MOST_TOKENS:
+        raise ValueError(f"an answer has at most {MOST_TOKENS} tokens")
+
+
 @dataclass(frozen=True)
 class Record:
     """One answer as a journal keeps it: as much of it as is ever read.
@@ -27,6 +42,7 @@ class Record:
         row: number of the caption in its data set.
         attempt: which request about this caption it answers, from 0 on.
         answer: the text of a model, or captions; see [`Editor`].
+        slots: numbers of the mismatched prompts that were asked for.
         prompt_tokens, completion_tokens: what it cost.
 
     Raises:
@@ -36,15 +52,15 @@ class Record:
     row: int
     attempt: int
     answer: str | tuple[str | None, ...]
+    slots: tuple[int, ...] = (0,)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("row", "attempt", "prompt_tokens", "completion_tokens"):
-            if type(value := getattr(self, name)) is not int or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0")
-        if max(self.prompt_tokens, self.completion_tokens) > MOST_TOKENS:
-            raise ValueError(f"an answer has at most {MOST_TOKENS} tokens")
+        check_counts(
+            row=self.row, attempt=self.attempt, **{f"slot {number}": slot for number, slot in enumerate(self.slots)}
+        )
+        check_tokens(self.prompt_tokens, self.completion_tokens)
         texts = (self.answer,) if isinstance(self.answer, str) else self.answer
         if not isinstance(texts, tuple) or not all(text is None or isinstance(text, str) for text in texts):
             raise ValueError("an answer is a text, or captions with None for none")
@@ -55,9 +71,10 @@ class Record:
     def of(cls, request: EditRequest, answer: Answer | Edits) -> "Record":
         if isinstance(answer, Edits):
             captions = (text and text[:LONGEST_READ] for text in answer.captions)
-            return cls(request.row, request.attempt, tuple(captions))
+            return cls(request.row, request.attempt, tuple(captions), request.slots)
         text = answer.text[:LONGEST_READ]
-        return cls(request.row, request.attempt, text, answer.prompt_tokens, answer.completion_tokens)
+        tokens = answer.prompt_tokens, answer.completion_tokens
+        return cls(request.row, request.attempt, text, request.slots, *tokens)
 
     @classmethod
     def read(cls, line: bytes) -> "Record":
@@ -66,33 +83,42 @@ class Record:
             fields = json.loads(line)
             prompt_tokens, completion_tokens = fields["tokens"]
             answer = tuple(fields["answer"]) if isinstance(fields["answer"], list) else fields["answer"]
-            return cls(fields["row"], fields["attempt"], answer, prompt_tokens, completion_tokens)
+            slots = tuple(fields["slots"])
+            return cls(fields["row"], fields["attempt"], answer, slots, prompt_tokens, completion_tokens)
         except (LookupError, TypeError, RecursionError) as error:
             raise ValueError(f"it is no record of an answer ({type(error).__name__})") from error
 
     def line(self) -> bytes:
-        fields = {"row": self.row, "attempt": self.attempt, "answer": self.answer}
+        fields = {"row": self.row, "attempt": self.attempt, "slots": self.slots, "answer": self.answer}
         return json.dumps(fields | {"tokens": [self.prompt_tokens, self.completion_tokens]}).encode() + b"\n"
 
 
-class Journal:
-    """The answers about some captions, a JSON line for each.
+class Line(Protocol):
+    """What a journal keeps."""
+
+    def line(self) -> bytes: ...
+
+
+Kept = TypeVar("Kept", bound=Line)
+
+
+class Lines(Generic[Kept]):
+    """Records in a file, a JSON line for each.
 
     Args:
         path: need not exist.
-        rows: numbers of the captions.
+        read: gives the records in lines, and the lines that are none.
 
     Attributes:
-        records: the answers that were there, each caption's in the order of its requests. A line that is none of them is set
-            aside in a file beside the journal, and so is what followed on it: these requests are made again. A last line that
-            a killed run left unfinished is cut off.
+        records: those that were there. A line that is none is set aside in a file beside the journal: what it held is asked
+            again. A last line that a killed run left unfinished is cut off.
     """
 
-    def __init__(self, path: Path, rows: Collection[int]):
+    def __init__(self, path: Path, read: Callable[[list[bytes]], tuple[list[Kept], list[bytes]]]):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         *lines, unfinished = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
-        self.records, damaged = read_records(lines, rows)
+        self.records, damaged = read(lines)
         if damaged:
             self._set_aside(damaged)
         if damaged or unfinished:
@@ -108,14 +134,11 @@ class Journal:
             file.writelines(line + b"\n" for line in damaged)
         logger.warning(f"{len(damaged)} damaged lines of {self.path} are set aside in {beside}; they are asked again")
 
-    def append(self, request: EditRequest, answer: Answer | Edits) -> Record:
-        """Keeps an answer, as much of it as is ever read."""
-        record = Record.of(request, answer)
+    def keep(self, record: Kept) -> None:
         self.file.write(record.line())
         self.file.flush()
         if time.monotonic() - self.synced > SYNC_SECONDS:
             self._sync()
-        return record
 
     def _sync(self) -> None:
         os.fsync(self.file.fileno())
@@ -131,11 +154,31 @@ class Journal:
         finally:
             self.file.close()
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class Journal(Lines[Record]):
+    """The answers of an editor about some captions, each caption's in the order of its requests.
+
+    A line that follows on a damaged one of its caption counts as damaged too.
+
+    Args:
+        path: need not exist.
+        rows: numbers of the captions.
+    """
+
+    def __init__(self, path: Path, rows: Collection[int]):
+        super().__init__(path, lambda lines: read_records(lines, rows))
+
+    def append(self, request: EditRequest, answer: Answer | Edits) -> Record:
+        """Keeps an answer, as much of it as is ever read."""
+        record = Record.of(request, answer)
+        self.keep(record)
+        return record
 
 
 def read_records(lines: list[bytes], rows: Collection[int]) -> tuple[list[Record], list[bytes]]:

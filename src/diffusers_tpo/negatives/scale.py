@@ -22,11 +22,13 @@ from ..chat import Endpoint
 from ..errors import UserError, reason, require
 from ..files import write_whole
 from ..privacy import short_name
-from .build import Guarded, Tally, begin, only_run, work_through
+from .build import begin, only_run
 from .chat import ChatEditor
 from .dataset import shard_files, write_rows
 from .editors import Editor
 from .journal import Journal
+from .passes import Guarded, work_through
+from .tally import Tally
 from .work import Plan, Result
 
 

@@ -1,7 +1,7 @@
 """What every card needs, and the cards of data sets. Knows nothing of models or losses."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import DatasetInfo, Features
@@ -90,6 +90,8 @@ class DatasetPage:
         audit: Markdown tables of the audit's figures.
         warnings: of the audit.
         with_failed: whether captions were left out.
+        editors: names in the column `editor`, where they are more than one.
+        shares: of the mismatched prompts, in words, by principle.
     """
 
     repo: str
@@ -107,10 +109,12 @@ class DatasetPage:
     audit: str
     warnings: list[str]
     with_failed: bool
+    editors: tuple[str, ...] = ()
+    shares: dict[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        editor = inside_code(self.example["editor"])
-        note = editor_note(editor, self.template_version)
+        editors = [inside_code(name) for name in self.editors or (self.example["editor"],)]
+        notes = [editor_note(name, self.template_version) for name in editors]
         card = DatasetCard.from_template(
             dataset_card_data(self.features, self.rows, self.size, self.license, self.language),
             template_path=str(Path(__file__).parent / "templates" / "dataset_card.md"),
@@ -120,11 +124,14 @@ class DatasetPage:
             example="\n".join(map(harmless, json.dumps(self.example, ensure_ascii=False, indent=2).split("\n"))),
             source=self.source,
             key_meaning=f"the source's `{self.key}`" if self.key else "the row's number in the source",
-            editor=editor,
-            editor_text=note.made,
-            editor_limits=note.limits,
+            editors=" or ".join(f"`{name}`" for name in editors),
+            editor_text=" ".join(note.made for note in notes),
+            editor_limits=" ".join(dict.fromkeys(note.limits for note in notes)),
+            with_verdicts="verdicts" in self.features,
+            verifier=inside_code(self.example.get("verifier", "")),
             settings=self.settings,
             principles=self.principles,
+            shares=self.shares,
             audit=self.audit,
             warnings=self.warnings,
             with_image="image" in self.features,

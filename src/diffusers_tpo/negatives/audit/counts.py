@@ -10,6 +10,7 @@ import numpy as np
 from ..language.words import folded
 from .blind_test import text_key
 from .diversity import spread
+from .languages import language_of
 
 
 def _hash(text: str) -> int:
@@ -29,6 +30,10 @@ class Counts:
     principles: Counter = field(default_factory=Counter)
     num_edits: Counter = field(default_factory=Counter)
     length_ratios: Counter = field(default_factory=Counter)
+    editors: Counter = field(default_factory=Counter)
+    languages: Counter = field(default_factory=Counter)
+    several: int = 0  # captions with more than one mismatched prompt
+    alike: int = 0  # of these, those whose mismatched prompts all follow one principle
 
     def add(self, row: dict) -> None:
         prompt, length = text_key(row["prompt"]), max(len(folded(row["prompt"])), 1)
@@ -37,6 +42,12 @@ class Counts:
         self.per_caption[len(row["negative_prompts"])] += 1
         self.principles.update(row["principles"])
         self.num_edits.update(row["num_edits"])
+        if "editor" in row:
+            self.editors.update(row["editor"].split(" + "))  # of a merged row
+        self.languages[language_of(row["prompt"])] += 1
+        if len(row["principles"]) > 1:
+            self.several += 1
+            self.alike += len(set(row["principles"])) == 1
         for edited in row["negative_prompts"]:
             key = text_key(edited)
             self.pairs.append(_hash(f"{prompt}\n{key}"))
@@ -59,6 +70,9 @@ class Counts:
                 "none": counted(self.per_caption[0], captions),
             },
             "principles": {name: counted(n, pairs) for name, n in sorted(self.principles.items())},
+            "editors": {name: counted(n, captions) for name, n in self.editors.most_common()},
+            "languages": {name: counted(n, captions) for name, n in self.languages.most_common()},
+            "same_principle": counted(self.alike, max(self.several, 1)),
             "num_edits": {str(number): counted(n, pairs) for number, n in sorted(self.num_edits.items())},
             "length_ratio": spread(list(self.length_ratios), list(self.length_ratios.values())),
             "duplicates": {
