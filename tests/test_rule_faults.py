@@ -105,6 +105,7 @@ def test_edits_that_are_never_made(caption, never):
         ("darth vader at a desk", "batman at a desk"),
         ("A taxi in Paris", "A taxi in Tokyo"),
         ("a bridge by Van Gogh", "a bridge by Picasso"),
+        ("In China a large garden blooms", "In Tokyo a large garden blooms"),
         # things that the lexicon does not know
         ("a giant mushroom in a cup", "a tiny mushroom in a cup"),
         ("a walrus next to a synthesizer", "a walrus far away from a synthesizer"),
@@ -132,6 +133,10 @@ def test_edits_that_can_be_made(caption, edit):
         ("surfer riding a wave", r"standing next to"),
         ("a mood board, moody lighting, night", r"flat lighting|daylight"),
         ("furry art of a wolf", r"hairless"),
+        ("a skinny stream of water", r"fat"),
+        ("a round kick in the air", r"square"),
+        ("art by wlop, mars ravelo and greg", r"picasso|monet"),
+        ("a forest lake, fog, pines", r"snow|rain"),
         ("a crowd with hands in the air", r"city street|forest"),
         ("a tree covered in snow", r"desert|jungle"),
         ("a sign with many details", r"two details"),

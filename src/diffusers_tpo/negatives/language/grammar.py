@@ -216,9 +216,11 @@ def match_case(new: str, old: str, title: bool = False) -> str:
         return new.upper()
     heads = [word[0] for word in old.split() if word[0].isalpha()]
     if heads and all(head.isupper() for head in heads) and (title or len(heads) > 1):
-        return " ".join(word if word in PREPOSITIONS else word[0].upper() + word[1:] for word in new.split())
+        words = [word if word in PREPOSITIONS else word[0].upper() + word[1:] for word in new.split()]
+        return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
     if any(word[0].isupper() and word.casefold() in lexicon.NAMES for word in old.split()):
-        return " ".join(word.capitalize() if word in lexicon.NAMES else word for word in new.split())
+        words = [word.capitalize() if word in lexicon.NAMES else word for word in new.split()]
+        return " ".join([words[0].capitalize() if heads[0].isupper() else words[0], *words[1:]])
     return new[0].upper() + new[1:] if heads and heads[0].isupper() else new
 
 

@@ -1105,7 +1105,7 @@ GROUPS = (
     Group("contextual", "part of day", "phrase", "early in the morning, in the morning, =in the evening, =in the afternoon | "
           "late at night", unless=f"{DAYTIME} late early"),
     Group("contextual", "item of time", "item", "night, ~nighttime, ~night time, ~midnight, =at night | sunset, =dusk, =golden "
-          "hour, =sunrise, =dawn, =at sunset, =twilight | midday, ~daytime, ~noon, =morning, =morning light, =daylight, "
+          "hour, =sunrise, =dawn, =at sunset | midday, ~daytime, ~noon, =morning, =morning light, =daylight, "
           "=soft morning light, =afternoon light", unless=DAYTIME),
     Group("contextual", "light of day", "adjective", "=morning, =afternoon, =evening | +neon", of="light sunlight",
           unless=DAYTIME, alone=True),
@@ -1137,14 +1137,15 @@ GROUPS = (
     Group("contextual", "fog strength", "adjective", "thick, =dense, =heavy | thin", of="fog mist",
           unless="hides hidden fade", alone=True),
     Group("contextual", "weather item", "item", "rain, =raining, =rainy, =heavy rain, =pouring rain, =thunderstorm, =storm | "
-          "snow, =snowing, =snowy, =snowfall | =sunny, =sunshine, =sunlight, bright sunlight | =fog, =foggy, =mist, =misty, "
-          "=thick fog, =volumetric fog", unless=WEATHER),
+          "snow, =snowing, =snowy, =snowfall | =sunny, =sunshine, =sunlight, bright sunlight", unless=WEATHER),
     Group("contextual", "sky", "adjective", "blue, =clear, =clear blue, =bright blue, =cloudless | cloudy, ~overcast, =grey, "
           "=gray, =stormy, =dark, =rainy | =starry, =night | =pink, =pale pink, =purple, =orange, =red",
           of="sky", unless=SKY, alone=True),
     Group("contextual", "sea state", "adjective", "calm, =still | rough, =stormy, ~choppy",
           of="sea ocean lake bay water",
           unless="reflection reflected reflects swan canoe boat boats sits fog mist swim", alone=True),
+    Group("contextual", "fog item", "item", "=fog, =foggy, =mist, =misty, =thick fog, =volumetric fog | +bright sunlight",
+          unless=WEATHER),
     Group("contextual", "in or out", "item", "outdoors | indoors",
           unless="sky grass tree trees park beach room bed window"),
     Group("contextual", "light quality", "adjective", "soft, =gentle | harsh", of="light lighting",
@@ -1457,17 +1458,17 @@ OPPOSITES = {
     "ruined": "intact", "colorful": "gray", "colourful": "gray", "futuristic": "medieval", "medieval": "futuristic",
     "cyberpunk": "medieval", "steampunk": "minimalist", "ancient": "futuristic", "modern": "medieval",
     "victorian": "futuristic", "gothic": "minimalist", "baroque": "minimalist", "ornate": "plain", "tall": "short",
-    "thick": "thin", "thin": "thick", "burning": "frozen", "frozen": "burning", "dirty": "clean", "messy": "tidy",
+    "thick": "thin", "thin": "thick", "dirty": "clean", "messy": "tidy",
     "full": "empty", "round": "square", "symmetrical": "asymmetrical", "minimalist": "ornate", "minimalistic": "ornate",
     "beautiful": "ugly", "gorgeous": "ugly", "handsome": "ugly", "ugly": "beautiful",
 }  # fmt: skip
 NO_OPPOSITES = {
-    "furry": "art", "full": "body shot length moon hd frame color colour face bloom plate figure armor armour suit view size set",
+    "furry": "art", "round": "kick", "full": "body shot length moon hd frame color colour face bloom plate figure armor armour suit view size set",
     "young": "girl boy adult child children kid couple lady crew", "old": "school", "little": "red girl boy", "modern": "art",
     "big": "trouble breasts bang ben bird boss brother city", "large": "breasts view format highlights", "small": "breasts", "tall": "grass",
     "frozen": "movie", "thin": "lines", "thick": "lines strokes", "symmetrical": "face features", "gothic": "art", "baroque": "art",
 }  # fmt: skip
-LOOKS = frozenset("beautiful gorgeous handsome ugly".split())  # said of people here, not of pictures
+LOOKS = frozenset("beautiful gorgeous handsome ugly fat chubby obese skinny slim muscular".split())  # said of people here, not of pictures
 PERIODS = frozenset(
     "modern contemporary futuristic future cyberpunk medieval ancient victorian steampunk sci fi retro vintage renaissance baroque "
     "gothic minimalist minimalistic ornate intricate antique roman".split()

@@ -31,7 +31,7 @@ def opposite_options(caption: Caption, index: int) -> Iterator[Option]:
         return
     if not after.isdisjoint(lexicon.NO_OPPOSITES.get(word, "").split()):
         return
-    if word in lexicon.LOOKS and after.isdisjoint(resolve("@human")):
+    if word in lexicon.LOOKS and after.isdisjoint(resolve("@human @animal")):
         return
     if word in lexicon.PERIODS and len(caption.known & lexicon.PERIODS) > 1:
         return
@@ -93,7 +93,7 @@ def is_after_subject(caption: Caption, index: int) -> bool:
 def is_landmark(caption: Caption, old: str, new: str, index: int) -> bool:
     """True if the thing that begins at an index suits an old relation and a new one."""
     words = [caption.word(place) for place in range(index, index + 4)]
-    if words[0] not in DETERMINERS and words[0] not in NUMBERS and old != "surrounded by":
+    if words[0] not in DETERMINERS and words[0] not in NUMBERS:
         return False
     if old in LANDMARKS:
         phrase = caption.noun_phrase_at(index)
@@ -149,8 +149,9 @@ def name_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iter
 
 def artist_options(caption: Caption, hit: Hit, entries: tuple[Entry, ...]) -> Iterator[Option]:
     """Another artist, if a caption names one alone."""
-    after, later = caption.word(hit.end), caption.word(hit.end + 1)
+    after, later = caption.word(hit.end), caption.starting.get(hit.end + 1)
     if caption.words.count("by") > 1 or after in AND or after is not None and after not in ",.;":
         return
-    if after is None or later is None or grammar.is_known(later) and hit.end + 1 not in caption.blocked:
+    is_tag = later is not None and caption.word(later.end) in (None, ",", ".", ";")
+    if after in (None, ".") or is_tag:
         yield from phrase_options(caption, hit, entries)
