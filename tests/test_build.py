@@ -205,7 +205,14 @@ def test_rows_that_are_set_aside_are_listed_with_their_reason(tmp_path):
 def test_a_shard_without_rows_fits_the_others(tmp_path, images):
     columns = {"text": captions(6)} | ({"image": tiny.make_images(6)} if images else {})
     source = Source(datasets.Dataset.from_dict(columns), "text", "image" if images else None)
-    build(source, Scripted(lambda asked: "?" if asked.row in (2, 3) else blue(asked)), Plan(), tmp_path / "out", {}, 2)
+    build(
+        source,
+        Scripted(lambda asked: "?" if asked.row in (2, 3) else blue(asked)),
+        Plan(("attribute",)),
+        tmp_path / "out",
+        {},
+        2,
+    )
     assert len({str(read_schema(path)) for path in shard_files(tmp_path / "out")}) == 1
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["key"] == ["0", "1", "4", "5"] and ("image" in rows.column_names) == images

@@ -155,7 +155,7 @@ def test_what_is_no_completion_fails_at_once(reply):
 )
 def test_wrapped_answers_become_rows(text, tmp_path):
     with ChatServer(lambda asked: completion(text)) as server:
-        build(source_of([CAPTION]), editor_for(server), Plan(), tmp_path, {})
+        build(source_of([CAPTION]), editor_for(server), Plan(("content",)), tmp_path, {})
     assert [row["negative_prompts"] for row in stream_texts(tmp_path)] == [["a red dog on the left"]]
 
 
