@@ -53,6 +53,8 @@ TAKEN = {
     **COUNTS,
     **AT_LEAST_ONE,
     **SHARES,
+    "validation_share": {"0", "0.5"},
+    "test_share": {"0", "0.5"},
     "near_similarity": {"0.5", "1"},
     "dry_run": {"1"},
     "preview": {"0", "1"},

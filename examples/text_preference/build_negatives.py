@@ -49,7 +49,7 @@ from diffusers_tpo.negatives.dataset import (
     Source,
     join_images,
     load_captions_file,
-    shard_files,
+    sizes_of,
     stream_built,
     stream_texts,
 )
@@ -59,6 +59,7 @@ from diffusers_tpo.negatives.merge import merge_sets
 from diffusers_tpo.negatives.near import near_duplicates
 from diffusers_tpo.negatives.preview import preview_html, preview_terminal
 from diffusers_tpo.negatives.rules.editor import RulesEditor, count_words
+from diffusers_tpo.negatives.splits import Shares
 from diffusers_tpo.negatives.tally import Prices, Tally
 from diffusers_tpo.negatives.verdicts import VERIFY_VERSION
 from diffusers_tpo.negatives.verifier import Model, Verifier
@@ -120,6 +121,10 @@ class EditArguments:
     )
     max_changed_share: Share = flag(0.5, "Largest share of the caption's words that an edit may change.")
     seed: Seed = flag(0, "Seed of every random choice.")
+    validation_share: Annotated[float, Range(at_least=0, below=1)] = flag(
+        0.0, "Share of the images, with all their rows, that go to the split validation."
+    )
+    test_share: Annotated[float, Range(at_least=0, below=1)] = flag(0.0, "The same for the split test.")
     then: Literal["chat", "transformers", "rules"] | None = flag(
         None, "Another editor for the captions that the first one finds no edit for; may be added later."
     )
@@ -210,6 +215,9 @@ def check_arguments(
     if weighted and (len(edit.principle_weights) != len(edit.principles) or not sum(edit.principle_weights)):
         wanted = f"one number for each of the {len(edit.principles)} principles, not all 0"
         raise UserError(f"--principle_weights needs {wanted}, got {edit.principle_weights}")
+    if edit.validation_share + edit.test_share >= 1:
+        got = f"{edit.validation_share:g} and {edit.test_share:g}"
+        raise UserError(f"--validation_share and --test_share must leave something to train on, got {got}")
     if edit.principle_weights and not weighted:
         raise UserError("--principle_weights needs --principle_sampling weighted")
     check_models(edit, verify, output)
@@ -396,6 +404,7 @@ def make_plan(edit: EditArguments) -> Plan:
         max_attempts=edit.max_attempts,
         seed=edit.seed,
         limits=Limits(length_ratio=edit.max_length_ratio, changed_share=edit.max_changed_share),
+        shares=Shares(edit.validation_share, edit.test_share, edit.seed),
     )
 
 
@@ -587,8 +596,7 @@ def write_card(
     page = DatasetPage(
         repo=repo,
         features=stream_built(folder).features,
-        rows=figures["captions"],
-        size=sum(path.stat().st_size for path in shard_files(folder)),
+        splits=sizes_of(folder),
         license=output.license,
         language=output.language,
         example=next(stream_texts(folder)),

@@ -16,10 +16,11 @@ from filelock import FileLock, Timeout
 from ..errors import UserError
 from ..files import differences, make_folder, publish_file, read_json, write_whole
 from .audit.languages import language_of
-from .dataset import Source, write_shard
+from .dataset import Source, write_splits
 from .editors import Editor
 from .journal import Journal
 from .passes import Guarded, Judged, work_through
+from .splits import SPLITS
 from .tally import Tally
 from .verifier import Opinions, Verifier
 from .work import Plan, Result
@@ -41,7 +42,13 @@ class Shard:
 
     @property
     def data(self) -> Path:
-        return self.folder / "data" / f"train-{self.number:05d}-of-{self.shards:05d}.parquet"
+        return self.files["train"]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Where the rows of each split go."""
+        name = f"{self.number:05d}-of-{self.shards:05d}.parquet"
+        return {split: self.folder / "data" / f"{split}-{name}" for split in SPLITS}
 
     @property
     def journal(self) -> Path:
@@ -190,7 +197,7 @@ def build(
     folder = Path(folder)
     stages = Stages(Guarded(editor), plan, verifier, None if then is None else Guarded(then))
     shards = split(folder, len(source.rows), rows_per_shard)
-    names = {shard.data.name for shard in shards}
+    names = {path.name for shard in shards for path in shard.files.values()}
     with only_run(folder):
         begin(folder, identity | {"rows_per_shard": rows_per_shard}, names.__contains__)
         total, unfinished = Tally(), []
@@ -258,7 +265,8 @@ def build_shard(shard: Shard, source: Source, stages: Stages, progress: Callable
     captions = dict(zip(numbers, source.captions(shard.start, shard.stop), strict=True))
     found, tally = stages.work_through(captions, shard, progress)
     kept = [(result, editor) for result, editor in found if result.reason is None]
-    write_shard(shard.data, source, kept, None if stages.verifier is None else stages.verifier.name)
+    verifier = None if stages.verifier is None else stages.verifier.name
+    write_splits(shard.files, source, kept, verifier, stages.plan.shares)
     failed = [
         {"row": result.row, "key": source.key(result.row), "prompt": captions[result.row], "reason": result.reason}
         | {"unanswered": result.unanswered}

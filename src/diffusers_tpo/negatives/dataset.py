@@ -20,6 +20,8 @@ from ..decoding import decode_image, read_bytes, upright_size
 from ..errors import BadRow, UserError, reason
 from ..files import publish_file
 from ..image_files import EMBEDDED, ImageFiles
+from .language.words import folded
+from .splits import SPLITS, Shares
 from .work import Result
 
 
@@ -278,6 +280,39 @@ def features_of(columns: Iterable[str]) -> Features:
     )
 
 
+def contents(source: Source, numbers: Sequence[int]) -> Iterator[bytes]:
+    """What rows are divided by: the content of their images, or else their captions."""
+    if source.image_column is None:
+        for caption in source.rows.select_columns([source.caption_column]).select(numbers)[source.caption_column]:
+            yield " ".join(folded(caption)).encode("utf-8", "surrogatepass")
+        return
+    for number, cell in zip(numbers, source.images(numbers)["image"], strict=True):
+        content = with_content(cell, source.key(number), source.files)
+        yield (content or {}).get("bytes") or b""
+
+
+def write_splits(
+    files: dict[str, Path], source: Source, kept: list[tuple[Result, str]], verifier: str | None, shares: Shares
+) -> None:
+    """Writes one file for each split that has rows, and always that of `train`.
+
+    Args:
+        files: by split.
+        kept, verifier: see [`write_shard`].
+    """
+    parts: dict[str, list[tuple[Result, str]]] = {split: [] for split in files}
+    if shares.validation or shares.test:
+        for one, content in zip(kept, contents(source, [result.row for result, _ in kept]), strict=True):
+            parts[shares.split_of(content)].append(one)
+    else:
+        parts["train"] = kept
+    for split, path in files.items():
+        if parts[split] or split == "train":
+            write_shard(path, source, parts[split], verifier)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_shard(path: Path, source: Source, kept: list[tuple[Result, str]], verifier: str | None = None) -> None:
     """Writes the results that have mismatched prompts, each with the name of its editor.
 
@@ -303,7 +338,18 @@ def write_shard(path: Path, source: Source, kept: list[tuple[Result, str]], veri
 
 
 def shard_files(folder: Path) -> list[Path]:
-    return sorted((Path(folder) / "data").glob("train-*.parquet"))
+    """The files of rows, those of `train` first."""
+    return [path for split in SPLITS for path in sorted((Path(folder) / "data").glob(f"{split}-*.parquet"))]
+
+
+def sizes_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Rows and bytes of every split that there is."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for path in shard_files(folder):
+        split = path.name.partition("-")[0]
+        rows, size = sizes.get(split, (0, 0))
+        sizes[split] = rows + ParquetFile(path).metadata.num_rows, size + path.stat().st_size
+    return sizes
 
 
 def stream_built(folder: Path) -> IterableDataset:

@@ -11,6 +11,7 @@ from .asking import Wanted
 from .checks import REASONS, Limits, check_edit, count_edits
 from .editors import EditRequest
 from .language.words import LONGEST_CAPTION
+from .splits import Shares
 from .verdicts import REFUSALS, UNFIT, UNFIT_REASON, Candidate
 
 
@@ -29,6 +30,7 @@ class Plan:
         num_edits: budget of edits within one mismatched prompt.
         max_attempts: unusable edits of the drawn principle before the next ones are tried, once each.
         limits: what makes an edit unusable.
+        shares: how the rows are divided.
 
     Raises:
         UserError: if there is not one weight for each principle, or none is positive.
@@ -41,6 +43,7 @@ class Plan:
     max_attempts: int = 3
     seed: int = 0
     limits: Limits = Limits()
+    shares: Shares = Shares()
 
     def __post_init__(self) -> None:
         weights = self.weights if self.weights is not None else (1.0,) * len(self.principles)

@@ -50,12 +50,15 @@ def editor_note(editor: str, template_version: str) -> EditorNote:
     )
 
 
-def dataset_card_data(features: Features, rows: int, size: int, license: str, language: str | None) -> DatasetCardData:
-    """The front matter of a data set that lies in `data/train-*.parquet`: what the Hub and `load_dataset` read.
+def dataset_card_data(
+    features: Features, splits: dict[str, tuple[int, int]], license: str, language: str | None
+) -> DatasetCardData:
+    """The front matter of a data set that lies in `data/<split>-*.parquet`: what the Hub and `load_dataset` read.
 
     Args:
-        size: bytes of the parquet files.
+        splits: rows and bytes of the parquet files, by name.
     """
+    rows, size = (sum(numbers) for numbers in zip(*splits.values(), strict=True))
     card_data = DatasetCardData(
         license=license,
         language=[language] if language else None,
@@ -63,10 +66,10 @@ def dataset_card_data(features: Features, rows: int, size: int, license: str, la
         size_categories=[size_category(rows)],
         tags=["text-preference-optimization", "preference", "diffusers"],
     )
-    files = [{"split": "train", "path": "data/train-*"}]
+    files = [{"split": name, "path": f"data/{name}-*"} for name in splits]
     MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(card_data)
-    splits = SplitDict({"train": SplitInfo("train", num_bytes=size, num_examples=rows)})
-    info = DatasetInfo(features=features, splits=splits, download_size=size, dataset_size=size)
+    infos = {name: SplitInfo(name, num_bytes=own, num_examples=number) for name, (number, own) in splits.items()}
+    info = DatasetInfo(features=features, splits=SplitDict(infos), download_size=size, dataset_size=size)
     DatasetInfosDict({"default": info}).to_dataset_card_data(card_data)
     return card_data
 
@@ -78,8 +81,7 @@ class DatasetPage:
     Args:
         repo: the Hub id that the data set is or would be pushed to.
         features: of the data set.
-        rows: how many there are.
-        size: bytes of the parquet files.
+        splits: how many rows and bytes of parquet files there are, by split.
         license, language: of the captions, for the front matter.
         example: one row without its image.
         source: where the captions come from.
@@ -96,8 +98,7 @@ class DatasetPage:
 
     repo: str
     features: Features
-    rows: int
-    size: int
+    splits: dict[str, tuple[int, int]]
     license: str
     language: str | None
     example: dict
@@ -116,11 +117,12 @@ class DatasetPage:
         editors = [inside_code(name) for name in self.editors or (self.example["editor"],)]
         notes = [editor_note(name, self.template_version) for name in editors]
         card = DatasetCard.from_template(
-            dataset_card_data(self.features, self.rows, self.size, self.license, self.language),
+            dataset_card_data(self.features, self.splits, self.license, self.language),
             template_path=str(Path(__file__).parent / "templates" / "dataset_card.md"),
             title=self.repo.split("/")[-1],
             repo=self.repo,
-            captions=f"{self.rows:,}",
+            captions=f"{sum(rows for rows, _ in self.splits.values()):,}",
+            splits={name: f"{rows:,}" for name, (rows, _) in self.splits.items()},
             example="\n".join(map(harmless, json.dumps(self.example, ensure_ascii=False, indent=2).split("\n"))),
             source=self.source,
             key_meaning=f"the source's `{self.key}`" if self.key else "the row's number in the source",
