@@ -172,7 +172,7 @@ def test_wrapped_answers_become_rows(text, tmp_path):
 )
 def test_unusable_answers_are_repeated_and_then_set_the_row_aside(text, reason, tmp_path):
     with ChatServer(lambda asked: completion(text)) as server:
-        build(source_of([CAPTION]), editor_for(server), Plan(max_attempts=2), tmp_path, {})
+        build(source_of([CAPTION]), editor_for(server), Plan(("content",), max_attempts=2), tmp_path, {})
     (failed,) = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
     assert failed["reason"] == f"no usable edit: {REASONS[reason]}" and not failed["unanswered"]
     assert len(server.asked) == 2
