@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 4
+HELD = {"null_anchor": 0.05, "null_keep": 0.1, "null_share": 1}  # of every image, so that any split asks the same
 SIGNS = ("reward/matched_relative", "reward/accuracy")  # of numbers that are 0 at first, to float tolerance
 
 
@@ -56,7 +57,7 @@ def assert_identical(run, other):
 
 
 def test_one_process_two_processes_and_accumulation_are_the_same_tdpo_run(launch):
-    flags = {"loss_type": "tdpo", "num_mismatched": 2}
+    flags = {"loss_type": "tdpo", "num_mismatched": 2} | HELD
     whole = launch(1, **flags, train_batch_size=4)
     assert whole[0][0]["preference_loss"] == pytest.approx(math.log(2))
     assert whole[0][-1]["preference_loss"] < 0.99 * math.log(2)  # the runs that are compared do learn
@@ -94,7 +95,7 @@ def test_trained_text_encoders_see_the_gradients_of_all_processes(launch):
 @pytest.mark.parametrize("use_lora", [True, False], ids=["lora", "full"])
 def test_fsdp2_is_the_same_run_and_leaves_whole_weights(launch, use_lora, tmp_path):
     """Validation images are rendered by all processes together; a table of reference errors is filled by one."""
-    flags = {"use_lora": use_lora, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4}
+    flags = {"use_lora": use_lora, "loss_type": "tdpo", "use_ema": True, "learning_rate": 1e-4} | HELD
     flags |= {"precompute_reference": not use_lora, "encodings_dir": tmp_path}
     whole = launch(1, **flags, train_batch_size=4)
     shown = {"validation_prompt": "cat", "validation_steps": 4, "num_validation_images": 1} if use_lora else {}
