@@ -146,11 +146,13 @@ class RulesEditor:
             edits = []
             for number, wanted in enumerate(request.wanted):
                 rng = random.Random(f"rules/{request.seed}/{request.row}/{request.attempt}/{number}")
-                edits.append(self._edit_unlike(caption, wanted, rng, used))
-                used.add(edits[-1] and edits[-1].strip())
+                edited = self._edit_unlike(caption, wanted, rng, used)
+                edits.append(edited)
+                if edited is not None:
+                    used.add(edited.strip())
             yield request, Edits(tuple(edits))
 
-    def _edit_unlike(self, caption: Caption, wanted: Wanted, rng: random.Random, used: set[str | None]) -> str | None:
+    def _edit_unlike(self, caption: Caption, wanted: Wanted, rng: random.Random, used: set[str]) -> str | None:
         """An edit that is none of the used ones, `None` if none is found."""
         for _ in range(DRAWS):
             text = edit_caption(caption, wanted.principle, wanted.num_edits, rng, self.frequencies)
