@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusers_tpo.errors import UserError
-from diffusers_tpo.evaluation.renders import image_path, render
+from diffusers_tpo.evaluation.renders import image_path, sample_jobs
 from diffusers_tpo.guidance import guide_with_reference
 from diffusers_tpo.models.checkpoints import list_checkpoints
 from diffusers_tpo.models.fingerprints import fingerprint
@@ -214,7 +214,8 @@ def test_one_command_compares_both_ways_of_guidance(evaluate, runs, pipe_dir, tm
         pipe = load_model(str(runs / name), pipe_dir).pipe
         captions = [prompt["text"] for prompt in results["prompts"]]
         with guide_with_reference(pipe, reference):
-            images = render(pipe, [(text, 0) for text in captions], 0, 3.0, num_inference_steps=2, height=16, width=16)
+            jobs = [(text, 0) for text in captions]
+            images = sample_jobs(pipe, jobs, 0, 3.0, num_inference_steps=2, height=16, width=16)
         assert [float(np.asarray(image).mean()) for image in images] == pytest.approx(guided[1])
 
     path = tmp_path / "out" / "models" / ways[0]

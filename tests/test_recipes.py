@@ -22,7 +22,7 @@ PAGES = [
     *(ROOT / "dataset_cards").glob("*.md"),
     *(ROOT / "benchmarks").glob("*.md"),
 ]
-FLAGGED = set(SCRIPTS.values()) - {"quickstart.py"}  # the others have a parser of their own
+FLAGGED = {*SCRIPTS.values(), "study_shapes.py"} - {"quickstart.py"}  # the others have a parser of their own
 groups_of = runpy.run_path(str(ROOT / "docs" / "flags.py"))["groups_of"]
 
 

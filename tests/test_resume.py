@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_at_the_end_takes_no_training_with_it(run_script, re
     flags = {**SHORT, "max_train_steps": 2, "checkpointing_steps": 2, "output_dir": tmp_path}
     with full_disk(outputs, "save_lora"):
         sentence = refused(**flags)
-    assert "a file could not be written (" in sentence and os.strerror(errno.EFBIG) in sentence
+    assert "takes no more files (" in sentence and os.strerror(errno.EFBIG) in sentence
     run_script(**flags, resume_from_checkpoint="latest")
     assert (tmp_path / LORA).is_file() and len(read_log(tmp_path)) == 2
 

@@ -165,7 +165,7 @@ def test_what_words_cannot_tell_a_judge_refuses_and_what_is_good_stays(kind, tmp
         asked = len(server.asked)
     is_good = kind.startswith("good")
     assert [row["negative_prompts"] for row in stream_texts(tmp_path)] == [[edited]] * is_good
-    assert asked == tally.judged == (check_edit(caption, edited) is None)
+    assert asked == tally.judged == (check_edit(caption, edited, principle=principle) is None)
     assert bool(tally.refused) == (bool(asked) and not is_good) and set(tally.refused) <= set(REFUSALS)
 
 
@@ -403,15 +403,15 @@ def test_a_judge_who_is_gone_ends_the_run_and_names_the_flag(tmp_path):
 
 def test_another_editor_gets_what_the_first_one_could_not_edit(tmp_path):
     texts = ["a red cat", "two dogs", "", "a red fox"]
-    first = Pairs({"a red cat": "a blue cat", "a red fox": "a blue fox"})
-    second = Pairs({"two dogs": "three dogs", "a red cat": "a green cat"})
+    first = Pairs({"a red cat": "a red dog", "a red fox": "a red hen"})
+    second = Pairs({"two dogs": "three dogs", "a red cat": "a red bird"})
     once = build(source_of(texts), first, Plan(("content",)), tmp_path, {"then": None}, 3)
     assert (once.kept, once.failed) == (2, 2)
     both = build(source_of(texts), first, Plan(("content",)), tmp_path, {"then": "pairs"}, 3, then=second)
     assert (both.captions, both.kept, both.failed) == (4, 3, 1)
     assert {request.caption for request in second.asked} == {"two dogs"}
     rows = list(stream_texts(tmp_path))
-    assert [row["negative_prompts"] for row in rows] == [["a blue cat"], ["three dogs"], ["a blue fox"]]
+    assert [row["negative_prompts"] for row in rows] == [["a red dog"], ["three dogs"], ["a red hen"]]
     assert len((tmp_path / "failed.jsonl").read_text().splitlines()) == 1
     number = len(first.asked)
     assert build(source_of(texts), first, Plan(("content",)), tmp_path, {"then": "pairs"}, 3, then=second) == both
@@ -421,7 +421,7 @@ def test_another_editor_gets_what_the_first_one_could_not_edit(tmp_path):
 
 
 def test_the_name_of_the_editor_is_that_of_each_row(tmp_path):
-    first, second = Pairs({"a red cat": "a blue cat"}), Pairs({"two dogs": "three dogs"})
+    first, second = Pairs({"a red cat": "a red dog"}), Pairs({"two dogs": "three dogs"})
     second.name = "other"
     build(source_of(["a red cat", "two dogs"]), first, Plan(("content",)), tmp_path, {}, then=second)
     assert [row["editor"] for row in stream_texts(tmp_path)] == ["pairs", "other"]

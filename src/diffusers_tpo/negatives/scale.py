@@ -28,7 +28,7 @@ from .dataset import shard_files, write_rows
 from .editors import Editor
 from .journal import Journal
 from .passes import Guarded, work_through
-from .tally import Tally
+from .tally import JUDGE, Tally
 from .work import Plan, Result
 
 
@@ -255,7 +255,8 @@ class MismatchedPrompts(PipelineStep):
         write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in failed))
 
     def _count(self, number: int, tally: Tally) -> None:
-        counts = {name: value for name, value in vars(tally).items() if name != "rejected"}
+        numbers = {name: value for name, value in vars(tally).items() if isinstance(value, int | float)}
+        counts = {name: value for name, value in numbers.items() if name not in JUDGE}  # no judge is asked here
         for name, value in counts.items():
             self.stat_update(name, value=value, unit="block")
         logger.info(f"block {number}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
