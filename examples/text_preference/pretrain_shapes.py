@@ -298,19 +298,20 @@ def main(args: PretrainArguments) -> None:
         raise UserError("--bag_of_words keeps a text encoder that knows the words; give --start_from")
     output = Path(args.output_dir)
     make_folder(output, "--output_dir")
+    start = None if args.start_from is None else load_pipeline(args.start_from)
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     scenes = [sample_scene(rng) for _ in range(args.num_scenes)]
     images = torch.from_numpy(np.stack([render(scene, rng) for scene in scenes]))
     images = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-    if args.start_from is None:
+    if start is None:
         pipe = new_pipeline([scene.caption() for scene in scenes])
         train_vae(pipe.vae, images, args.vae_steps, args.batch_size, learning_rate=2e-3)
         train_decoder(pipe.vae, images, args.decoder_steps, batch_size=48, learning_rate=2e-3)
         kept = reconstruction_alignment(pipe.vae, images[:1000], scenes[:1000])
         print(f"VAE keeps {kept:.1%} of the images aligned")
     else:
-        pipe = load_pipeline(args.start_from)
+        pipe = start
     if args.bag_of_words:
         forget_order(pipe.text_encoder)
     pipe.vae.requires_grad_(False)
