@@ -564,6 +564,7 @@ def test_a_run_killed_at_any_rename_goes_on(tmp_path, images):
             assert sorted(os.listdir(folder / "data")) == sorted(os.listdir(tmp_path / "whole" / "data"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_copies_images_leaves_nothing_behind(tmp_path):
     arguments = (tmp_path, 20, None, 0.0, True)
     assert finish(start(word_build_killed_embedding, *arguments)) == -signal.SIGKILL
@@ -573,6 +574,7 @@ def test_a_run_killed_while_it_copies_images_leaves_nothing_behind(tmp_path):
     assert len(state(tmp_path)[0]) == 20
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_stops_at_once_and_quietly(tmp_path):
     errors = tmp_path / "errors"
     with ChatServer(lambda asked: good(asked).after(0.01 if asked.number < 20 else 30)) as server:

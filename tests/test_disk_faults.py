@@ -131,6 +131,7 @@ def small_disk_build(folder: Path, errors: Path) -> None:
         word_build(folder, 80, None, 0.0, True)
 
 
+@pytest.mark.slow
 def test_images_that_do_not_fit_on_the_disk_are_one_sentence(tmp_path):
     assert finish(start(small_disk_build, tmp_path / "out", tmp_path / "errors")) == 2
     told = (tmp_path / "errors").read_text()

@@ -198,6 +198,7 @@ def test_what_a_run_leaves_beside_its_lora_does_not_change_it(tmp_path, runs):
     assert fingerprint(str(tmp_path / "lora")) == before
 
 
+@pytest.mark.slow
 def test_one_command_compares_both_ways_of_guidance(evaluate, runs, pipe_dir, tmp_path, capsys):
     """The LoRA is off in the half of the empty prompt; a model that was trained in full has the base there."""
     models = [f"lora={runs / 'lora'}", f"full={runs / 'full'}"]

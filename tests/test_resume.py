@@ -90,7 +90,11 @@ def test_a_run_killed_again_and_again_is_the_uninterrupted_run(tmp_path, small_f
     assert not list(killed.glob(".partial*"))
 
 
-@pytest.mark.parametrize(("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
 def test_a_signal_to_one_process_saves_a_checkpoint_first(tmp_path, small_flags, number, processes):
     flags = small_flags | SHORT | {"output_dir": tmp_path, "dataloader_num_workers": 1, "max_train_steps": 1000}
     started = start(processes, as_flags(flags), tmp_path)
