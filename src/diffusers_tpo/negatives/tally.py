@@ -96,9 +96,9 @@ class Tally:
     def figures(self, prices: Prices) -> dict:
         """What the audit says of how a set was made. Where no model was asked, there are no requests, tokens or costs."""
         figures = vars(self) | {
-            "rejected": dict(self.rejected),
-            "refused": dict(self.refused),
-            "drawn": dict(self.drawn),
+            "rejected": dict(sorted(self.rejected.items())),
+            "refused": dict(sorted(self.refused.items())),
+            "drawn": dict(sorted(self.drawn.items())),
         }
         if prices.edits:
             figures["cost"] = prices.cost_of_edits(self)
