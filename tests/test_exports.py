@@ -247,6 +247,46 @@ def test_what_cannot_be_exported_is_one_sentence(lora_run, pipe_dir, flags, sent
     assert stopped.value.code == 2 and sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (None, "is no safetensors file that can be read"),
+        (
+            {"unet.x": torch.zeros(2, 2)},
+            "--lora holds no LoRA as diffusers writes it: its first tensor is called 'unet.x'",
+        ),
+        ({}, "--lora holds no LoRA as diffusers writes it: it is empty"),
+        (
+            {"unet.x.lora_A.weight": torch.tensor([[float("nan")]])},
+            "numbers that are not finite, in unet.x.lora_A.weight",
+        ),
+    ],
+    ids=["no tensors", "no LoRA", "empty", "nan"],
+)
+def test_a_file_that_is_no_lora_is_one_sentence(pipe_dir, tmp_path, state, sentence, capsys):
+    path = tmp_path / "strange.safetensors"
+    torch.save({"a": torch.zeros(1)}, path) if state is None else save_file(state, path)
+    flags = {"lora": path, "format": "kohya", "pretrained_model_name_or_path": pipe_dir}
+    with pytest.raises(SystemExit) as stopped:
+        run_program(SCRIPT.with_name("export_lora.py"), flags)
+    assert stopped.value.code == 2 and sentence in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["strange.safetensors"]
+
+
+def test_an_export_makes_its_folder_and_never_takes_the_place_of_the_lora(lora_run, pipe_dir, tmp_path, capsys):
+    source = lora_run / FILE
+    before = source.read_bytes()
+    flags = {"lora": lora_run, "format": "kohya", "pretrained_model_name_or_path": pipe_dir}
+    run_program(
+        SCRIPT.with_name("export_lora.py"), flags | {"output_file": tmp_path / "deep" / "er" / "x.safetensors"}
+    )
+    assert load_file(tmp_path / "deep" / "er" / "x.safetensors")
+    with pytest.raises(SystemExit) as stopped:
+        run_program(SCRIPT.with_name("export_lora.py"), flags | {"output_file": source})
+    assert stopped.value.code == 2 and "is the LoRA itself, which would be lost" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
 def test_a_run_that_could_not_be_exported_at_its_end_does_not_begin(refused):
     assert "--export kohya of a DoRA is not known here" in refused(export=["kohya"], use_dora=True)
     assert "--base_model_name names models on the Hub, as in owner/name" in refused(base_model_name=["/a/b"])

@@ -87,6 +87,23 @@ def test_a_row_all_of_whose_edits_may_be_true_is_left_out(tmp_path, caplog):
         keep_hardest(alone, known_of(alone, tmp_path / "alone"), 1)
 
 
+def test_an_error_that_is_not_finite_chooses_nothing(tmp_path, caplog):
+    found = gaps(torch.tensor([[1.0, 1.0], [float("nan"), 2.5], [float("inf"), float("inf")], [2.0, 2.0]]))
+    assert [(gap.index, gap.is_known) for gap in found] == [(2, True), (0, True), (1, False)]
+    dataset = make_dataset([["broken", "far"], ["broken"]])
+
+    def overflows(batch):
+        answer = answer_of(batch)
+        is_broken = torch.tensor([prompt.startswith("broken") for prompt in batch.prompts])
+        return answer | {"error": answer["error"].masked_fill(is_broken, float("inf"))}
+
+    known = KnownReference(tmp_path, dataset)
+    known.fill_all(overflows, 8)
+    assert keep_hardest(dataset, known, 1) == []
+    assert dataset.prompts_of(0)[1] == "far 0" and dataset.usable.tolist() == [0]
+    assert "row 1: every mismatched prompt has no finite error" in caplog.text
+
+
 def test_through_the_script(run_script, tmp_path):
     flags = {"use_lora": True, "precompute_reference": True, "reference_draws": 2, "hard_negatives": 1}
     run_script(**flags, output_dir=tmp_path / "out", encodings_dir=tmp_path / "kept", max_train_steps=2)
@@ -94,6 +111,15 @@ def test_through_the_script(run_script, tmp_path):
     assert all(json.loads(line)["high"] < 0 for line in lines)
     log = [json.loads(line) for line in (tmp_path / "out" / "training_log.jsonl").read_text().splitlines()]
     assert len(log) == 2 and log[0]["preference_loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_a_rehearsal_asks_the_reference_nothing_and_keeps_nothing(run_script, tmp_path):
+    flags = {"precompute_reference": True, "hard_negatives": 1, "center_crop": True, "cache_latents": True}
+    run_script(
+        use_lora=True, cache_prompt_embeddings=True, **flags, dry_run=True, output_dir=tmp_path / "out",
+        encodings_dir=tmp_path / "kept", max_train_steps=2,
+    )  # fmt: skip
+    assert not list((tmp_path / "kept").rglob("*.safetensors")) and not (tmp_path / "out" / "set_aside.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rule_edits import any_edit, every_edit
 
 from diffusers_tpo.negatives.asking import Wanted
 from diffusers_tpo.negatives.checks import check_edit
@@ -36,19 +37,6 @@ def answers(captions: list[str], num_edits: int, seed: int) -> list[dict[str, st
     requests = [EditRequest(row, caption, wanted, seed=seed) for row, caption in enumerate(captions)]
     replies = [answer.captions for _, answer in RulesEditor(frequencies()).edit(requests)]
     return [dict(zip(PRINCIPLES, reply, strict=True)) for reply in replies]
-
-
-def every_edit(caption: str, principle: str) -> set[str]:
-    """All that one edit may make of a caption, by whatever chance."""
-    parsed, found = Caption(caption), set()
-    for find in (rules.candidates, rules.last_candidates):
-        for make, arguments in find(parsed, principle):
-            found |= {parsed.replaced(option) for option in make(*arguments) if rules.is_usable(parsed, option, set())}
-    return found
-
-
-def any_edit(caption: str) -> set[str]:
-    return {edit for principle in PRINCIPLES for edit in every_edit(caption, principle)}
 
 
 # every caption of the file

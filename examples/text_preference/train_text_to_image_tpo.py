@@ -156,9 +156,9 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
     tokens = TokenReader(models.pipe, models.family)
     dataset.tell_apart(tokens)
     encoder, encodings = Encoder.of(models), Path(run.encodings_dir or Path(HF_HOME) / "diffusers_tpo")
-    if run.cache_latents:
+    if run.cache_latents and not run.dry_run:
         encoder.keep_images(dataset, encodings, training.train_batch_size)
-    if run.cache_prompt_embeddings:
+    if run.cache_prompt_embeddings and not run.dry_run:
         empty = [""] if tpo.holds_empty else []
         encoder.keep_prompts(dataset.prompts() + empty, encodings, training.train_batch_size)
     noising, known = training.noising(tpo.loss_type), None
@@ -204,7 +204,7 @@ def train(  # noqa: C901 - the whole story of a run, from top to bottom
         "batch_size": training.train_batch_size * (1 + data.num_mismatched),
         "may_compute": not session.is_sharded,
     }
-    if known and data.hard_negatives:
+    if known and data.hard_negatives and not run.dry_run:
         with models.at_rest(whole=False):
             known.fill_all(**in_table)
         aside = keep_hardest(dataset, known, data.hard_negatives)

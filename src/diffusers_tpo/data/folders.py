@@ -162,7 +162,7 @@ def captions_beside(layout: Layout, split: str) -> datasets.Dataset | None:
         `None` if no image has one, or the folder has metadata, which comes first.
 
     Raises:
-        UserError: naming a caption that is not encoded in UTF-8.
+        UserError: naming a caption that is no text, or a link to a text of somebody else's.
     """
     images = [path for path in layout.splits.get(split, ()) if kind(path) in ImageFolder.EXTENSIONS]
     texts = {path: layout.folder / Path(path).with_suffix(".txt") for path in images}
@@ -174,14 +174,20 @@ def captions_beside(layout: Layout, split: str) -> datasets.Dataset | None:
     )
     rows = {
         "image": [str(layout.folder / path) for path in with_text],
-        "prompt": [read_caption(texts[path]) for path in with_text],
+        "prompt": [read_caption(texts[path], layout.folder / path, layout.folder) for path in with_text],
     }
     return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
 
 
-def read_caption(path: Path) -> str:
+def read_caption(path: Path, image: Path, folder: Path) -> str:
+    """The text of a file beside an image, on one line. A link may lead to another file of the folder, or beside the image's own."""
+    real = path.resolve()
+    if not real.is_relative_to(folder.resolve()) and real.parent != image.resolve().parent:
+        raise UserError(f"the caption {str(path)!r} is a link out of the data set's folder; put the text itself there")
     with open(path, "rb") as file:
-        content = file.read(LARGEST_CAPTION)
+        content = file.read(LARGEST_CAPTION + 1)
+    if len(content) > LARGEST_CAPTION:
+        raise UserError(f"the caption {str(path)!r} has more than {LARGEST_CAPTION} bytes; shorten or remove it")
     try:
         return " ".join(content.decode("utf-8-sig").split())
     except UnicodeDecodeError as error:

@@ -26,11 +26,12 @@ from diffusers import (
 )
 from diffusers.utils import convert_all_state_dict_to_peft, convert_state_dict_to_kohya
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError, reason
-from ..files import is_missing_path, publish_file
+from ..files import is_missing_path, make_folder, publish_file, writing_to
 from .loading import LORA_WEIGHTS, find_recipe
 
 
@@ -117,9 +118,22 @@ def write_export(
         pipeline, layers_per_block: see [`export`].
 
     Raises:
-        UserError: where the format cannot hold it.
+        UserError: if the source is no LoRA or cannot be read, the format cannot hold it, or the target cannot be written.
     """
-    save_export(export(load_file(source), format, pipeline, layers_per_block), target)
+    if target.exists() and target.samefile(source):
+        raise UserError(f"--output_file {str(target)!r} is the LoRA itself, which would be lost; name another file")
+    try:
+        state = load_file(source)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--lora {str(source)!r} is no safetensors file that can be read ({reason(error)})") from error
+    if faulty := next((name for name, value in state.items() if not value.isfinite().all()), None):
+        raise UserError(
+            f"--lora {str(source)!r} holds numbers that are not finite, in {faulty}; export another checkpoint"
+        )
+    tensors = export(state, format, pipeline, layers_per_block)
+    make_folder(target.parent, "--output_file")
+    with writing_to(target.parent, "output_file"):
+        save_export(tensors, target)
 
 
 def save_export(tensors: dict[str, Tensor], target: Path) -> None:
@@ -146,8 +160,7 @@ def export(
     Raises:
         UserError: naming what the format has no name for.
     """
-    state = convert_all_state_dict_to_peft(dict(state)) if not any(".lora_A." in key for key in state) else dict(state)
-    state = {OF_CLIP.sub(r"\1.text_model.encoder.", key): value for key, value in state.items()}
+    state = {OF_CLIP.sub(r"\1.text_model.encoder.", key): value for key, value in as_peft(state).items()}
     if any("lora_magnitude_vector" in key for key in state):
         raise UserError(
             f"--export {format} of a DoRA is not known here; train without --use_dora, or use it in diffusers"
@@ -165,6 +178,21 @@ def export(
         f"--export {format} of a LoRA of {pipeline.__name__} is not known here, only of {', '.join(others)}; leave it out, and "
         "load pytorch_lora_weights.safetensors in diffusers"
     )
+
+
+def as_peft(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A LoRA under PEFT's names, of those or of diffusers' older ones.
+
+    Raises:
+        UserError: if it has neither.
+    """
+    if any(".lora_A." in key for key in state):
+        return state
+    try:
+        return convert_all_state_dict_to_peft(dict(state))
+    except ValueError as error:
+        named = f"its first tensor is called {next(iter(state))!r}" if state else "it is empty"
+        raise UserError(f"--lora holds no LoRA as diffusers writes it: {named}") from error
 
 
 def with_alpha(state: dict[str, Tensor]) -> dict[str, Tensor]:

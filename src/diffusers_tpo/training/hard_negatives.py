@@ -2,9 +2,11 @@
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from ..data.dataset import TextPreferenceDataset
@@ -31,20 +33,26 @@ class Gap:
     excess: Interval
 
     @property
+    def is_known(self) -> bool:
+        """Whether the reference's errors are finite: half precision may overflow."""
+        return math.isfinite(self.excess.mean)
+
+    @property
     def may_be_true(self) -> bool:
         """Whether the reference finds the image more likely with this prompt, by more than the noise of its draws."""
         return self.excess.high < 0
 
 
 def gaps(errors: Tensor) -> list[Gap]:
-    """The gaps of one row, those that are confused most first.
+    """The gaps of one row, those that are confused most first, and those without a finite error last.
 
     Args:
         errors: of the reference, `(1 + C, D)`: of the prompt and its `C` mismatched prompts, at the same `D` draws.
     """
     excess = (errors[1:] - errors[:1]).double().numpy()
+    excess[~np.isfinite(excess)] = np.nan  # such a draw says nothing
     found = [Gap(index, mean_interval(values)) for index, values in enumerate(excess)]
-    return sorted(found, key=lambda gap: gap.excess.mean)
+    return sorted(found, key=lambda gap: gap.excess.mean if gap.is_known else math.inf)
 
 
 def keep_hardest(dataset: TextPreferenceDataset, known: KnownReference, number: int) -> list[dict]:
@@ -75,9 +83,10 @@ def keep_hardest(dataset: TextPreferenceDataset, known: KnownReference, number: 
             if gap.may_be_true:
                 told = {"row": row_id, "prompt": prompt, "mismatched": mismatched[gap.index]}
                 aside.append(told | asdict(gap.excess))
-        chosen[row_id] = [gap.index for gap in found if not gap.may_be_true][:number]
+        chosen[row_id] = [gap.index for gap in found if gap.is_known and not gap.may_be_true][:number]
         if not chosen[row_id]:
-            lost[row_id] = f"row {row_id}: every mismatched prompt may be true of its image, by the reference's errors"
+            why = "may be true of its image" if any(gap.is_known for gap in found) else "has no finite error"
+            lost[row_id] = f"row {row_id}: every mismatched prompt {why}, by the reference"
     dataset.reader.hardest = chosen
     dataset.leave_out(lost)
     return aside
